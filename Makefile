@@ -1,0 +1,28 @@
+# make test    install into .venv (made when there is none), lint, run every test
+# make train   train and evaluate the built-in toy model on the CPU, in about a minute
+# PYTHON=python3.12 chooses the interpreter, VENV=path the environment.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: test train clean
+
+test: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest
+
+train: $(INSTALLED)
+	$(BIN)/python examples/toy_segmentation.py
+
+$(INSTALLED): pyproject.toml setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "rankseg_d2 needs Python 3.10 or newer; name one: make PYTHON=python3.12"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --upgrade pip
+	$(BIN)/python -m pip install -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist output *.egg-info

@@ -1,0 +1,148 @@
+"""`rankseg-d2 doctor`: what is installed, what runs on which backend, and how to mend the rest."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from . import __version__, _engine
+
+OK, NOTE, FAULT = "ok", "note", "fault"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report; `mend` is the next step where something is not as it could be."""
+
+    topic: str
+    text: str
+    level: str = OK
+    mend: str = ""
+
+
+def add_parser(commands) -> None:
+    parser = commands.add_parser("doctor", help="check the installation and say how to mend it")
+    parser.set_defaults(run=run)
+
+
+def run(args) -> int:
+    """Write the report; 1 if something needed is missing or broken, else 0."""
+    findings = list(examine())
+    sys.stdout.write(report(findings))
+    return int(any(finding.level == FAULT for finding in findings))
+
+
+def examine() -> Iterator[Finding]:
+    yield Finding("rankseg_d2", f"{__version__} on Python {platform.python_version()}")
+    yield from packages()
+    yield engine()
+    yield from devices()
+    yield compiler()
+    yield from op_backends()
+
+
+def report(findings: list[Finding]) -> str:
+    """The findings as aligned lines, each mend below the line it belongs to."""
+    width = max(len(finding.topic) for finding in findings)
+    lines = []
+    for finding in findings:
+        lines.append(f"{finding.level:5}  {finding.topic:{width}}  {finding.text}")
+        if finding.mend:
+            lines.append(f"{'':5}  {'':{width}}  -> {finding.mend}")
+    faults = sum(finding.level == FAULT for finding in findings)
+    lines.append("ready to run" if not faults else f"{faults} fault(s): mend what is marked above")
+    return "\n".join(lines) + "\n"
+
+
+def packages() -> Iterator[Finding]:
+    """The version of each dependency; a missing or too old one is a fault."""
+    try:
+        requirements = importlib.metadata.requires("rankseg_d2") or ()
+    except importlib.metadata.PackageNotFoundError:
+        text = "runs from a source folder, so the needed versions are not checked"
+        yield Finding("packages", text, NOTE, "pip install -e . (in that folder)")
+        return
+    for requirement in requirements:
+        if "extra ==" in requirement:
+            continue
+        name, minimum = split_requirement(requirement)
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding(name, "not installed", FAULT, f"pip install '{requirement}'")
+            continue
+        if minimum and release(version) < release(minimum):
+            text = f"{version} is older than {minimum}"
+            yield Finding(name, text, FAULT, f"pip install --upgrade '{requirement}'")
+        else:
+            yield Finding(name, version)
+
+
+def split_requirement(requirement: str) -> tuple[str, str]:
+    """ "torch>=2.4" -> ("torch", "2.4"); "scipy" -> ("scipy", "")."""
+    name, _, minimum = requirement.partition(">=")
+    return name.strip(), minimum.strip()
+
+
+def release(version: str) -> tuple[int, ...]:
+    """The leading numbers of a version: "2.13.0+cu130" -> (2, 13, 0)."""
+    numbers = []
+    for part in version.split("+")[0].split("."):
+        if not part.isdigit():
+            break
+        numbers.append(int(part))
+    return tuple(numbers)
+
+
+def engine() -> Finding:
+    name = _engine.engine_name()
+    forced = " (asked for by RANKSEG_ENGINE)" if os.environ.get("RANKSEG_ENGINE") else ""
+    if name == "detectron2":
+        try:
+            import detectron2
+            import detectron2.engine  # noqa: F401  (its compiled part loads here)
+        except ImportError as error:
+            mend = f"reinstall it: {_engine.INSTALL_LINE}; or set RANKSEG_ENGINE=embedded"
+            return Finding("engine", f"real detectron2 does not import: {error}", FAULT, mend)
+        return Finding("engine", f"real detectron2 {detectron2.__version__}{forced}")
+    mend = f"nothing is missing; for the real one: {_engine.INSTALL_LINE}"
+    return Finding("engine", f"embedded subset of detectron2{forced}", OK, "" if forced else mend)
+
+
+def devices() -> Iterator[Finding]:
+    import torch
+
+    yield Finding("cpu", f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads")
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            properties = torch.cuda.get_device_properties(index)
+            memory = properties.total_memory / 2**30
+            yield Finding(f"cuda:{index}", f"{properties.name}, {memory:.0f} GiB")
+    elif torch.version.cuda is None:
+        mend = "to use an NVIDIA GPU, install a CUDA build of torch"
+        yield Finding("cuda", "this torch is built without CUDA: models run on the CPU", NOTE, mend)
+    else:
+        mend = "to use an NVIDIA GPU, check that `nvidia-smi` lists it and that its driver fits"
+        text = f"built for CUDA {torch.version.cuda}, but torch sees no GPU: models run on the CPU"
+        yield Finding("cuda", text, NOTE, mend)
+
+
+def compiler() -> Finding:
+    found = {tool: shutil.which(tool) for tool in ("c++", "nvcc")}
+    there = [tool for tool, path in found.items() if path]
+    text = f"{', '.join(there) or 'none'} found; this version compiles nothing"
+    return Finding("compiler", text)
+
+
+def op_backends() -> Iterator[Finding]:
+    """Each backend of each op, with the reason why it cannot run here."""
+    from .ops import ms_deform_attn
+
+    for backend in ms_deform_attn.backends():
+        if backend.why_not:
+            yield Finding(f"op {backend.name}", backend.why_not, NOTE)
+        else:
+            yield Finding(f"op {backend.name}", "multi-scale deformable attention can run on it")
