@@ -1,0 +1,257 @@
+"""The config keys of rankseg_d2, MaskFormer and Mask2Former, and the way to get a config."""
+
+import copy
+import functools
+import logging
+import os
+import re
+from pathlib import Path
+
+from detectron2.config import CfgNode, get_cfg
+
+from ._yaml import beside, nearest, pop_version, read_chain, set_keys, settable_keys
+
+logger = logging.getLogger(__name__)
+
+# What is added to detectron2's keys. Names and defaults are upstream's, so that its yaml files
+# load unchanged; the keys without a counterpart there are marked "ours".
+KEYS = {
+    "MODEL": {
+        "RANKSEG": {
+            "FLAG": False,  # rank the categories first, then classify among the first TOPK
+            "TOPK": 0,  # kappa, the number of categories kept: 1 to NUM_CLASSES
+            "USE_GT": False,  # the oracle: take the ranking from the labels, to find the ceiling
+            "LOSS_WEIGHT": 0,  # of the multi-label loss; the paper's is 10
+            "HIDDEN_DIM": 512,  # width of the multi-label head
+            "SHARE_EMBEDDING": False,  # class tokens are the classifier's embedding
+            # ours
+            "HEAD": "encoder",  # multi-label head: encoder, decoder or pooling
+            "LAYER": 3,  # decoder layer whose query features it reads, counted from 1
+            "LOSS": "asymmetric",  # or bce
+            "THRESHOLD": 0.0,  # above 0: keep fewer than TOPK, only those more probable than this
+            "FULL_SCORES": False,  # semantic results hold all C score maps, not the TOPK alone
+        },
+        "MASK_FORMER": {
+            # loss weights
+            "DEEP_SUPERVISION": True,
+            "NO_OBJECT_WEIGHT": 0.1,
+            "CLASS_WEIGHT": 1.0,
+            "MASK_WEIGHT": 20.0,
+            "DICE_WEIGHT": 1.0,
+            # transformer decoder
+            "TRANSFORMER_DECODER_NAME": "MultiScaleMaskedTransformerDecoder",
+            "TRANSFORMER_IN_FEATURE": "res5",  # or multi_scale_pixel_decoder for Mask2Former
+            "NUM_OBJECT_QUERIES": 100,
+            "HIDDEN_DIM": 256,
+            "NHEADS": 8,
+            "DIM_FEEDFORWARD": 2048,
+            "ENC_LAYERS": 0,
+            "DEC_LAYERS": 6,  # Mask2Former counts the prediction before layer 1 too: 10 is 9 layers
+            "DROPOUT": 0.1,
+            "PRE_NORM": False,
+            "ENFORCE_INPUT_PROJ": False,
+            "SIZE_DIVISIBILITY": 32,  # images are padded to a multiple of it
+            # point-sampled mask losses (Mask2Former)
+            "TRAIN_NUM_POINTS": 12544,
+            "OVERSAMPLE_RATIO": 3.0,
+            "IMPORTANCE_SAMPLE_RATIO": 0.75,
+            # ours: "points", "dense" (MaskFormer's), or "auto", which takes "dense" where
+            # TRANSFORMER_IN_FEATURE is a single map, as in MaskFormer's own configs
+            "MASK_LOSS": "auto",
+            "TEST": {
+                "SEMANTIC_ON": True,
+                "INSTANCE_ON": False,
+                "PANOPTIC_ON": False,
+                "OBJECT_MASK_THRESHOLD": 0.0,  # panoptic: queries with a lower score are dropped
+                "OVERLAP_THRESHOLD": 0.0,  # panoptic: segments with less left of them are dropped
+                "SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE": False,  # resize masks, then classify
+                "SCORE_THRESHOLD": 0.0,  # ours: instances with a lower score are dropped
+                "DETECTIONS_PER_VIDEO": 10,  # ours: at most so many instances per clip
+            },
+        },
+        "SEM_SEG_HEAD": {
+            "PIXEL_DECODER_NAME": "BasePixelDecoder",
+            "MASK_DIM": 256,  # channels of the per-pixel embedding
+            "TRANSFORMER_ENC_LAYERS": 0,  # of the pixel decoder
+            "DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES": ["res3", "res4", "res5"],
+            "DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS": 8,
+            "DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS": 4,
+            "USE_LAYERNORM": False,  # cosine classifier and rank-adaptive temperature
+            # DeepLab's, kept so that yaml files load
+            "LOSS_TYPE": "hard_pixel_mining",
+            "PROJECT_FEATURES": ["res2"],
+            "PROJECT_CHANNELS": [48],
+            "ASPP_CHANNELS": 256,
+            "ASPP_DILATIONS": [6, 12, 18],
+            "ASPP_DROPOUT": 0.1,
+            "USE_DEPTHWISE_SEPARABLE_CONV": False,
+        },
+        "RESNETS": {  # DeepLab's: the backbones with a "c", such as R101c
+            "STEM_TYPE": "deeplab",
+            "RES4_DILATION": 1,
+            "RES5_MULTI_GRID": [1, 2, 4],
+        },
+        "SWIN": {  # the defaults are Swin-T's
+            "PRETRAIN_IMG_SIZE": 224,
+            "PATCH_SIZE": 4,
+            "EMBED_DIM": 96,
+            "DEPTHS": [2, 2, 6, 2],
+            "NUM_HEADS": [3, 6, 12, 24],
+            "WINDOW_SIZE": 7,
+            "MLP_RATIO": 4.0,
+            "QKV_BIAS": True,
+            "QK_SCALE": None,  # None: 1 / sqrt(channels of a head)
+            "DROP_RATE": 0.0,
+            "ATTN_DROP_RATE": 0.0,
+            "DROP_PATH_RATE": 0.3,
+            "APE": False,  # absolute position embedding
+            "PATCH_NORM": True,
+            "OUT_FEATURES": ["res2", "res3", "res4", "res5"],
+            "USE_CHECKPOINT": False,  # gradient checkpointing: less memory, more time
+        },
+        "TIMM": {  # ours: MODEL.BACKBONE.NAME TimmBackbone is any model of timm
+            "NAME": "resnet18",
+            "PRETRAINED": False,
+            "OUT_FEATURES": ["res2", "res3", "res4", "res5"],
+            "DROP_PATH_RATE": 0.0,
+        },
+    },
+    "INPUT": {
+        "DATASET_MAPPER_NAME": "mask_former_semantic",
+        "COLOR_AUG_SSD": False,
+        "SIZE_DIVISIBILITY": -1,  # training crops are padded to this side; -1: not
+        "CROP": {"SINGLE_CATEGORY_MAX_AREA": 1.0},  # try again if one category covers more
+        # large-scale jitter, for panoptic and instance segmentation
+        "IMAGE_SIZE": 1024,
+        "MIN_SCALE": 0.1,
+        "MAX_SCALE": 2.0,
+        # clips of a video
+        "SAMPLING_FRAME_NUM": 2,
+        "SAMPLING_FRAME_RANGE": 20,
+        "SAMPLING_FRAME_SHUFFLE": False,
+        "SAMPLING_INTERVAL": 5,
+        "SAMPLING_RANDOM": True,
+        "AUGMENTATIONS": [],
+    },
+    "SOLVER": {
+        "OPTIMIZER": "ADAMW",
+        "BACKBONE_MULTIPLIER": 0.1,  # of the learning rate
+        "MLHEAD_MULTIPLIER": 1.0,  # of the learning rate, for the multi-label head
+        "WEIGHT_DECAY_EMBED": 0.0,
+        "POLY_LR_POWER": 0.9,
+        "POLY_LR_CONSTANT_ENDING": 0.0,
+        "AMP": {"DTYPE": "fp16"},  # ours: fp16 or bf16; SOLVER.AMP.ENABLED False is off
+        "ACCUMULATION_STEPS": 1,  # ours: IMS_PER_BATCH is run in this many equal parts
+    },
+    "LOG_OUTPUT": None,  # upstream's; nothing reads it
+}
+
+
+def add_rankseg_config(cfg: CfgNode) -> None:
+    """Add the keys that `cfg` lacks; those it has, from whatever project, keep their values."""
+    _add_missing(cfg, KEYS)
+
+
+def _add_missing(cfg: CfgNode, keys: dict) -> None:
+    for name, default in keys.items():
+        if not isinstance(default, dict):
+            cfg.setdefault(name, copy.deepcopy(default))
+        else:
+            _add_missing(cfg.setdefault(name, CfgNode()), default)
+
+
+def get_config(name_or_path, opts=()) -> CfgNode:
+    """The config of a yaml file, or of a shipped one by name ("toy/semantic/r18"), then `opts`.
+
+    `opts` overrides single keys: ["KEY", value, "KEY=VALUE", ...].
+    """
+    cfg = get_cfg()
+    add_rankseg_config(cfg)
+    keys = settable_keys(cfg)
+    for path, values in read_chain(_find(os.fspath(name_or_path)), find_base=_find_base):
+        pop_version(values, path)
+        set_keys(keys, values, path)
+    set_keys(keys, _parse_opts(opts), "opts")
+    resolve_device(cfg)
+    return cfg
+
+
+def shipped_configs_dir() -> Path:
+    """The folder of the shipped configs: of the checkout, or in the installed package."""
+    package = Path(__file__).resolve().parent
+    is_checkout = (package.parent / "pyproject.toml").is_file()
+    return (package.parent if is_checkout else package) / "configs"
+
+
+def _find(name: str, named_by: str = "") -> str:
+    """The file that `name` means: a path, or else the name of a shipped config."""
+    shipped = shipped_configs_dir()
+    for path in (Path(name).expanduser(), shipped / name, shipped / f"{name}.yaml"):
+        if path.is_file():
+            return str(path)
+    names = [path.relative_to(shipped).with_suffix("").as_posix() for path in
+             sorted(shipped.rglob("*.yaml"))]
+    raise FileNotFoundError(
+        f"config {name}{named_by} is neither a file nor a shipped config; the nearest shipped "
+        f"ones are {', '.join(nearest(name.removesuffix('.yaml'), names))}"
+    )
+
+
+def _find_base(base: str, path: str) -> str:
+    base_path = beside(base, path)
+    return base_path if os.path.isfile(base_path) else _find(base, f" (_BASE_ of {path})")
+
+
+def _parse_opts(opts) -> dict:
+    """{full key: value} of KEY VALUE pairs and KEY=VALUE words, where the last of a key wins."""
+    values, words = {}, iter(opts)
+    for word in words:
+        key, is_pair, value = str(word).partition("=")
+        if not is_pair:
+            value = next(words, words)
+        if value is words:
+            raise ValueError(f"opts: the last key, {key}, has no value; write KEY VALUE pairs")
+        values[key] = value
+    return values
+
+
+def resolve_device(cfg: CfgNode) -> None:
+    """Set MODEL.DEVICE to "cpu", with one warning per process, where its device is absent."""
+    import torch
+
+    device = cfg.MODEL.DEVICE
+    if not re.fullmatch(r"cpu|cuda(:\d+)?|mps", str(device)):
+        raise ValueError(f"MODEL.DEVICE must be cpu, cuda, cuda:<number> or mps, got {device!r}")
+    kind, _, number = device.partition(":")
+    is_there = {
+        "cpu": lambda: True,
+        "cuda": torch.cuda.is_available,
+        "mps": torch.backends.mps.is_available,
+    }
+    if not is_there[kind]():
+        _warn_absent(kind)
+        cfg.MODEL.DEVICE = "cpu"
+    elif number and int(number) >= torch.cuda.device_count():
+        raise ValueError(
+            f"MODEL.DEVICE is {device}, but the CUDA devices here are numbered 0 to "
+            f"{torch.cuda.device_count() - 1}; take one of these, or plain cuda"
+        )
+
+
+@functools.cache
+def _warn_absent(kind: str) -> None:
+    logger.warning("MODEL.DEVICE is %s, but torch finds no such device here: using the cpu", kind)
+
+
+def check_datasets(cfg: CfgNode) -> None:
+    """Raise KeyError if DATASETS.TRAIN or DATASETS.TEST names a data set that is not registered."""
+    from detectron2.data import DatasetCatalog
+
+    registered = DatasetCatalog.list()
+    for key in ("TRAIN", "TEST"):
+        for name in cfg.DATASETS[key]:
+            if name not in registered:
+                raise KeyError(
+                    f"DATASETS.{key}: data set {name!r} is not registered; the nearest names are "
+                    f"{', '.join(nearest(name, registered)) or 'none at all'}"
+                )
