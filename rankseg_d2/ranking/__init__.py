@@ -1,0 +1,75 @@
+"""RankSeg itself, in plain PyTorch: rank an image's categories, then choose among the best κ only.
+
+With features (B, N, 256) and class logits (B, Q, 151) of any mask-classification model of 150
+categories; logits have one column per rank from `restrict` on, the last one is no-object:
+
+    >>> import torch
+    >>> from rankseg_d2.ranking import EncoderHead, RankNorm, rank, restore, restrict
+    >>> features, logits = torch.randn(2, 100, 256), torch.randn(2, 100, 151)
+    >>> head, norm = EncoderHead(256, num_classes=150), RankNorm(50)
+    >>> ranking = rank(head(features), k=50)
+    >>> logits = norm(restrict(logits, ranking), ranking)
+    >>> logits.shape
+    torch.Size([2, 100, 51])
+    >>> restore(logits.argmax(-1), ranking).shape  # category ids, 150 is no object
+    torch.Size([2, 100])
+
+Training adds `asymmetric_loss(scores, multi_hot(labels, 150))` and calls `relabel` on its targets.
+"""
+
+from .heads import (
+    HEADS,
+    DecoderHead,
+    EncoderHead,
+    MultiLabelHead,
+    PoolingHead,
+    RankNorm,
+    cosine_logits,
+)
+from .losses import LOSSES, asymmetric_loss, binary_cross_entropy, multi_hot
+from .metrics import class_ap, label_ranking_ap, precision_at_k, rank_histogram, recall_at_k
+from .ranking import (
+    LOW_LOGIT,
+    Ranking,
+    check_topk,
+    keep_valid,
+    rank,
+    rank_from_labels,
+    relabel,
+    relabel_map,
+    restore,
+    restrict,
+    restrict_embeddings,
+    spread,
+)
+
+__all__ = [
+    "HEADS",
+    "LOSSES",
+    "LOW_LOGIT",
+    "DecoderHead",
+    "EncoderHead",
+    "MultiLabelHead",
+    "PoolingHead",
+    "RankNorm",
+    "Ranking",
+    "asymmetric_loss",
+    "binary_cross_entropy",
+    "check_topk",
+    "class_ap",
+    "cosine_logits",
+    "keep_valid",
+    "label_ranking_ap",
+    "multi_hot",
+    "precision_at_k",
+    "rank",
+    "rank_from_labels",
+    "rank_histogram",
+    "recall_at_k",
+    "relabel",
+    "relabel_map",
+    "restore",
+    "restrict",
+    "restrict_embeddings",
+    "spread",
+]

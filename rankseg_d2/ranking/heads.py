@@ -1,0 +1,222 @@
+"""Multi-label heads (which categories are in the image?) and the classifier over ranks."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .ranking import LOW_LOGIT, Ranking, at_least_float, valid_columns
+
+
+class MultiLabelHead(nn.Module):
+    """Features (B, N, D_in) -> logits (B, C), by one token per category that reads the features.
+
+    Subclasses say how tokens read features (`mix`). The tokens are the head's own, or, with
+    `shared_dim`, the class embedding (C, shared_dim) of another classifier given at each call,
+    projected where its width is not hidden_dim.
+    """
+
+    def __init__(self, in_dim, num_classes, hidden_dim=512, dropout=0.1, shared_dim=None):
+        super().__init__()
+        heads = max(1, hidden_dim // 64)
+        if hidden_dim % heads:
+            raise ValueError(
+                f"MODEL.RANKSEG.HIDDEN_DIM must be a multiple of 64, but is {hidden_dim}; "
+                f"{heads * 64} is the next lower one"
+            )
+        self.num_classes, self.shared_dim = num_classes, shared_dim
+        self.proj_dec = nn.Linear(in_dim, hidden_dim)
+        if shared_dim is None:
+            self.cls_emb = nn.Parameter(torch.empty(1, num_classes, hidden_dim))
+            nn.init.trunc_normal_(self.cls_emb, std=0.02)
+        else:
+            same = shared_dim == hidden_dim
+            self.proj_emb = nn.Identity() if same else nn.Linear(shared_dim, hidden_dim)
+        self.norm = nn.LayerNorm(hidden_dim)
+        self.fc = ClassLinear(num_classes, hidden_dim)
+        self.build_mixer(hidden_dim, heads, dropout)
+
+    def build_mixer(self, dim: int, heads: int, dropout: float) -> None:
+        """Make the modules that `mix` needs."""
+
+    def mix(self, tokens: Tensor, features: Tensor) -> Tensor:
+        """Tokens (1, C, D) that have read the features (B, N, D): (B, C, D)."""
+        raise NotImplementedError
+
+    def forward(self, features: Tensor, class_embedding: Tensor | None = None) -> Tensor:
+        tokens = self.class_tokens(class_embedding)  # (1, C, D)
+        tokens = self.mix(tokens, self.proj_dec(features))  # (B, C, D)
+        return self.fc(self.norm(tokens))
+
+    def class_tokens(self, class_embedding: Tensor | None) -> Tensor:
+        """One token per category, (1, C, D)."""
+        if self.shared_dim is None:
+            if class_embedding is not None:
+                raise ValueError(
+                    "this multi-label head has class tokens of its own but was given a class "
+                    "embedding; set MODEL.RANKSEG.SHARE_EMBEDDING True to share it"
+                )
+            return self.cls_emb
+        expected = (self.num_classes, self.shared_dim)
+        given = None if class_embedding is None else tuple(class_embedding.shape)
+        if given != expected:
+            raise ValueError(
+                f"MODEL.RANKSEG.SHARE_EMBEDDING needs the classifier's embedding of shape "
+                f"{expected} (no-object left out), but got {given}; share an embedding of this "
+                "shape or set the key False"
+            )
+        return self.proj_emb(class_embedding).unsqueeze(0)
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that weight decay would only pull together: class tokens."""
+        return {"cls_emb"} if self.shared_dim is None else set()
+
+
+class EncoderHead(MultiLabelHead):
+    """The paper's head: features and class tokens in one pre-norm transformer encoder block."""
+
+    def build_mixer(self, dim, heads, dropout):
+        self.block = ClassBlock(dim, heads, dropout)
+
+    def mix(self, tokens, features):
+        return self.block(tokens, features)
+
+
+class DecoderHead(MultiLabelHead):
+    """Class tokens query the features in a transformer decoder of two layers (Query2Label)."""
+
+    def build_mixer(self, dim, heads, dropout):
+        self.layers = nn.ModuleList(
+            nn.TransformerDecoderLayer(
+                dim, heads, 4 * dim, dropout, "gelu", batch_first=True, norm_first=True
+            )
+            for _ in range(2)
+        )
+
+    def mix(self, tokens, features):
+        tokens = tokens.expand(features.shape[0], -1, -1)  # (B, C, D)
+        for layer in self.layers:
+            tokens = layer(tokens, features)
+        return tokens
+
+
+class PoolingHead(MultiLabelHead):
+    """Every class token gets the mean of the features."""
+
+    def mix(self, tokens, features):
+        return tokens + features.mean(dim=1, keepdim=True)
+
+
+HEADS = {"encoder": EncoderHead, "decoder": DecoderHead, "pooling": PoolingHead}
+
+
+class ClassLinear(nn.Module):
+    """One linear classifier per category: tokens (B, C, D) -> logits (B, C), never in half."""
+
+    def __init__(self, num_classes: int, dim: int):
+        super().__init__()
+        bound = dim**-0.5
+        self.W = nn.Parameter(torch.empty(1, num_classes, dim).uniform_(-bound, bound))
+        self.b = nn.Parameter(torch.empty(1, num_classes).uniform_(-bound, bound))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        # a product and a sum, not einsum: autocast would make that a half-precision matmul
+        return (at_least_float(tokens) * self.W).sum(dim=-1) + self.b
+
+
+class ClassBlock(nn.Module):
+    """A pre-norm transformer encoder block over features and class tokens, for the tokens' sake.
+
+    Only tokens leave the block, so only they have queries and a feed-forward; the features give
+    keys and values. The numbers are those of the block over both.
+    """
+
+    def __init__(self, dim: int, heads: int, dropout: float):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim)
+        self.attn = ClassAttention(dim, heads, dropout)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = Mlp(dim, 4 * dim, dropout)
+
+    def forward(self, tokens: Tensor, features: Tensor) -> Tensor:
+        tokens = tokens + self.attn(self.norm1(tokens), self.norm1(features))  # (B, C, D)
+        return tokens + self.mlp(self.norm2(tokens))
+
+
+class ClassAttention(nn.Module):
+    """Self-attention of features and tokens, computed for the tokens alone: (B, C, D)."""
+
+    def __init__(self, dim: int, heads: int, dropout: float):
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, tokens: Tensor, features: Tensor) -> Tensor:
+        B, _, D = features.shape
+        # tokens (1, C, D) are the same for all images: so are their queries, keys and values
+        tokens = self.qkv(tokens).expand(B, -1, -1)  # (B, C, 3D)
+        features = F.linear(features, self.qkv.weight[D:], self.qkv.bias[D:])  # (B, N, 2D)
+        queries, token_kv = tokens.split([D, 2 * D], dim=-1)
+        keys, values = torch.cat([features, token_kv], dim=1).chunk(2, dim=-1)  # (B, N+C, D)
+        read = F.scaled_dot_product_attention(
+            self.split(queries),
+            self.split(keys),
+            self.split(values),
+            dropout_p=self.dropout if self.training else 0.0,
+        )  # (B, M, C, D/M)
+        read = self.proj(read.transpose(1, 2).flatten(2))  # (B, C, D)
+        return F.dropout(read, self.dropout, self.training)
+
+    def split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, M, L, D/M)
+
+
+class Mlp(nn.Module):
+    def __init__(self, dim: int, hidden_dim: int, dropout: float):
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.drop(self.fc2(self.drop(F.gelu(self.fc1(x)))))
+
+
+class RankNorm(nn.LayerNorm):
+    """The rank-adaptive temperature: LayerNorm over the κ ranks and no-object, (..., B, Q, K+1).
+
+    Weight and bias belong to a rank, not to a class. Without invalid places it is nn.LayerNorm.
+    Invalid ones (dynamic κ, the oracle) would spoil mean and deviation with their low logits, so
+    they are left out of both, and stay low.
+    """
+
+    def __init__(self, k: int):
+        super().__init__(k + 1)
+
+    def forward(self, logits: Tensor, ranking: Ranking | None = None) -> Tensor:
+        if ranking is None or ranking.valid is None:
+            return super().forward(at_least_float(logits))
+        valid = valid_columns(ranking, logits.shape[-1])  # (B, 1, K+1)
+        count = valid.sum(dim=-1, keepdim=True)
+        logits = at_least_float(logits).masked_fill(~valid, 0)
+        logits = logits - logits.sum(dim=-1, keepdim=True) / count
+        logits = logits.masked_fill(~valid, 0)
+        variance = logits.square().sum(dim=-1, keepdim=True) / count
+        logits = logits * (variance + self.eps).rsqrt() * self.weight + self.bias
+        return logits.masked_fill(~valid, LOW_LOGIT)
+
+
+def cosine_logits(queries: Tensor, embeddings: Tensor) -> Tensor:
+    """Cosine of queries (B, Q, D) and embeddings (C, D) or (B, K, D): (B, Q, C or K), never half.
+
+    A zero row has cosine 0 with everything, and the gradient of a plain product.
+    """
+    with torch.autocast(queries.device.type, enabled=False):
+        return unit(queries) @ unit(embeddings).transpose(-1, -2)
+
+
+def unit(x: Tensor, eps: float = 1e-6) -> Tensor:
+    """Rows of length 1; rows shorter than eps stay as they are."""
+    x = at_least_float(x)
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return x / torch.where(length > eps, length, 1.0)
