@@ -1,0 +1,1 @@
+"""Small things that the other packages share: files, logs, processes, metrics."""

@@ -1,0 +1,28 @@
+"""The process: its random seeds, torch's version, settings of libraries."""
+
+import logging
+import os
+import random
+import re
+
+import numpy as np
+import torch
+
+__all__ = ["seed_all_rng"]
+
+TORCH_VERSION = tuple(int(x) for x in re.findall(r"\d+", torch.__version__)[:2])
+
+
+def seed_all_rng(seed=None) -> None:
+    """Seed python's, numpy's and torch's generators; without a seed, with a fresh random one."""
+    if seed is None:
+        seed = int.from_bytes(os.urandom(4), "little")
+        logging.getLogger(__name__).info("Using a generated random seed %d", seed)
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def setup_environment() -> None:
+    """Keep OpenCV, once imported, off the GPU: data workers must not hold GPU memory."""
+    os.environ.setdefault("OPENCV_OPENCL_RUNTIME", "disabled")

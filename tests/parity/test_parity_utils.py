@@ -1,0 +1,288 @@
+"""rankseg_d2._detectron2.{utils, evaluation} beside the real ones: interface and numbers."""
+
+import importlib
+import inspect
+import json
+import logging
+import random
+import re
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+
+EMBEDDED, REAL = "rankseg_d2._detectron2", "detectron2"
+
+# What the embedded engine leaves out: evaluators are rankseg_d2's own work.
+NAMES = {
+    "evaluation": (
+        "DatasetEvaluator DatasetEvaluators inference_context inference_on_dataset "
+        "print_csv_format verify_results"
+    ),
+    "evaluation.testing": "flatten_results_dict print_csv_format verify_results",
+    "utils.collect_env": "collect_env_info",
+    "utils.comm": (
+        "all_gather create_local_process_group gather get_local_process_group get_local_rank "
+        "get_local_size get_rank get_world_size is_main_process reduce_dict shared_random_seed "
+        "synchronize"
+    ),
+    "utils.env": "TORCH_VERSION seed_all_rng setup_environment",
+    "utils.events": (
+        "CommonMetricPrinter EventStorage EventWriter JSONWriter TensorboardXWriter "
+        "get_event_storage has_event_storage"
+    ),
+    "utils.file_io": "Detectron2Handler PathHandler PathManager PathManagerBase",
+    "utils.logger": (
+        "create_small_table log_every_n log_every_n_seconds log_first_n setup_logger"
+    ),
+    "utils.memory": "retry_if_cuda_oom",
+    "utils.registry": "Registry locate",
+}
+PAIRS = [(module, name) for module, names in NAMES.items() for name in names.split()]
+
+
+def both(module):
+    return [importlib.import_module(f"{engine}.{module}") for engine in (EMBEDDED, REAL)]
+
+
+def parameters(function):
+    """Names, kinds and defaults; annotations may be written in another way."""
+    found = inspect.signature(function).parameters.values()
+    return [(p.name, p.kind, p.default) for p in found]
+
+
+@pytest.mark.parametrize("module, name", PAIRS)
+def test_public_names_take_the_same_arguments(module, name):
+    ours, theirs = (getattr(m, name) for m in both(module))
+    if not callable(theirs):
+        assert type(ours) is type(theirs)
+        return
+    if ours is theirs:  # both take it from fvcore or iopath
+        return
+    assert parameters(ours) == parameters(theirs)
+    for method in [m for m in dir(theirs) if inspect.isclass(theirs) and not m.startswith("_")]:
+        if inspect.isfunction(getattr(theirs, method)):
+            assert parameters(getattr(ours, method)) == parameters(getattr(theirs, method)), method
+
+
+@pytest.mark.parametrize("module", [m for m in NAMES if m != "evaluation"])
+def test_everything_in_the_real_all_is_there(module):
+    ours, theirs = both(module)
+    missing = [n for n in getattr(theirs, "__all__", ()) if not hasattr(ours, n)]
+    assert not missing
+
+
+def feed(storage, seed):
+    """Puts the same random story into a storage; yields at each iteration."""
+    draw = random.Random(seed)
+    for i in range(60):
+        storage.put_scalars(total_loss=draw.random(), loss_mask=draw.random(), other=draw.random())
+        storage.put_scalar("lr", draw.random() * 1e-4, smoothing_hint=False)
+        if i % 7 == 3:
+            storage.put_scalar("rare_loss", draw.random())
+        if i > 3:
+            storage.put_scalars(time=draw.random(), data_time=draw.random())
+        if i % 11 == 5:
+            storage.put_scalar("late", draw.random(), cur_iter=i - 4)
+        with storage.name_scope("scope"):
+            storage.put_scalar("acc", torch.tensor(draw.random()))
+        yield i
+        storage.step()
+
+
+@pytest.mark.parametrize("window", [1, 6, 20, 100])
+def test_storage_smooths_alike(window):
+    stories = []
+    for events in both("utils.events"):
+        with events.EventStorage(2) as storage:
+            stories.append(
+                [
+                    (
+                        dict(storage.latest()),
+                        storage.latest_with_smoothing_hint(window),
+                        {k: storage.count_samples(k, window) for k in storage.histories()},
+                        dict(storage.smoothing_hints()),
+                        storage.iter,
+                    )
+                    for _ in feed(storage, seed=window)
+                ]
+            )
+    assert stories[0] == stories[1]
+
+
+@pytest.mark.parametrize("window, period", [(20, 20), (5, 13), (20, 1)])
+def test_json_lines_are_equal(tmp_path, window, period):
+    for number, events in enumerate(both("utils.events")):
+        with events.EventStorage() as storage:
+            writer = events.JSONWriter(str(tmp_path / f"{number}.json"), window)
+            for i in feed(storage, seed=0):
+                if i % period == period - 1:
+                    writer.write()
+            writer.close()
+    ours, theirs = ((tmp_path / f"{number}.json").read_text() for number in range(2))
+    assert ours == theirs
+    assert len(ours.splitlines()) >= 60 // period
+    json.loads(ours.splitlines()[0])
+
+
+def test_console_lines_hold_the_same_fields(monkeypatch):
+    texts = []
+    for engine, events in zip((EMBEDDED, REAL), both("utils.events"), strict=True):
+        kept = []
+        logger = logging.getLogger(f"{engine}.utils.events")
+        monkeypatch.setattr(logger, "level", logging.INFO)
+        handler = logging.Handler()
+        handler.emit = lambda record, kept=kept: kept.append(record.getMessage().split())
+        logger.addHandler(handler)
+        with events.EventStorage() as storage:
+            printers = [events.CommonMetricPrinter(60), events.CommonMetricPrinter(60, 7)]
+            for i in feed(storage, seed=1):
+                if i % 9 == 8:
+                    for printer in printers:
+                        printer.write()
+            printers[0].write()  # at iteration 60: nothing
+        logger.removeHandler(handler)
+        texts.append(kept)
+    assert texts[0] == texts[1]
+    assert len(texts[0]) == 12
+
+
+def test_histograms_are_equal():
+    kept = []
+    for events in both("utils.events"):
+        with events.EventStorage(4) as storage:
+            storage.put_histogram("h", torch.linspace(-1, 2, 300) ** 3, bins=50)
+            kept.append(storage._histograms[0])
+    assert kept[0].pop("num") == 300
+    kept[1].pop("num")
+    for name, value in kept[1].items():
+        expected = value if isinstance(value, str) else pytest.approx(value)
+        assert kept[0][name] == expected, name
+
+
+@pytest.mark.parametrize(
+    "values", [{"AP": 12.34567, "AP50": float("nan")}, {"a": 1, "b": "cat", "c": 1e-7}, {"x": -0.5}]
+)
+def test_small_tables_are_equal(values):
+    ours, theirs = (m.create_small_table(values) for m in both("utils.logger"))
+    assert ours == theirs
+
+
+def test_log_files_are_equal(tmp_path):
+    texts = []
+    for number, logger in enumerate(both("utils.logger")):
+        for rank in (0, 3):
+            log = logger.setup_logger(
+                str(tmp_path / str(number)),
+                rank,
+                name=f"parity{number}.{rank}",
+                configure_stdout=False,
+            )
+            log.warning("words")
+            log.debug("more words")
+        files = sorted((tmp_path / str(number)).iterdir())
+        stamp = r"\d\d/\d\d \d\d:\d\d:\d\d"
+        texts.append(
+            [
+                (f.name, re.sub(stamp, "now", f.read_text()).replace(f"parity{number}", "parity"))
+                for f in files
+            ]
+        )
+    assert texts[0] == texts[1]
+    assert [name for name, _ in texts[0]] == ["log.txt", "log.txt.rank3"]
+
+
+@pytest.mark.parametrize("name", ["log_first_n", "log_every_n"])
+def test_repeated_messages_are_dropped_alike(name):
+    logger = logging.getLogger("parity.repeated")
+    logger.setLevel(logging.INFO)
+    stories = []
+    for module in both("utils.logger"):
+        kept = []
+        handler = logging.Handler()
+        handler.emit = lambda record, kept=kept: kept.append(record.getMessage())
+        logger.addHandler(handler)
+        keys = [{"key": k} for k in ("caller", "message", ("caller", "message"))]
+        for kwargs in keys if name == "log_first_n" else [{}]:
+            for i in range(8):
+                message = f"{kwargs} {i % 3}"
+                getattr(module, name)(logging.INFO, message, 2, name="parity.repeated", **kwargs)
+        logger.removeHandler(handler)
+        stories.append(kept)
+    assert stories[0] == stories[1]
+    assert stories[0]
+
+
+def test_seeds_give_the_same_numbers():
+    draws = []
+    for env, comm in zip(both("utils.env"), both("utils.comm"), strict=True):
+        env.seed_all_rng(11)
+        draws.append(
+            (random.random(), np.random.rand(), torch.rand(1).item(), comm.shared_random_seed())
+        )
+    assert draws[0] == draws[1]
+
+
+def test_paths_have_the_same_prefixes():
+    ours, theirs = both("utils.file_io")
+    assert list(ours.PathManager._path_handlers) == list(theirs.PathManager._path_handlers)
+    for name in ("PREFIX", "S3_DETECTRON2_PREFIX"):
+        assert getattr(ours.Detectron2Handler, name) == getattr(theirs.Detectron2Handler, name)
+
+
+@pytest.mark.parametrize("name", ["torch.nn.Linear", "collections.OrderedDict", "json"])
+def test_locate_finds_the_same(name):
+    ours, theirs = (m.locate(name) for m in both("utils.registry"))
+    assert ours is theirs
+
+
+RESULTS = [
+    OrderedDict(bbox=OrderedDict([("AP", 1.23456), ("AP-cat", 2), ("AP50", 3)]), n=4),
+    {},
+    {"sem_seg": {"mIoU": np.float64(12.5), "IoU-wall": 1.0}},
+]
+
+
+@pytest.mark.parametrize("results", RESULTS)
+def test_results_are_flattened_and_logged_alike(results, monkeypatch):
+    stories = []
+    for engine, testing in zip((EMBEDDED, REAL), both("evaluation.testing"), strict=True):
+        kept = []
+        logger = logging.getLogger(f"{engine}.evaluation.testing")
+        monkeypatch.setattr(logger, "level", logging.INFO)
+        handler = logging.Handler()
+        handler.emit = lambda record, kept=kept: kept.append(record.getMessage())
+        logger.addHandler(handler)
+        testing.print_csv_format(results)
+        logger.removeHandler(handler)
+        stories.append((kept, testing.flatten_results_dict(results)))
+    assert stories[0] == stories[1]
+
+
+def test_inference_gives_the_same_results_and_calls():
+    stories = []
+    for evaluation in both("evaluation"):
+        calls = []
+
+        class Recorder(evaluation.DatasetEvaluator):
+            def __init__(self, name, calls=calls):
+                self.name, self.calls = name, calls
+
+            def reset(self):
+                self.calls.append("reset")
+
+            def process(self, inputs, outputs):
+                self.calls.append((self.name, inputs, outputs))
+
+            def evaluate(self):
+                return OrderedDict({self.name: {"calls": len(self.calls)}})
+
+        names = ("on_start", "before_inference", "after_inference", "on_end")
+        callbacks = {name: lambda name=name, calls=calls: calls.append(name) for name in names}
+        evaluators = [Recorder("a"), Recorder("b")]
+        results = evaluation.inference_on_dataset(
+            lambda x: x + 1, range(7), evaluators, callbacks=callbacks
+        )
+        stories.append((results, calls))
+    assert stories[0] == stories[1]
