@@ -1,0 +1,88 @@
+"""The checkpointer of our trainer: it reads safely, saves whole files and finds the newest one."""
+
+import os
+from collections import OrderedDict
+
+import numpy as np
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+
+from ..weights import is_whole, locate, read_checkpoint, write_atomically
+
+PLAIN = {torch.Tensor, torch.nn.Parameter, str, bytes, bool, int, float, complex, type(None)}
+
+
+class Checkpointer(DetectionCheckpointer):
+    """detectron2's checkpointer, on both engines made safe against bad files and sudden ends."""
+
+    _match_by_suffix = False
+
+    def load(self, path, *args, **kwargs):
+        if path:
+            path, self._match_by_suffix = locate(path, self.path_manager)
+        return super().load(path, *args, **kwargs)
+
+    def save(self, name, **kwargs):
+        """Write `<name>.pth`; only when it is whole does `last_checkpoint` name it."""
+        if not self.save_dir or not self.save_to_disk:
+            return
+        data = {key: plain(obj.state_dict(), key) for key, obj in self.checkpointables.items()}
+        data |= {key: plain(value, key) for key, value in kwargs.items()}
+        path = os.path.join(self.save_dir, f"{name}.pth")
+        self.logger.info(f"Saving checkpoint to {path}")
+        with write_atomically(path) as file:
+            torch.save({"model": self.model.state_dict(), **data}, file)
+        self.tag_last_checkpoint(f"{name}.pth")
+
+    def tag_last_checkpoint(self, last_filename_basename):
+        with write_atomically(self._tag_file()) as file:
+            file.write(last_filename_basename.encode())
+
+    def get_checkpoint_file(self):
+        """The checkpoint that `last_checkpoint` names; the newest whole one where that is bad."""
+        named = super().get_checkpoint_file()
+        if not named or is_whole(named):
+            return named
+        others = sorted(self.get_all_checkpoint_files(), key=os.path.getmtime, reverse=True)
+        found = next((file for file in others if is_whole(file)), None)
+        if found is None:
+            raise FileNotFoundError(
+                f"{self._tag_file()} names {named}, which is missing or damaged, and the folder "
+                "has no whole checkpoint; remove last_checkpoint to start from the beginning"
+            )
+        self.logger.warning(
+            f"{named}, which last_checkpoint names, is missing or damaged; going on from {found}"
+        )
+        return found
+
+    def _tag_file(self):
+        return os.path.join(self.save_dir, "last_checkpoint")
+
+    def _load_file(self, filename):
+        return read_checkpoint(filename, self._match_by_suffix)
+
+
+def plain(value, name):
+    """`value` out of tensors and plain values alone, which is what may be loaded again.
+
+    numpy arrays become tensors, numpy numbers Python's, other dicts (Counter, …) plain dicts.
+    """
+    if isinstance(value, np.generic):
+        return value.item()
+    if type(value) in PLAIN:
+        return value
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return torch.from_numpy(value.copy())
+    if isinstance(value, dict):
+        entries = {key: plain(entry, f"{name}[{key!r}]") for key, entry in value.items()}
+        if hasattr(value, "_metadata"):  # a module's state_dict(): the versions of its layers
+            entries = OrderedDict(entries)
+            entries._metadata = value._metadata
+        return entries
+    if isinstance(value, (list, tuple)):
+        entries = [plain(entry, f"{name}[{i}]") for i, entry in enumerate(value)]
+        return entries if isinstance(value, list) else tuple(entries)
+    raise ValueError(
+        f"{name} of the checkpoint is a {type(value).__name__}, which could not be loaded again "
+        "safely; let its state_dict() give tensors, numbers, texts, lists and dicts"
+    )

@@ -1,0 +1,374 @@
+"""Weight files: reading one runs no code, whatever it holds; writing one leaves no half file."""
+
+import mmap
+import os
+import pickle
+import re
+import tarfile
+import zipfile
+from collections import OrderedDict
+from contextlib import contextmanager, suppress
+from urllib.parse import parse_qs, urlparse
+
+import numpy as np
+import torch
+
+FETCH_AGAIN = "remove it and download or copy it again"
+DETECTRON2_HOST = "https://dl.fbaipublicfiles.com/detectron2/"  # what detectron2:// stands for
+
+_LEGACY_TORCH = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the number that torch < 1.6 wrote first
+
+
+def read_checkpoint(path, matching_heuristics=False) -> dict:
+    """A weight file as detectron2's checkpointer wants it: the weights are under "model".
+
+    Caffe2 files and pycls files, and all others if asked, get "matching_heuristics": their names
+    are matched to the model's by suffix.
+    """
+    data = read_weights(path)
+    if "model" in data:
+        checkpoint = data
+    elif "model_state" in data and os.fspath(path).endswith(".pyth"):
+        checkpoint = {"model": data["model_state"], "__author__": "pycls"}
+    elif _file_format(path) == "pickle":
+        checkpoint = {"model": data.get("blobs", data), "__author__": "Caffe2"}
+    else:
+        checkpoint = {"model": data}
+    if matching_heuristics or checkpoint.get("__author__") in ("pycls", "Caffe2"):
+        checkpoint["matching_heuristics"] = True
+    _check_arrays(path, checkpoint["model"])
+    if checkpoint.get("__author__") == "Caffe2":
+        weights = checkpoint["model"].items()
+        checkpoint["model"] = {name: x for name, x in weights if not name.endswith("_momentum")}
+    return checkpoint
+
+
+def read_weights(path) -> dict:
+    """The content of a .pkl, .pth or .safetensors file; its bytes say which it is, not its name."""
+    path = os.fspath(path)
+    read = _READERS[_file_format(path)]
+    try:
+        data = read(path)
+    except _Refusal as refusal:
+        raise ValueError(f"{path} {refusal}") from None
+    except Exception as error:  # what damaged bytes make of a parser is beyond listing
+        reason = (str(error).strip() or "the file ends too early").splitlines()[0]
+        raise ValueError(
+            f"{path} cannot be read ({type(error).__name__}: {reason}): it is truncated, damaged "
+            f"or not a weight file; {FETCH_AGAIN}"
+        ) from error
+    if not isinstance(data, dict):
+        raise ValueError(
+            f"{path} holds a {type(data).__name__} and not a dict of names and arrays, so it is "
+            "not a weight file; give one of .pth, .pkl or .safetensors with named weights"
+        )
+    return data
+
+
+def is_whole(path) -> bool:
+    """Whether the weight file is there, complete and undamaged."""
+    try:
+        if _file_format(path) != "zip":
+            return bool(read_weights(path))
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except Exception:  # damaged bytes make zipfile raise whatever it can
+        return False
+
+
+def locate(path, path_manager) -> tuple[str, bool]:
+    """The local file of a path, address or detectron2:// name, downloaded where needed.
+
+    The second value tells whether the name ends in "?matching_heuristics=True".
+    """
+    name, _, query = os.fspath(path).partition("?")
+    options = parse_qs(query)
+    heuristics = options.pop("matching_heuristics", ["False"]) == ["True"]
+    if options:
+        raise ValueError(
+            f"{path}: what may follow '?' is matching_heuristics=True, but {', '.join(options)} "
+            "came; take it away, or download the file and give its local path"
+        )
+    if os.path.isfile(name):
+        return name, heuristics
+    try:
+        local = path_manager.get_local_path(name)
+    except (OSError, KeyError, RuntimeError) as error:
+        raise FileNotFoundError(
+            f"{name} could not be fetched ({error!r}); bring the file here by other means, to "
+            f"{_cache_place(name)}, or set MODEL.WEIGHTS to its local path"
+        ) from error
+    if not os.path.isfile(local):
+        raise FileNotFoundError(
+            f"there is no weight file {os.path.abspath(local)}; correct MODEL.WEIGHTS, or leave "
+            'it empty ("") to start from random weights'
+        )
+    return local, heuristics
+
+
+@contextmanager
+def write_atomically(path):
+    """A binary file to write into; it takes the place of `path` when all of it is on the disk."""
+    path = os.path.abspath(path)
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+        raise
+    _sync_folder(folder)
+
+
+def _sync_folder(folder):
+    """Bring a rename to the disk now, on systems that can be told to (not Windows, not all NFS)."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _cache_place(name):
+    """Where iopath looks for a downloaded file before it downloads."""
+    from iopath.common.file_io import get_cache_dir
+
+    if name.startswith("detectron2://"):
+        name = DETECTRON2_HOST + name.removeprefix("detectron2://")
+    url = urlparse(name)
+    inside = url.path.lstrip("/") if url.scheme in ("http", "https") else ""
+    return os.path.join(get_cache_dir(), inside)
+
+
+def _file_format(path):
+    """One of the keys of _READERS, by the first bytes."""
+    if not os.path.isfile(path):
+        found = "is a folder, not" if os.path.isdir(path) else "does not exist as"
+        raise FileNotFoundError(f"{path} {found} a weight file; correct the path")
+    with open(path, "rb") as file:
+        head = file.read(64)
+    if not head:
+        raise ValueError(f"{path} is empty; {FETCH_AGAIN}")
+    if head.startswith(b"version https://git-lfs"):
+        raise ValueError(
+            f"{path} is a git-lfs pointer and not the weight file itself; run `git lfs pull` in "
+            "its repository, or download the file by its web address"
+        )
+    if head.lstrip().startswith(b"<"):
+        raise ValueError(
+            f"{path} is a web page (HTML), not a weight file: the download was answered by a "
+            f"login, consent or error page; {FETCH_AGAIN}"
+        )
+    if head.startswith(b"PK\x03\x04"):
+        return "zip"
+    if head[5:9] == b"\0\0\0{":  # a header length below 2**40, then the header, which is JSON
+        return "safetensors"
+    return "legacy torch" if _LEGACY_TORCH in head else "pickle"
+
+
+def _check_arrays(path, weights):
+    if not isinstance(weights, dict):
+        raise ValueError(
+            f"{path} has a {type(weights).__name__} under 'model', where a dict of names and "
+            "arrays should be; give a file of weights"
+        )
+    for name, value in weights.items():
+        if not isinstance(name, str) or not isinstance(value, (np.ndarray, torch.Tensor)):
+            raise ValueError(
+                f"{path} holds a {type(value).__name__} under {name!r}, where weights should be; "
+                "save the file again with the weights alone: torch.save({'model': state_dict}, …)"
+            )
+
+
+class _Refusal(Exception):
+    """What is said of a file, after its path, when its content is not accepted."""
+
+
+def _untrusted(name):
+    return _Refusal(
+        f"asks for {name}: not a weight file that can be trusted, for a weight file holds arrays "
+        "and plain values only; get it from its authors again, or, if you made it yourself, save "
+        "the weights alone: torch.save({'model': model.state_dict()}, …)"
+    )
+
+
+def _read_zip(path):
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    if not any(entry.filename.endswith("/data.pkl") for entry in entries):
+        raise _Refusal("is a zip archive without weights of torch in it; unpack it first")
+    if sum(entry.file_size for entry in entries) > os.path.getsize(path):
+        raise _Refusal("is a zip archive that grows when it is unpacked; torch writes none such")
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        # torch < 2.6 runs TorchScript even where weights_only is asked for. The bytes are searched
+        # since zipfile and torch need not agree on what an ill-formed archive lists.
+        if content.find(b"constants.pkl") >= 0:
+            raise _Refusal("is a TorchScript program, not weights; save its state_dict() instead")
+    return _read_torch(path)
+
+
+def _read_legacy(path):
+    if tarfile.is_tarfile(path):  # torch < 2.6 unpacks it without asking what is in it
+        raise _Refusal("is a tar archive, not a weight file; unpack it first")
+    return _read_torch(path)
+
+
+def _read_torch(path):
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        asked = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if asked is None:
+            raise
+        raise _untrusted(asked[1]) from error
+
+
+def _read_safetensors(path):
+    from safetensors.torch import load_file
+
+    return load_file(path)
+
+
+def _read_pickle(path):
+    with open(path, "rb") as file:
+        data = _Unpickler(file, encoding="latin1").load()
+    return _settle(data, {})
+
+
+_READERS = {
+    "zip": _read_zip,
+    "legacy torch": _read_legacy,
+    "safetensors": _read_safetensors,
+    "pickle": _read_pickle,
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    """Builds dicts, lists, plain values and numpy arrays.
+
+    The file never gets hold of a real function or class, only of a `_Global`, so there is nothing
+    that it could call, subclass or change.
+    """
+
+    def find_class(self, module, name):
+        module = module.replace("numpy._core", "numpy.core")  # numpy 2 -> numpy 1
+        found = _GLOBALS.get((module, name))
+        if found is None:
+            raise _untrusted(f"{module}.{name}")
+        return _Global(found)
+
+
+class _Global:
+    """A name that a weight file may use: it can be called, and nothing else."""
+
+    __slots__ = ("_make",)
+
+    def __init__(self, make):
+        self._make = make
+
+    def __call__(self, *args):
+        return self._make(*args)
+
+    def __setstate__(self, state):
+        raise _Refusal("gives a state to something that has none; it is not a weight file")
+
+
+class _Array:
+    """An array or numpy number that the file describes; `value` is our making, from bytes."""
+
+    def __init__(self, value=None):
+        self.value = value
+
+    def __setstate__(self, state):
+        *_, shape, dtype, fortran, raw = state
+        self.value = _from_bytes(raw, dtype, shape, "F" if fortran else "C")
+
+
+class _DType:
+    """A numpy type: numbers, truth values or texts of a fixed size, of either byte order."""
+
+    def __init__(self, spec, *_):
+        spec = str(spec)
+        if not re.fullmatch(r"[biufcSU]\d{1,9}", spec):
+            raise _Refusal(
+                f"holds an array of the numpy type {spec!r}: only arrays of numbers can be "
+                "trusted, not objects or records; save the weights as numbers"
+            )
+        self.value = np.dtype(spec)
+
+    def __setstate__(self, state):
+        self.value = self.value.newbyteorder(state[1])
+
+
+def _ndarray(*_):
+    raise _Refusal("makes an array of raw memory; it is not a weight file")
+
+
+def _reconstruct(kind, *_):
+    return _Array()
+
+
+def _from_buffer(raw, dtype, shape, order, axes=None):
+    if axes is None:
+        return _Array(_from_bytes(raw, dtype, shape, order))
+    return _Array(_from_bytes(raw, dtype, shape, "C").transpose(axes))
+
+
+def _scalar(dtype, raw):
+    return _Array(_from_bytes(raw, dtype, (), "C")[()])
+
+
+def _from_bytes(raw, dtype, shape, order):
+    raw = raw.encode("latin1") if isinstance(raw, str) else raw  # a str is what Python 2 had
+    array = np.frombuffer(raw, dtype.value).reshape(shape, order=order)
+    return array.astype(dtype.value.newbyteorder("="), order="C")  # a copy of its own, native
+
+
+def _encode(text, encoding):
+    if encoding != "latin1":
+        raise _Refusal(f"encodes bytes as {encoding!r}, which no weight file does")
+    return text.encode("latin1")
+
+
+def _settle(node, done):
+    """Put the arrays in the place of their descriptions; each object once, even in a loop."""
+    if id(node) in done:
+        return done[id(node)]
+    if isinstance(node, (_Array, _DType)):
+        if node.value is None:
+            raise _Refusal("has an array without content; it is damaged")
+        done[id(node)] = node.value
+    elif isinstance(node, dict):
+        if getattr(node, "__dict__", {}).keys() - {"_metadata"}:  # what torch's state_dict() has
+            raise _Refusal("gives attributes to a dict; it is not a weight file")
+        done[id(node)] = node
+        for key, value in list(node.items()):
+            node[key] = _settle(value, done)
+    elif isinstance(node, list):
+        done[id(node)] = node
+        node[:] = [_settle(value, done) for value in node]
+    elif isinstance(node, tuple):
+        done[id(node)] = tuple(_settle(value, done) for value in node)
+    elif isinstance(node, _Global):
+        raise _Refusal("holds a function or class where a value should be; it is not a weight file")
+    else:
+        return node
+    return done[id(node)]
+
+
+_GLOBALS = {
+    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy.core.multiarray", "scalar"): _scalar,
+    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
+    ("numpy", "ndarray"): _ndarray,
+    ("numpy", "dtype"): _DType,
+    ("collections", "OrderedDict"): OrderedDict,
+    ("_codecs", "encode"): _encode,
+    ("__builtin__", "bytes"): lambda: b"",  # an empty array, Python 3's protocol 2
+}
