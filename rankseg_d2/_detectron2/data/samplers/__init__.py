@@ -1,0 +1,1 @@
+from .distributed_sampler import *  # noqa: F403
