@@ -1,0 +1,22 @@
+"""Layers that models are made of."""
+
+from .batch_norm import FrozenBatchNorm2d, LayerNorm, NaiveSyncBatchNorm, get_norm
+from .blocks import CNNBlockBase, DepthwiseSeparableConv2d
+from .shape_spec import ShapeSpec
+from .wrappers import (
+    BatchNorm2d,
+    Conv2d,
+    ConvTranspose2d,
+    Linear,
+    cat,
+    cross_entropy,
+    interpolate,
+    nonzero_tuple,
+    shapes_to_tensor,
+)
+
+__all__ = [
+    "BatchNorm2d", "CNNBlockBase", "Conv2d", "ConvTranspose2d", "DepthwiseSeparableConv2d",
+    "FrozenBatchNorm2d", "LayerNorm", "Linear", "NaiveSyncBatchNorm", "ShapeSpec", "cat",
+    "cross_entropy", "get_norm", "interpolate", "nonzero_tuple", "shapes_to_tensor",
+]
