@@ -1,0 +1,77 @@
+"""Start main(args) in as many processes as are asked for, by --num-gpus or by torchrun."""
+
+import logging
+import os
+
+import torch
+import torch.distributed as dist
+from detectron2 import engine
+from detectron2.utils import comm
+
+logger = logging.getLogger(__name__)
+
+TORCHRUN_VARIABLES = (
+    "RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+)
+
+
+def launch(main, args):
+    """Run `main(args)` on every rank; `args` is what detectron2's default_argument_parser parses.
+
+    Under torchrun this process is one rank. Otherwise --num-gpus processes are started here, on
+    GPUs or, where CUDA is absent, on CPUs (with 0 or 1: none, main runs here).
+    """
+    if "RANK" in os.environ or "LOCAL_RANK" in os.environ:
+        _run_under_torchrun(main, args)
+        return
+    num_gpus = args.num_gpus
+    if num_gpus < 0:
+        raise ValueError(f"--num-gpus must be 0 or more, not {num_gpus}")
+    if torch.cuda.is_available():
+        _check_devices(num_gpus, f"--num-gpus {num_gpus} asks for {num_gpus} GPUs")
+    elif num_gpus > 1:
+        logger.warning(
+            "CUDA is not available here: --num-gpus %d starts %d processes on the CPU",
+            num_gpus,
+            num_gpus,
+        )
+    engine.launch(
+        main,
+        max(1, num_gpus),
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+        args=(args,),
+    )
+
+
+def _run_under_torchrun(main, args):
+    missing = [name for name in TORCHRUN_VARIABLES if name not in os.environ]
+    if missing:
+        raise RuntimeError(
+            f"RANK or LOCAL_RANK is set, as torchrun does, but not {', '.join(missing)}; start "
+            "with torchrun, or unset RANK and LOCAL_RANK to use --num-gpus"
+        )
+    local_rank = int(os.environ["LOCAL_RANK"])
+    local_size = int(os.environ["LOCAL_WORLD_SIZE"])
+    has_gpu = torch.cuda.is_available()
+    if has_gpu:
+        _check_devices(local_size, f"torchrun has started {local_size} processes on this machine")
+        torch.cuda.set_device(local_rank)
+    if args.num_gpus > 1:
+        logger.warning("--num-gpus %d is ignored: torchrun starts the processes", args.num_gpus)
+    dist.init_process_group("nccl" if has_gpu else "gloo", timeout=engine.DEFAULT_TIMEOUT)
+    comm.create_local_process_group(local_size)
+    main(args)
+    dist.destroy_process_group()
+
+
+def _check_devices(wanted, what):
+    found = torch.cuda.device_count()
+    if wanted > found:
+        raise ValueError(f"{what}, but this machine has {found}; ask for {found} at most")
