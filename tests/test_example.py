@@ -1,0 +1,70 @@
+"""The example of the README works; the scripts say in one line what is wrong."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(script, *args, cwd=None, check=True):
+    environment = {**os.environ, "OMP_NUM_THREADS": "2", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, str(ROOT / script), *map(str, args)],
+        cwd=cwd or ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def miou(done):
+    """The last mIoU of the log's copy-and-paste lines."""
+    rows = re.findall(r"copypaste: (\d[\d.]*),", done.stdout + done.stderr)
+    return float(rows[-1])
+
+
+@pytest.mark.slow
+def test_the_example_learns_draws_resumes_and_evaluates(tmp_path):
+    output = tmp_path / "toy"
+    short = ["OUTPUT_DIR", output, "SOLVER.MAX_ITER", 60, "SOLVER.STEPS", "(40,)"]
+    trained = run("examples/toy_segmentation.py", *short)
+    assert miou(trained) > 40
+    assert (output / "sheet.png").stat().st_size > 1000
+    rows = [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
+    assert rows[-1]["total_loss"] < rows[0]["total_loss"]
+
+    weights = ["--eval-only", "OUTPUT_DIR", output, "MODEL.WEIGHTS", output / "model_final.pth"]
+    assert miou(run("examples/toy_segmentation.py", *weights)) == miou(trained)
+
+    longer = ["--resume", "OUTPUT_DIR", output, "SOLVER.MAX_ITER", 70]
+    resumed = run("examples/toy_segmentation.py", *longer)
+    assert "Starting training from iteration 60" in resumed.stdout + resumed.stderr
+
+
+def test_train_net_without_a_config_says_what_to_give():
+    done = run("train_net.py", check=False)
+    assert done.returncode == 2
+    assert "give --config-file: a yaml file, or a shipped config" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--config-file", "toy/semantic/r81"], "toy/semantic/r18"),
+        (["--config-file", "toy/semantic/r18", "SOLVER.BASE_LT", "1"], "SOLVER.BASE_LR"),
+        (["--config-file", "toy/semantic/r18", "SOLVER.MAX_ITER", "many"], "SOLVER.MAX_ITER"),
+    ],
+)
+def test_train_net_names_the_mend_in_one_line(args, message, tmp_path):
+    done = run("train_net.py", *args, cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
