@@ -1,0 +1,1 @@
+"""Operations that PyTorch does not have: each one function, one reference, several backends."""
