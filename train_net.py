@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Train or evaluate any config, image or video, on any number of GPUs or machines.
 
-    python train_net.py --config-file toy/semantic/r18
-    python train_net.py --num-gpus 8 --config-file my.yaml SOLVER.IMS_PER_BATCH 16
+    python train_net.py --config-file my.yaml
+    python train_net.py --config-file my.yaml --num-gpus 8 SOLVER.IMS_PER_BATCH 16
     python train_net.py --config-file my.yaml --resume
     python train_net.py --config-file my.yaml --eval-only MODEL.WEIGHTS model_final.pth
     torchrun --nproc-per-node 8 train_net.py --config-file my.yaml
@@ -19,7 +19,7 @@ from detectron2.utils import comm
 
 import rankseg_d2.modeling  # noqa: F401  (registers the models)
 from rankseg_d2.config import get_config
-from rankseg_d2.engine import Checkpointer, Trainer, launch, setup
+from rankseg_d2.engine import Checkpointer, Trainer, check_run, launch, setup
 
 
 def main(args):
@@ -47,9 +47,9 @@ if __name__ == "__main__":
     parser = default_argument_parser()
     args = parser.parse_args()
     if not args.config_file:
-        parser.error("give --config-file: a yaml file, or a shipped config as toy/semantic/r18")
-    try:
-        get_config(args.config_file, args.opts)  # a wrong one ends here, before any process starts
-    except (ValueError, KeyError, FileNotFoundError) as error:
+        parser.error("give --config-file: a yaml file, or the name of a shipped config")
+    try:  # what cannot run ends here in one sentence, before any process is started
+        check_run(get_config(args.config_file, args.opts), args)
+    except (ValueError, KeyError, FileNotFoundError, RuntimeError) as error:
         sys.exit(f"{parser.prog}: error: {error.args[-1]}")
     launch(main, args)

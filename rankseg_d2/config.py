@@ -251,7 +251,8 @@ def check_datasets(cfg: CfgNode) -> None:
     for key in ("TRAIN", "TEST"):
         for name in cfg.DATASETS[key]:
             if name not in registered:
+                near = ", ".join(nearest(name, registered)) or "none, for no data set is registered"
                 raise KeyError(
                     f"DATASETS.{key}: data set {name!r} is not registered; the nearest names are "
-                    f"{', '.join(nearest(name, registered)) or 'none at all'}"
+                    f"{near}; DatasetCatalog.register adds one"
                 )

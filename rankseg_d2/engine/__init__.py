@@ -3,7 +3,7 @@
 from .checkpoint import Checkpointer
 from .launch import launch
 from .resume import ResumableLoader, build_train_loader
-from .trainer import BestCheckpointer, Trainer, setup
+from .trainer import BestCheckpointer, Trainer, check_run, setup
 
 __all__ = [
     "BestCheckpointer",
@@ -11,6 +11,7 @@ __all__ = [
     "ResumableLoader",
     "Trainer",
     "build_train_loader",
+    "check_run",
     "launch",
     "setup",
 ]

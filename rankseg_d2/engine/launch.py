@@ -30,11 +30,8 @@ def launch(main, args):
         _run_under_torchrun(main, args)
         return
     num_gpus = args.num_gpus
-    if num_gpus < 0:
-        raise ValueError(f"--num-gpus must be 0 or more, not {num_gpus}")
-    if torch.cuda.is_available():
-        _check_devices(num_gpus, f"--num-gpus {num_gpus} asks for {num_gpus} GPUs")
-    elif num_gpus > 1:
+    check_num_gpus(num_gpus)
+    if num_gpus > 1 and not torch.cuda.is_available():
         logger.warning(
             "CUDA is not available here: --num-gpus %d starts %d processes on the CPU",
             num_gpus,
@@ -48,6 +45,14 @@ def launch(main, args):
         dist_url=args.dist_url,
         args=(args,),
     )
+
+
+def check_num_gpus(num_gpus: int) -> None:
+    """Raise ValueError where --num-gpus asks for more than there are; CPUs have no such limit."""
+    if num_gpus < 0:
+        raise ValueError(f"--num-gpus must be 0 or more, not {num_gpus}")
+    if torch.cuda.is_available():
+        _check_devices(num_gpus, f"--num-gpus {num_gpus} asks for {num_gpus} GPUs")
 
 
 def _run_under_torchrun(main, args):

@@ -26,6 +26,7 @@ from .. import __version__, engine_name
 from ..config import check_datasets
 from ..evaluation import build_evaluator
 from .checkpoint import Checkpointer
+from .launch import check_num_gpus
 from .resume import ResumableLoader, batch_size_per_rank, build_train_loader, seed_step
 from .scheduler import build_lr_scheduler
 
@@ -43,6 +44,13 @@ def setup(cfg, args) -> None:
     if not os.path.isfile(args.config_file):
         args.config_file = ""  # detectron2 would open it, only to log its text
     default_setup(cfg, args)
+
+
+def check_run(cfg, args) -> None:
+    """Raise the error of a run that cannot start, before any process is started or model built."""
+    check_num_gpus(args.num_gpus)
+    check_datasets(cfg)
+    check_output_dir(cfg.OUTPUT_DIR)
 
 
 def check_output_dir(path: str) -> None:
