@@ -17,7 +17,6 @@ from detectron2.engine import default_argument_parser
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 
-import rankseg_d2.modeling  # noqa: F401  (registers the models)
 from rankseg_d2.config import get_config
 from rankseg_d2.engine import Checkpointer, Trainer, check_run, launch, setup
 

@@ -1,7 +1,8 @@
 """RankSeg for detectron2: rank the categories first, then classify among the few that are there.
 
 Importing this package makes `import detectron2` work: with the real detectron2 where it is
-installed, with the embedded subset where it is not (see `engine_name`).
+installed, with the embedded subset where it is not (see `engine_name`). `get_config` reads a
+config and registers the models, `build_model` makes the one that it names.
 """
 
 from . import _engine
@@ -11,4 +12,17 @@ _engine.install()
 from ._engine import engine_name  # noqa: E402
 
 __version__ = "0.1.0"
-__all__ = ["engine_name", "__version__"]
+__all__ = ["build_model", "engine_name", "get_config", "__version__"]
+
+
+def __getattr__(name):
+    # On demand, so that `rankseg-d2 doctor` can speak even where the engine does not import.
+    if name == "get_config":
+        from .config import get_config
+
+        return get_config
+    if name == "build_model":
+        from detectron2.modeling import build_model
+
+        return build_model
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

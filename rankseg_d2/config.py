@@ -148,7 +148,12 @@ KEYS = {
 
 
 def add_rankseg_config(cfg: CfgNode) -> None:
-    """Add the keys that `cfg` lacks; those it has, from whatever project, keep their values."""
+    """Add the keys that `cfg` lacks; those it has, from whatever project, keep their values.
+
+    The models that the keys are for are registered with it.
+    """
+    from . import modeling  # noqa: F401
+
     _add_missing(cfg, KEYS)
 
 

@@ -1,11 +1,15 @@
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import rankseg_d2
 from rankseg_d2 import doctor
 from rankseg_d2.cli import main
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_doctor_reports_versions_engine_device_and_op_backends(capsys):
@@ -23,6 +27,23 @@ def test_doctor_runs_as_a_module():
     )
     assert done.returncode == 0, done.stderr
     assert "ready to run" in done.stdout
+
+
+def test_doctor_speaks_where_the_real_detectron2_is_broken(tmp_path):
+    package = tmp_path / "detectron2"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise ImportError('undefined symbol: _ZN2at')")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    environment.pop("RANKSEG_ENGINE", None)
+    done = subprocess.run(
+        [sys.executable, "-m", "rankseg_d2.cli", "doctor"],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "real detectron2 does not import: undefined symbol" in done.stdout
+    assert "set RANKSEG_ENGINE=embedded" in done.stdout
 
 
 def test_a_missing_and_an_old_package_are_faults_with_a_mend(monkeypatch):

@@ -2,16 +2,13 @@ from collections import OrderedDict
 
 import pytest
 import torch
-from torch import multiprocessing, nn
+from detectron2 import layers
+from detectron2.layers import Conv2d, FrozenBatchNorm2d, ShapeSpec, get_norm
+from detectron2.layers.batch_norm import LayerNorm
+from torch import nn
 from torch.nn import functional as F
 
-# First, because the ranks that a test spawns import this file and nothing before it.
 import rankseg_d2
-
-# isort: split
-from detectron2 import layers
-from detectron2.layers import Conv2d, FrozenBatchNorm2d, NaiveSyncBatchNorm, ShapeSpec, get_norm
-from detectron2.layers.batch_norm import LayerNorm
 
 embedded_only = pytest.mark.skipif(
     rankseg_d2.engine_name() != "embedded", reason="the sentence is the embedded engine's"
@@ -67,8 +64,6 @@ def test_cross_entropy_over_nothing_is_zero_with_a_gradient():
         ("BN", nn.BatchNorm2d),
         ("SyncBN", nn.SyncBatchNorm),
         ("nnSyncBN", nn.SyncBatchNorm),
-        ("naiveSyncBN", NaiveSyncBatchNorm),
-        ("naiveSyncBN_N", NaiveSyncBatchNorm),
         ("FrozenBN", FrozenBatchNorm2d),
         ("GN", nn.GroupNorm),
         ("LN", LayerNorm),
@@ -154,55 +149,6 @@ def test_frozen_block_trains_nothing():
     assert block.freeze() is block and (block.in_channels, block.stride) == (3, 2)
     assert not any(parameter.requires_grad for parameter in block.parameters())
     assert type(block.conv.norm) is FrozenBatchNorm2d
-
-
-def test_depthwise_separable_conv_equals_its_two_convolutions():
-    conv = layers.DepthwiseSeparableConv2d(4, 6, 3, norm2="BN", activation1=F.relu).eval()
-    x = torch.randn(1, 4, 5, 5)
-    middle = F.relu(F.conv2d(x, conv.depthwise.weight, conv.depthwise.bias, padding=1, groups=4))
-    expected = conv.pointwise.norm(F.conv2d(middle, conv.pointwise.weight))
-    torch.testing.assert_close(conv(x), expected)
-
-
-def test_naive_sync_batch_norm_alone_is_batch_norm():
-    x = torch.randn(2, 4, 3, 3)
-    torch.testing.assert_close(NaiveSyncBatchNorm(4)(x), nn.BatchNorm2d(4)(x))
-
-
-SPLITS = [("", (2, 2)), ("N", (1, 3)), ("N", (0, 4))]
-
-
-def _naive_sync_on_one_of_two_ranks(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
-    )
-    batch = torch.load(f"{folder}/batch.pt")
-    answers = []
-    for mode, sizes in SPLITS:
-        x = batch.split(sizes)[rank].clone().requires_grad_()
-        norm = NaiveSyncBatchNorm(4, stats_mode=mode)
-        y = norm(x)
-        y.square().mul(x.detach()).sum().backward()
-        answers.append((y.detach(), x.grad, norm.weight.grad, norm.running_mean))
-    torch.save(answers, f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
-
-
-@pytest.mark.slow
-def test_naive_sync_batch_norm_over_two_processes_equals_one_big_batch(tmp_path):
-    batch = torch.randn(4, 4, 3, 3)
-    torch.save(batch, tmp_path / "batch.pt")
-    multiprocessing.spawn(_naive_sync_on_one_of_two_ranks, (str(tmp_path),), nprocs=2)
-    norm, x = nn.BatchNorm2d(4), batch.clone().requires_grad_()
-    y = norm(x)
-    y.square().mul(batch).sum().backward()
-    ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
-    for first, second in zip(*ranks, strict=True):
-        torch.testing.assert_close(torch.cat([first[0], second[0]]), y.detach())
-        torch.testing.assert_close(torch.cat([first[1], second[1]]), x.grad)
-        torch.testing.assert_close(first[2] + second[2], norm.weight.grad)
-        torch.testing.assert_close(first[3], norm.running_mean)
 
 
 @embedded_only

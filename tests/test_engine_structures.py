@@ -10,7 +10,6 @@ from detectron2.structures import boxes as box_ops
 from detectron2.structures.masks import (
     polygon_area,
     polygons_to_bitmask,
-    rasterize_polygons_within_box,
 )
 
 import rankseg_d2
@@ -130,14 +129,6 @@ def test_bit_masks_index_join_and_iterate():
         BitMasks(torch.zeros(3, 4))
 
 
-def test_bit_masks_crop_the_whole_image_unchanged():
-    masks = BitMasks(torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0)) > 0.5)
-    whole = torch.tensor([[0.0, 0.0, 8.0, 8.0]]).expand(3, 4)
-    assert torch.equal(masks.crop_and_resize(whole, 8), masks.tensor)
-    with pytest.raises(REFUSED):
-        masks.crop_and_resize(whole[:2], 8)
-
-
 def test_polygon_area_and_mask_of_a_rectangle():
     x0_y0_x1_y1 = rectangle(2, 1, 7, 4)
     assert polygon_area(x0_y0_x1_y1[0::2], x0_y0_x1_y1[1::2]) == 15
@@ -146,14 +137,6 @@ def test_polygon_area_and_mask_of_a_rectangle():
     expected[1:4, 2:7] = True
     assert mask.dtype == bool and np.array_equal(mask, expected)
     assert not polygons_to_bitmask([], 6, 9).any()
-
-
-def test_polygon_crop_shows_what_the_box_shows():
-    shown = rasterize_polygons_within_box([rectangle(0, 0, 4, 8)], np.array([0.0, 0, 8, 8]), 4)
-    assert shown.tolist() == [[True, True, False, False]] * 4
-    masks = PolygonMasks([[rectangle(0, 0, 4, 8)], [rectangle(0, 0, 8, 4)]])
-    boxes = torch.tensor([[0.0, 0, 8, 8]] * 2)
-    assert torch.equal(masks.crop_and_resize(boxes, 4)[1], shown.T)
 
 
 def test_polygon_masks_report_boxes_areas_and_index():

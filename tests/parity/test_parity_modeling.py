@@ -6,7 +6,7 @@ from detectron2 import structures as real_structures
 from detectron2.config import get_cfg
 from detectron2.modeling import postprocessing as real_postprocessing
 from detectron2.modeling.backbone import resnet as real_resnet
-from torch import multiprocessing, nn
+from torch import nn
 
 import rankseg_d2._detectron2.config as our_config
 from rankseg_d2._detectron2 import layers as our_layers
@@ -69,7 +69,7 @@ def shapes(model):
 @pytest.mark.parametrize(
     "depth, norm",
     [(50, "BN"), (50, "FrozenBN")]
-    + [(18, norm) for norm in ("BN", "FrozenBN", "GN", "LN", "naiveSyncBN", "")],
+    + [(18, norm) for norm in ("BN", "FrozenBN", "GN", "LN", "")],
 )
 def test_resnet_is_the_same_with_each_norm(depth, norm, training):
     second, first = both_resnets(depth, NORM=norm)
@@ -191,17 +191,6 @@ def test_frozen_batch_norm_loads_old_state_the_same(version, complete):
     assert norms[0].state_dict()._metadata == norms[1].state_dict()._metadata
 
 
-def test_depthwise_separable_conv_is_the_same():
-    convs = [
-        module.DepthwiseSeparableConv2d(4, 6, 5, 2, norm1="BN", activation2=torch.tanh).eval()
-        for module in (our_layers, real_layers)
-    ]
-    assert shapes(convs[0]) == shapes(convs[1])
-    convs[0].load_state_dict(convs[1].state_dict())
-    x = torch.randn(1, 4, 9, 9)
-    torch.testing.assert_close(convs[0](x), convs[1](x))
-
-
 def test_conv_is_the_same():
     convs = [
         module.Conv2d(4, 6, 3, stride=2, norm=module.get_norm("LN", 6), activation=torch.relu)
@@ -210,39 +199,6 @@ def test_conv_is_the_same():
     convs[0].load_state_dict(convs[1].state_dict())
     x = torch.randn(1, 4, 9, 9)
     torch.testing.assert_close(convs[0](x), convs[1](x))
-
-
-SPLITS = [("", (2, 2)), ("", (1, 3)), ("N", (1, 3)), ("N", (0, 4))]
-
-
-def _both_naive_sync_norms(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
-    )
-    batch = torch.load(f"{folder}/batch.pt")
-    answers = []
-    for mode, sizes in SPLITS:
-        for module in (our_layers, real_layers):
-            x = batch.split(sizes)[rank].clone().requires_grad_()
-            norm = module.NaiveSyncBatchNorm(4, stats_mode=mode)
-            y = norm(x)
-            y.square().mul(x.detach()).sum().backward()
-            answers.append([y.detach(), x.grad, norm.weight.grad])
-            answers[-1] += [norm.running_mean, norm.running_var]
-    torch.save(answers, f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
-
-
-@pytest.mark.slow
-def test_naive_sync_batch_norm_over_two_processes_is_the_same(tmp_path):
-    torch.save(torch.randn(4, 4, 3, 3), tmp_path / "batch.pt")
-    multiprocessing.spawn(_both_naive_sync_norms, (str(tmp_path),), nprocs=2)
-    for rank in (0, 1):
-        answers = torch.load(tmp_path / f"{rank}.pt")
-        for first, second in zip(answers[0::2], answers[1::2], strict=True):
-            for value, expected in zip(first, second, strict=True):
-                torch.testing.assert_close(value, expected)
 
 
 # SemanticSegmentor and results

@@ -95,12 +95,10 @@ def test_bit_masks_methods_are_alike(seed):
     rng = np.random.default_rng(seed)
     array = rng.uniform(size=(6, 30, 40)) > 0.99
     array[3] = False
-    boxes = random_boxes(rng, 6, 40.0).float()
     first, second = ours.BitMasks(array), real.BitMasks(array)
     for call in (
         lambda m: m.nonempty(),
         lambda m: m.get_bounding_boxes(),
-        lambda m: m.crop_and_resize(boxes, 14),
         lambda m: m[1],
         lambda m: m[-2:],
         lambda m: m[torch.tensor([0, 4])],
@@ -116,7 +114,7 @@ def test_bit_masks_methods_are_alike(seed):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_polygon_masks_methods_are_alike(seed):
     rng = np.random.default_rng(seed)
-    polygons, boxes = random_polygons(rng, 5), random_boxes(rng, 5, 40.0).float()
+    polygons = random_polygons(rng, 5)
     polygons[2] = []
     first, second = ours.PolygonMasks(polygons), real.PolygonMasks(polygons)
 
@@ -127,7 +125,6 @@ def test_polygon_masks_methods_are_alike(seed):
         lambda m: m.nonempty(),
         lambda m: m.area(),
         lambda m: m.get_bounding_boxes(),
-        lambda m: m.crop_and_resize(boxes, 28),
         lambda m: values(m[1]),
         lambda m: values(m[1:]),
         lambda m: values(m[[3, 0]]),
@@ -146,10 +143,9 @@ def test_polygon_masks_methods_are_alike(seed):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_polygons_are_drawn_alike(seed):
     rng = np.random.default_rng(seed)
-    polygons, box = random_polygons(rng, 1)[0], random_boxes(rng, 1, 40.0)[0].numpy()
+    polygons = random_polygons(rng, 1)[0]
     for name, arguments in (
         ("polygons_to_bitmask", (polygons, 40, 37)),
-        ("rasterize_polygons_within_box", (polygons, box, 28)),
         ("polygon_area", (polygons[0][0::2], polygons[0][1::2])),
     ):
         same(getattr(our_masks, name)(*arguments), getattr(real_masks, name)(*arguments))

@@ -8,7 +8,6 @@ import weakref
 from collections import OrderedDict
 
 import torch
-from fvcore.nn.precise_bn import get_bn_modules
 from torch.nn.parallel import DistributedDataParallel
 
 from ..checkpoint import DetectionCheckpointer
@@ -196,7 +195,7 @@ class DefaultTrainer(TrainerBase):
         cfg.DATALOADER.NUM_WORKERS = 0  # for the second loader, that of precise BN
         is_main = comm.is_main_process()
         built = [hooks.IterationTimer(), hooks.LRScheduler()]
-        if cfg.TEST.PRECISE_BN.ENABLED and get_bn_modules(self.model):
+        if cfg.TEST.PRECISE_BN.ENABLED:
             loader = self.build_train_loader(cfg)
             period, num_iter = cfg.TEST.EVAL_PERIOD, cfg.TEST.PRECISE_BN.NUM_ITER
             built.append(hooks.PreciseBN(period, self.model, loader, num_iter))

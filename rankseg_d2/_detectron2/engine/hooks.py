@@ -11,7 +11,6 @@ import torch
 from fvcore.common.checkpoint import Checkpointer
 from fvcore.common.checkpoint import PeriodicCheckpointer as _PeriodicCheckpointer
 from fvcore.common.param_scheduler import ParamScheduler
-from fvcore.nn.precise_bn import get_bn_modules, update_bn_stats
 
 from ..evaluation.testing import flatten_results_dict
 from ..solver import LRMultiplier
@@ -274,6 +273,8 @@ class PreciseBN(HookBase):
 
     def update_stats(self):
         """Run the batches through the model and set its BatchNorm statistics."""
+        from fvcore.nn.precise_bn import get_bn_modules, update_bn_stats
+
         if not get_bn_modules(self._model):
             return
         self._batches = self._batches or iter(self._data_loader)

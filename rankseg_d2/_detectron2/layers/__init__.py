@@ -1,7 +1,7 @@
 """Layers that models are made of."""
 
-from .batch_norm import FrozenBatchNorm2d, LayerNorm, NaiveSyncBatchNorm, get_norm
-from .blocks import CNNBlockBase, DepthwiseSeparableConv2d
+from .batch_norm import FrozenBatchNorm2d, LayerNorm, get_norm
+from .blocks import CNNBlockBase
 from .shape_spec import ShapeSpec
 from .wrappers import (
     BatchNorm2d,
@@ -16,7 +16,7 @@ from .wrappers import (
 )
 
 __all__ = [
-    "BatchNorm2d", "CNNBlockBase", "Conv2d", "ConvTranspose2d", "DepthwiseSeparableConv2d",
-    "FrozenBatchNorm2d", "LayerNorm", "Linear", "NaiveSyncBatchNorm", "ShapeSpec", "cat",
-    "cross_entropy", "get_norm", "interpolate", "nonzero_tuple", "shapes_to_tensor",
+    "BatchNorm2d", "CNNBlockBase", "Conv2d", "ConvTranspose2d", "FrozenBatchNorm2d", "LayerNorm",
+    "Linear", "ShapeSpec", "cat", "cross_entropy", "get_norm", "interpolate", "nonzero_tuple",
+    "shapes_to_tensor",
 ]

@@ -3,11 +3,8 @@
 from collections.abc import Callable
 
 import torch
-from fvcore.nn.distributed import differentiable_all_reduce
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from ..utils import comm
 
 
 class FrozenBatchNorm2d(nn.Module):
@@ -58,43 +55,6 @@ class FrozenBatchNorm2d(nn.Module):
         return module
 
 
-class NaiveSyncBatchNorm(nn.BatchNorm2d):
-    """Batch norm over all ranks by a plain all-reduce; ranks may have different batch sizes.
-
-    Each rank's mean and square mean count alike (stats_mode ""), or in proportion to its batch
-    size, which may be zero ("N").
-    """
-
-    def __init__(self, *args, stats_mode: str = "", **kwargs):
-        super().__init__(*args, **kwargs)
-        if stats_mode not in ("", "N"):
-            raise ValueError(f'stats_mode of NaiveSyncBatchNorm is "" or "N", not {stats_mode!r}')
-        self._stats_mode = stats_mode
-
-    def forward(self, x: Tensor) -> Tensor:
-        if comm.get_world_size() == 1 or not self.training:
-            return super().forward(x)
-        if self._stats_mode == "" and len(x) == 0:
-            raise ValueError('an empty batch needs NaiveSyncBatchNorm(..., stats_mode="N")')
-        dtype = x.dtype
-        x = x.float()
-        weight, images = (len(x), 1) if self._stats_mode == "N" else (1, len(x))
-        sums = torch.stack([x.sum(dim=(0, 2, 3)), (x * x).sum(dim=(0, 2, 3))])  # (2, C)
-        sums = sums / (images * x.shape[2] * x.shape[3])
-        weights = torch.full_like(sums[:1], weight)
-        *sums, total = differentiable_all_reduce(torch.cat([sums, weights]))  # each (C,)
-        mean, square = (s / total.clamp(min=1) for s in sums)
-        var = square - mean * mean
-        if self.track_running_stats and total[0] > 0:
-            with torch.no_grad():
-                self.running_mean.lerp_(mean, self.momentum)
-                self.running_var.lerp_(var, self.momentum)
-                self.num_batches_tracked += 1
-        scale = self.weight * (var + self.eps).rsqrt()
-        shift = self.bias - mean * scale
-        return (x * scale[:, None, None] + shift[:, None, None]).to(dtype)
-
-
 class LayerNorm(nn.Module):
     """Layer norm over the channels of (N, C, H, W), each pixel for itself."""
 
@@ -115,8 +75,6 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
     "BN": nn.BatchNorm2d,
     "SyncBN": nn.SyncBatchNorm,
     "nnSyncBN": nn.SyncBatchNorm,
-    "naiveSyncBN": NaiveSyncBatchNorm,
-    "naiveSyncBN_N": lambda channels: NaiveSyncBatchNorm(channels, stats_mode="N"),
     "FrozenBN": FrozenBatchNorm2d,
     "GN": lambda channels: nn.GroupNorm(32, channels),
     "LN": LayerNorm,

@@ -25,16 +25,6 @@ def polygons_to_bitmask(polygons: list[np.ndarray], height: int, width: int) -> 
     return coco_mask.decode(encoded).astype(bool)
 
 
-def rasterize_polygons_within_box(
-    polygons: list[np.ndarray], box: np.ndarray, mask_size: int
-) -> Tensor:
-    """What the box (x0 y0 x1 y1) shows of the polygons: (mask_size, mask_size) bool."""
-    box = np.asarray(box)
-    scale = mask_size / np.maximum(box[2:] - box[:2], 0.1)  # a box without area divides by zero
-    local = [((p.reshape(-1, 2) - box[:2]) * scale).reshape(-1) for p in polygons]
-    return torch.from_numpy(polygons_to_bitmask(local, mask_size, mask_size))
-
-
 class BitMasks:
     """N masks of one size: `tensor` is bool, (N, H, W)."""
 
@@ -80,17 +70,6 @@ class BitMasks:
             polygon_masks = polygon_masks.polygons
         masks = [polygons_to_bitmask(polygons, height, width) for polygons in polygon_masks]
         return BitMasks(np.stack(masks) if masks else torch.empty(0, height, width))
-
-    def crop_and_resize(self, boxes: Tensor, mask_size: int) -> Tensor:
-        """What box i (x0 y0 x1 y1) shows of mask i: (N, mask_size, mask_size) bool."""
-        from torchvision.ops import roi_align
-
-        if len(self) != len(boxes):
-            raise ValueError(f"there are {len(self)} masks to crop, but {len(boxes)} boxes")
-        index = torch.arange(len(boxes), device=boxes.device).to(boxes.dtype)
-        rois = torch.cat([index[:, None], boxes], dim=1)  # (N, 5)
-        masks = self.tensor[:, None].to(device=boxes.device, dtype=torch.float32)  # (N, 1, H, W)
-        return roi_align(masks, rois, mask_size, aligned=True).squeeze(1) >= 0.5
 
     def get_bounding_boxes(self) -> Boxes:
         """The tight box of each mask, its far edges exclusive; zeros where a mask is empty."""
@@ -163,15 +142,6 @@ class PolygonMasks:
 
     def __repr__(self) -> str:
         return f"PolygonMasks(num_instances={len(self)})"
-
-    def crop_and_resize(self, boxes: Tensor, mask_size: int) -> Tensor:
-        """What box i (x0 y0 x1 y1) shows of object i: (N, mask_size, mask_size) bool."""
-        masks = [
-            rasterize_polygons_within_box(polygons, box, mask_size)
-            for polygons, box in zip(self.polygons, boxes.cpu().numpy(), strict=True)
-        ]
-        empty = torch.empty(0, mask_size, mask_size, dtype=torch.bool)
-        return (torch.stack(masks) if masks else empty).to(boxes.device)
 
     def area(self) -> Tensor:
         """Summed area of each object's polygons: (N,) float64."""

@@ -2,7 +2,6 @@
 
 import math
 
-from fvcore.nn import weight_init
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -233,4 +232,4 @@ def _shortcut(in_channels, out_channels, stride, norm) -> Conv2d | None:
 def _init_convs(*convs: Conv2d | None) -> None:
     for conv in convs:
         if conv is not None:
-            weight_init.c2_msra_fill(conv)
+            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
