@@ -1,0 +1,24 @@
+"""Backbones. Each registers under the name that MODEL.BACKBONE.NAME gives."""
+
+from detectron2.modeling import BACKBONE_REGISTRY
+
+from ...errors import unknown_name
+from .resnet_deeplab import DeepLabStem, build_resnet_deeplab_backbone
+from .swin import D2SwinTransformer
+from .timm_backbone import TimmBackbone
+
+__all__ = [
+    "D2SwinTransformer",
+    "DeepLabStem",
+    "TimmBackbone",
+    "build_resnet_deeplab_backbone",
+    "check_backbone",
+]
+
+
+def check_backbone(cfg) -> None:
+    """Raise KeyError with the nearest names if MODEL.BACKBONE.NAME is not registered."""
+    name = cfg.MODEL.BACKBONE.NAME
+    if name not in BACKBONE_REGISTRY:
+        known = [known for known, _ in BACKBONE_REGISTRY]
+        raise unknown_name("MODEL.BACKBONE.NAME", name, known)

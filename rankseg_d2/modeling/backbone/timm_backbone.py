@@ -1,0 +1,198 @@
+"""Any model of timm as a backbone: MODEL.BACKBONE.NAME TimmBackbone, MODEL.TIMM.NAME <model>."""
+
+import logging
+import math
+
+import torch
+from detectron2.config import configurable
+from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...errors import unknown_name
+from ..register import register
+from .pyramid import change_stride
+
+logger = logging.getLogger(__name__)
+
+STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
+# How timm's families are told to take images of any size; most of them need not be told.
+ANY_SIZE = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
+
+
+@register(BACKBONE_REGISTRY)
+class TimmBackbone(Backbone):
+    """Images -> feature name -> (B, channels, H / stride, W / stride), strides 4, 8, 16, 32.
+
+    `model` is timm's, with its parameter names. A level that it does not have is made from the
+    nearest one by `resample`; of a plain ViT all levels are made from the last map. A patch size
+    that is no power of 2 (DINOv2's 14) gets the image resized until the next power of 2 is right.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        name: str,
+        *,
+        pretrained: bool = False,
+        in_channels: int = 3,
+        out_features=("res2", "res3", "res4", "res5"),
+        drop_path_rate: float = 0.0,
+    ):
+        super().__init__()
+        if not out_features or not set(out_features) <= STRIDES.keys():
+            raise ValueError(
+                f"MODEL.TIMM.OUT_FEATURES must be some of {', '.join(STRIDES)}, got "
+                f"{list(out_features)}"
+            )
+        self._out_features = [level for level in STRIDES if level in out_features]
+        self._out_feature_strides = STRIDES
+        self._out_feature_channels = {}
+        self.model = _create(name, pretrained, in_channels, drop_path_rate)
+
+        maps = self.model.feature_info
+        coarsest = max(info["reduction"] for info in maps)
+        self.image_scale = coarsest / _power_of_2(coarsest)
+        strides = [_power_of_2(info["reduction"] / self.image_scale) for info in maps]
+        last = {stride: i for i, stride in enumerate(strides)}  # the last map of each stride
+        # A plain ViT ends in a norm; the maps of the others are used as they are.
+        self.final_norm = len(last) == 1
+        self.sources, self.resample = {}, nn.ModuleDict()
+        for level in self._out_features:
+            stride = _nearest(last, STRIDES[level])
+            self.sources[level] = last[stride]
+            channels = maps[last[stride]]["num_chs"]
+            if self.final_norm:
+                channels = maps[-1].get("num_chs_norm", channels)
+            self.resample[level], self._out_feature_channels[level] = change_stride(
+                channels, stride, STRIDES[level]
+            )
+        self.indices = sorted(set(self.sources.values()))
+        self.model.prune_intermediate_layers(self.indices, prune_norm=not self.final_norm)
+        self._check_any_size(name, in_channels)
+
+    @classmethod
+    def from_config(cls, cfg, input_shape):
+        options = cfg.MODEL.TIMM
+        return {
+            "name": options.NAME,
+            "pretrained": options.PRETRAINED,
+            "in_channels": input_shape.channels,
+            "out_features": options.OUT_FEATURES,
+            "drop_path_rate": options.DROP_PATH_RATE,
+        }
+
+    @property
+    def size_divisibility(self) -> int:
+        return 32
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        height, width = x.shape[-2:]
+        if height % 32 or width % 32 or not height * width:
+            raise ValueError(
+                f"TimmBackbone takes images whose sides are multiples of 32, got {height}x{width}; "
+                "set MODEL.MASK_FORMER.SIZE_DIVISIBILITY to 32, so that they are padded"
+            )
+        if self.image_scale != 1:
+            size = round(height * self.image_scale), round(width * self.image_scale)
+            x = F.interpolate(x, size=size, mode="bilinear", antialias=True)
+        maps = self.model.forward_intermediates(
+            x,
+            indices=self.indices,
+            norm=self.final_norm,
+            output_fmt="NCHW",
+            intermediates_only=True,
+        )
+        maps = dict(zip(self.indices, maps, strict=True))
+        features = {}
+        for level in self._out_features:
+            feature = self.resample[level](maps[self.sources[level]])
+            size = height // STRIDES[level], width // STRIDES[level]
+            if feature.shape[-2:] != size:  # convolutions without padding, such as Inception's
+                feature = F.interpolate(feature, size=size, mode="bilinear")
+            features[level] = feature
+        return features
+
+    @torch.no_grad()
+    def _check_any_size(self, name: str, in_channels: int) -> None:
+        training = self.training
+        try:
+            self.eval()(torch.zeros(1, in_channels, 96, 160))
+        except (AssertionError, RuntimeError) as error:
+            raise ValueError(
+                f"MODEL.TIMM.NAME: {name} does not take images of any size (timm says: "
+                f"{str(error) or 'an assertion failed'}); take a model that does, such as "
+                "resnet50, convnext_tiny, swin_tiny_patch4_window7_224, vit_small_patch14_dinov2"
+            ) from error
+        self.train(training)
+
+
+def _create(name: str, pretrained: bool, in_channels: int, drop_path_rate: float) -> nn.Module:
+    import timm
+
+    _check_name(name)
+    options = {"pretrained": pretrained, "in_chans": in_channels}
+    if drop_path_rate:
+        options["drop_path_rate"] = drop_path_rate
+    for sizes in ANY_SIZE:
+        try:
+            model = timm.create_model(name, **options, **sizes)
+            break
+        except TypeError as error:  # the message names what the model's constructor refuses
+            if "drop_path_rate" in str(error):
+                raise ValueError(
+                    f"MODEL.TIMM.DROP_PATH_RATE must be 0 for {name}, which has no stochastic "
+                    f"depth, got {drop_path_rate}"
+                ) from error
+            if not any(option in str(error) for option in sizes):
+                raise
+        except (OSError, RuntimeError) as error:
+            if not pretrained:
+                raise
+            raise FileNotFoundError(_no_weights(name, error)) from error
+    if not hasattr(model, "forward_intermediates"):
+        raise ValueError(
+            f"MODEL.TIMM.NAME: {name} gives no feature maps in timm {timm.__version__}; update "
+            "timm, or take another model"
+        )
+    if pretrained:
+        mean, std = ([255 * x for x in model.pretrained_cfg[key]] for key in ("mean", "std"))
+        logger.info(
+            "%s was trained with INPUT.FORMAT RGB, MODEL.PIXEL_MEAN %s, MODEL.PIXEL_STD %s",
+            name,
+            [round(x, 3) for x in mean],
+            [round(x, 3) for x in std],
+        )
+    return model
+
+
+def _check_name(name: str) -> None:
+    """Raise KeyError with near names; a model of a hub ("hf-hub:...") is known there only."""
+    import timm
+
+    if ":" in name:
+        return
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        raise unknown_name("MODEL.TIMM.NAME", name, timm.list_models())
+    tagged = timm.list_models(f"{architecture}.*", pretrained=True)
+    if tag and name not in tagged:
+        raise unknown_name("MODEL.TIMM.NAME", name, [architecture, *tagged])
+
+
+def _no_weights(name: str, error: Exception) -> str:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return (
+        f"MODEL.TIMM.PRETRAINED: the weights of {name} could not be had ({reason}); set it to "
+        "False, and MODEL.WEIGHTS to a local file of this model's weights "
+        "(<file>?matching_heuristics=True)"
+    )
+
+
+def _nearest(strides, wanted: int) -> int:
+    """The finer one of two that are equally near."""
+    return min(strides, key=lambda stride: (abs(math.log2(stride / wanted)), stride))
+
+
+def _power_of_2(x: float) -> int:
+    return 2 ** round(math.log2(x))
