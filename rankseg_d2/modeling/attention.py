@@ -1,0 +1,115 @@
+"""Attention and feed-forward blocks that the decoders and encoders share.
+
+Everything is batch first. Position terms are added to queries and keys, never to values.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class MultiheadAttention(nn.MultiheadAttention):
+    """PyTorch's parameters; the mask is shared by all heads instead of being repeated for each."""
+
+    def __init__(self, dim: int, num_heads: int, dropout: float = 0.0):
+        super().__init__(dim, num_heads, dropout=dropout)
+
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, blocked: Tensor | None = None
+    ) -> Tensor:
+        """(B, Q, D), (B, N, D), (B, N, D) -> (B, Q, D); `blocked` (B, Q, N): True looks away."""
+        weights = self.in_proj_weight.chunk(3)
+        biases = self.in_proj_bias.chunk(3)
+        query, key, value = (
+            # (B, N, D) -> (B, heads, N, D / heads)
+            F.linear(x, weight, bias).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for x, weight, bias in zip((query, key, value), weights, biases, strict=True)
+        )
+        mask = None if blocked is None else ~blocked[:, None]
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(query, key, value, mask, dropout)
+        return self.out_proj(mixed.transpose(1, 2).flatten(2))
+
+
+class Residual(nn.Module):
+    """x + dropout(block(x)) with a norm before or after."""
+
+    def __init__(self, dropout: float, pre_norm: bool):
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.pre_norm = pre_norm
+
+    def residual(self, x: Tensor, norm: nn.Module, block) -> Tensor:
+        if self.pre_norm:
+            return x + self.dropout(block(norm(x)))
+        return norm(x + self.dropout(block(x)))
+
+
+class SelfAttentionLayer(Residual):
+    def __init__(self, dim: int, num_heads: int, dropout: float = 0.0, pre_norm: bool = False):
+        super().__init__(dropout, pre_norm)
+        self.norm = nn.LayerNorm(dim)
+        self.self_attn = MultiheadAttention(dim, num_heads, dropout)
+        xavier_init_(self)
+
+    def forward(self, x: Tensor, position: Tensor) -> Tensor:
+        def attend(x):
+            return self.self_attn(x + position, x + position, x)
+
+        return self.residual(x, self.norm, attend)
+
+
+class CrossAttentionLayer(Residual):
+    def __init__(self, dim: int, num_heads: int, dropout: float = 0.0, pre_norm: bool = False):
+        super().__init__(dropout, pre_norm)
+        self.norm = nn.LayerNorm(dim)
+        self.multihead_attn = MultiheadAttention(dim, num_heads, dropout)
+        xavier_init_(self)
+
+    def forward(
+        self, x: Tensor, memory: Tensor, key: Tensor, position: Tensor, blocked: Tensor | None
+    ) -> Tensor:
+        """Queries `x` (B, Q, D) look at `memory` (B, N, D); `key` is memory plus its position."""
+
+        def attend(x):
+            return self.multihead_attn(x + position, key, memory, blocked)
+
+        return self.residual(x, self.norm, attend)
+
+
+class FFNLayer(Residual):
+    def __init__(self, dim: int, hidden_dim: int, dropout: float = 0.0, pre_norm: bool = False):
+        super().__init__(dropout, pre_norm)
+        self.norm = nn.LayerNorm(dim)
+        self.linear1 = nn.Linear(dim, hidden_dim)
+        self.linear2 = nn.Linear(hidden_dim, dim)
+        xavier_init_(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        def expand(x):
+            return self.linear2(self.dropout(F.relu(self.linear1(x))))
+
+        return self.residual(x, self.norm, expand)
+
+
+class MLP(nn.Module):
+    """Linear layers with ReLU between them."""
+
+    def __init__(self, in_dim: int, hidden_dim: int, out_dim: int, num_layers: int):
+        super().__init__()
+        dims = [in_dim, *[hidden_dim] * (num_layers - 1), out_dim]
+        self.layers = nn.ModuleList(
+            nn.Linear(a, b) for a, b in zip(dims[:-1], dims[1:], strict=True)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers[:-1]:
+            x = F.relu(layer(x))
+        return self.layers[-1](x)
+
+
+@torch.no_grad()
+def xavier_init_(module: nn.Module) -> None:
+    for parameter in module.parameters():
+        if parameter.dim() > 1:
+            nn.init.xavier_uniform_(parameter)

@@ -1,0 +1,37 @@
+"""The categories that are really there, read from a sample's labels at their native size."""
+
+import numpy as np
+import torch
+from detectron2.utils.file_io import PathManager
+from torch import Tensor
+
+MEND = (
+    "MODEL.RANKSEG.USE_GT ranks by the labels: give samples with one of `instances`, `sem_seg` or "
+    "`sem_seg_file_name`, or set the key False"
+)
+
+
+def present_labels(sample: dict) -> Tensor:
+    """Category ids in the sample; a resized label map is read from its file, if that is known.
+
+    Small categories vanish when a label map shrinks, and with them the oracle's ceiling.
+    """
+    if "sem_seg_file_name" in sample:
+        return read_labels(sample["sem_seg_file_name"])
+    if "sem_seg" in sample:
+        return sample["sem_seg"].unique()
+    if "instances" in sample:
+        frames = sample["instances"]
+        frames = frames if isinstance(frames, list) else [frames]
+        return torch.cat([frame.gt_classes.flatten() for frame in frames]).unique()
+    name = sample.get("file_name", "a sample")
+    raise RuntimeError(f"{name} has no labels. {MEND}")
+
+
+def read_labels(path: str) -> Tensor:
+    """The values in an 8- or 16-bit label image."""
+    from PIL import Image
+
+    with PathManager.open(path, "rb") as file, Image.open(file) as image:
+        values = np.unique(np.asarray(image))
+    return torch.from_numpy(values.astype(np.int64))

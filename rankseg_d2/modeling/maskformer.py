@@ -1,0 +1,144 @@
+"""START HERE: MaskFormer and Mask2Former, for images and for videos.
+
+`MaskFormer.forward` is the only forward of all meta-architectures: its steps are overridden where
+videos (here) or RankSeg (`rankseg.py`) differ.
+"""
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, build_sem_seg_head
+from torch import Tensor, nn
+
+from .clips import Clips, batch_clips, clip_targets, image_targets
+from .criterion import build_criterion
+from .inference import ResultOptions, Shape, image_result, video_result
+from .register import register
+from .transformer_decoder import Predictions
+
+
+@register(META_ARCH_REGISTRY)
+class MaskFormer(nn.Module):
+    """Predicts a set of masks, each with one class: every kind of segmentation follows from it."""
+
+    ranked: type | None = None  # the same model with RankSeg, which a config can switch on
+
+    def __new__(cls, cfg=None, *args, **kwargs):
+        """A config that names this class and sets MODEL.RANKSEG.FLAG means the RankSeg class."""
+        options = cfg.MODEL.RANKSEG if isinstance(cfg, CfgNode) else None
+        ranks = options is not None and (options.FLAG or options.USE_GT)
+        return super().__new__(cls.ranked if ranks and cls.ranked else cls)
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: nn.Module,
+        sem_seg_head: nn.Module,
+        criterion: nn.Module,
+        results: ResultOptions,
+        size_divisibility: int,
+        pixel_mean: list[float],
+        pixel_std: list[float],
+    ):
+        super().__init__()
+        self.backbone = backbone
+        self.sem_seg_head = sem_seg_head
+        self.criterion = criterion
+        self.results = results
+        # Without a size of its own, the batch is padded as the backbone needs it.
+        self.size_divisibility = (
+            backbone.size_divisibility if size_divisibility < 0 else size_divisibility
+        )
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
+
+    @classmethod
+    def from_config(cls, cfg):
+        backbone = build_backbone(cfg)
+        return {
+            "backbone": backbone,
+            "sem_seg_head": build_sem_seg_head(cfg, backbone.output_shape()),
+            "criterion": build_criterion(cfg),
+            "results": ResultOptions.from_config(cfg),
+            "size_divisibility": cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        return self.pixel_mean.device
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.criterion.empty_weight) - 1
+
+    def forward(self, batched_inputs: list[dict]):
+        """Losses by name in training, otherwise one dict of results per image or clip."""
+        clips = self.preprocess(batched_inputs)
+        outputs = self.sem_seg_head(self.backbone(clips.tensor), clips.num_frames)
+        if self.training:
+            return self.losses(outputs, self.prepare_targets(batched_inputs, clips))
+        return self.inference(outputs, batched_inputs, clips)
+
+    def preprocess(self, batched_inputs: list[dict]) -> Clips:
+        """Normalise and pad the frames."""
+        clips = [self.frames(sample) for sample in batched_inputs]
+        return batch_clips(clips, self.pixel_mean, self.pixel_std, self.size_divisibility)
+
+    def frames(self, sample: dict) -> list[Tensor]:
+        return [sample["image"]]
+
+    def prepare_targets(self, batched_inputs: list[dict], clips: Clips) -> list[dict]:
+        """Labels (N,) and masks (N, T, H, W) of each image or clip, at the padded size."""
+        return [self.targets(sample, clips.padded_size) for sample in batched_inputs]
+
+    def targets(self, sample: dict, padded_size: tuple[int, int]) -> dict:
+        return image_targets(sample, padded_size, self.device)
+
+    def losses(self, outputs: Predictions, targets: list[dict]) -> dict[str, Tensor]:
+        """Weighted losses of all L predictions; the last one's names have no number."""
+        logits = self.classify(outputs, outputs.queries)  # (L, B, Q, C+1)
+        layers = [
+            {"pred_logits": layer, "pred_masks": masks}
+            for layer, masks in zip(logits, outputs.masks, strict=True)
+        ]
+        return self.criterion({**layers[-1], "aux_outputs": layers[:-1]}, targets)
+
+    def classify(self, outputs: Predictions, queries: Tensor) -> Tensor:
+        """Class logits of query features: (..., B, Q, D) -> (..., B, Q, C+1), no-object last."""
+        return self.sem_seg_head.predictor.class_embed(queries)
+
+    def inference(
+        self, outputs: Predictions, batched_inputs: list[dict], clips: Clips
+    ) -> list[dict]:
+        """Results at each sample's own size (`height`, `width`), else at its input size."""
+        logits = self.classify(outputs, outputs.queries[-1])  # (B, Q, C+1)
+        results = []
+        for i, (sample, size) in enumerate(zip(batched_inputs, clips.sizes, strict=True)):
+            classes = None if outputs.ranking is None else outputs.ranking.image(i)
+            shape = Shape(clips.padded_size, size, output_size(sample, size))
+            results.append(self.result(logits[i], outputs.masks[-1][i], classes, shape))
+        return results
+
+    def result(self, logits: Tensor, masks: Tensor, ranking, shape: Shape) -> dict:
+        return image_result(logits, masks, ranking, shape, self.results)
+
+
+@register(META_ARCH_REGISTRY)
+class VideoMaskFormer(MaskFormer):
+    """The same for clips: only how frames come in and how results go out differs."""
+
+    def frames(self, sample):
+        return sample["image"]
+
+    def targets(self, sample, padded_size):
+        return clip_targets(sample, padded_size, self.device)
+
+    def result(self, logits, masks, ranking, shape):
+        return video_result(logits, masks, ranking, shape, self.results)
+
+
+def output_size(sample: dict, input_size: tuple[int, int]) -> tuple[int, int]:
+    """The size that the caller wants results in."""
+    return sample.get("height", input_size[0]), sample.get("width", input_size[1])

@@ -1,0 +1,12 @@
+"""Pixel decoders: from a backbone's pyramid to per-pixel mask features."""
+
+from .build import build_pixel_decoder
+from .fpn import BasePixelDecoder, TransformerEncoderPixelDecoder
+from .ms_deform_attn import MSDeformAttnPixelDecoder
+
+__all__ = [
+    "BasePixelDecoder",
+    "MSDeformAttnPixelDecoder",
+    "TransformerEncoderPixelDecoder",
+    "build_pixel_decoder",
+]

@@ -1,0 +1,35 @@
+"""The pixel decoder that a config names."""
+
+from dataclasses import dataclass
+
+from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
+from torch import Tensor
+
+from ...errors import unknown_name
+
+NAMES = ("BasePixelDecoder", "TransformerEncoderPixelDecoder", "MSDeformAttnPixelDecoder")
+
+
+@dataclass(frozen=True)
+class PixelFeatures:
+    """What a pixel decoder returns; N = B·T frames."""
+
+    mask_features: Tensor  # (N, D, H/4, W/4)
+    scales: list[Tensor]  # three maps (N, D, h, w), coarse to fine
+    encoded: Tensor | None  # the coarsest map behind a transformer encoder, if there is one
+
+
+def build_pixel_decoder(cfg, input_shape):
+    """The module of MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME."""
+    name = cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME
+    if name not in SEM_SEG_HEADS_REGISTRY:
+        raise unknown_name("MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME", name, NAMES)
+    return SEM_SEG_HEADS_REGISTRY.get(name)(cfg, input_shape)
+
+
+def by_stride(input_shape, names) -> list[tuple[str, object]]:
+    """(name, shape) of the wanted features, fine to coarse; a missing one is an error."""
+    missing = [name for name in names if name not in input_shape]
+    if missing:
+        raise unknown_name("MODEL.SEM_SEG_HEAD.IN_FEATURES", missing[0], input_shape)
+    return sorted(((name, input_shape[name]) for name in names), key=lambda item: item[1].stride)

@@ -1,0 +1,198 @@
+"""Mask2Former's pixel decoder: deformable attention over three scales, then one pyramid step."""
+
+import math
+
+import torch
+from detectron2.config import configurable
+from detectron2.layers import Conv2d
+from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...ops import ms_deform_attn
+from ..attention import Residual, xavier_init_
+from ..position_encoding import sine_position
+from ..register import register
+from .build import PixelFeatures, by_stride
+from .fpn import NUM_SCALES, conv_norm, fill
+
+FEEDFORWARD_DIM = 1024
+
+
+@register(SEM_SEG_HEADS_REGISTRY)
+class MSDeformAttnPixelDecoder(nn.Module):
+    """Attends across scales on strides 8 to 32; the stride-4 map joins by a lateral convolution."""
+
+    @configurable
+    def __init__(
+        self,
+        input_shape,
+        *,
+        transformer_in_features: list[str],
+        conv_dim: int,
+        mask_dim: int,
+        norm: str,
+        num_heads: int,
+        num_points: int,
+        num_layers: int,
+        dropout: float,
+        common_stride: int,
+    ):
+        super().__init__()
+        encoded = [item for item in input_shape if item[0] in transformer_in_features]
+        self.encoded_features = [name for name, _ in reversed(encoded)]  # coarse to fine
+        self.input_proj = nn.ModuleList(
+            _project(shape.channels, conv_dim) for _, shape in reversed(encoded)
+        )
+        self.transformer = _Transformer(
+            conv_dim, num_heads, len(encoded), num_points, num_layers, dropout
+        )
+        finest = min(shape.stride for _, shape in encoded)
+        lateral = input_shape[: int(math.log2(finest) - math.log2(common_stride))]
+        self.lateral_features = [name for name, _ in lateral]  # fine to coarse
+        for number, (_, shape) in enumerate(lateral, start=1):
+            self.add_module(f"adapter_{number}", conv_norm(shape.channels, conv_dim, 1, norm))
+            self.add_module(f"layer_{number}", conv_norm(conv_dim, conv_dim, 3, norm, F.relu))
+        self.mask_features = fill(Conv2d(conv_dim, mask_dim, kernel_size=1))
+
+    @classmethod
+    def from_config(cls, cfg, input_shape):
+        head = cfg.MODEL.SEM_SEG_HEAD
+        return {
+            "input_shape": by_stride(input_shape, head.IN_FEATURES),
+            "transformer_in_features": head.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES,
+            "conv_dim": head.CONVS_DIM,
+            "mask_dim": head.MASK_DIM,
+            "norm": head.NORM,
+            # As upstream: this key decides, not DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS.
+            "num_heads": cfg.MODEL.MASK_FORMER.NHEADS,
+            "num_points": head.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS,
+            "num_layers": head.TRANSFORMER_ENC_LAYERS,
+            "dropout": cfg.MODEL.MASK_FORMER.DROPOUT,
+            "common_stride": head.COMMON_STRIDE,
+        }
+
+    @torch.autocast("cuda", enabled=False)
+    def forward(self, features: dict[str, Tensor]) -> PixelFeatures:
+        scales = self.transformer(
+            [
+                project(features[name].float())
+                for project, name in zip(self.input_proj, self.encoded_features, strict=True)
+            ]
+        )
+        for number in range(len(self.lateral_features), 0, -1):
+            fine = features[self.lateral_features[number - 1]].float()
+            lateral = getattr(self, f"adapter_{number}")(fine)
+            coarse = F.interpolate(
+                scales[-1], lateral.shape[-2:], mode="bilinear", align_corners=False
+            )
+            scales.append(getattr(self, f"layer_{number}")(lateral + coarse))
+        return PixelFeatures(self.mask_features(scales[-1]), scales[:NUM_SCALES], scales[0])
+
+
+class _Transformer(nn.Module):
+    """Encoder over the tokens of all scales together."""
+
+    def __init__(self, dim, num_heads, num_scales, num_points, num_layers, dropout):
+        super().__init__()
+        self.level_embed = nn.Parameter(torch.empty(num_scales, dim))
+        self.encoder = nn.Module()
+        self.encoder.layers = nn.ModuleList(
+            _EncoderLayer(dim, num_heads, num_scales, num_points, dropout)
+            for _ in range(num_layers)
+        )
+        nn.init.normal_(self.level_embed)
+
+    def forward(self, scales: list[Tensor]) -> list[Tensor]:
+        """Maps (N, D, h, w) in, maps of the same sizes out."""
+        sizes = tuple(tuple(scale.shape[-2:]) for scale in scales)
+        device = scales[0].device
+        x = torch.cat([scale.flatten(2).transpose(1, 2) for scale in scales], 1)  # (N, S, D)
+        position = torch.cat(
+            [
+                sine_position((1, *size), x.shape[-1], device).flatten(0, 2) + embed
+                for size, embed in zip(sizes, self.level_embed, strict=True)
+            ]
+        )  # (S, D)
+        centers = torch.cat([cell_centers(*size, device) for size in sizes])  # (S, 2)
+        for layer in self.encoder.layers:
+            x = layer(x, position, centers, sizes)
+        maps = x.transpose(1, 2).split([height * width for height, width in sizes], 2)
+        return [part.unflatten(2, size) for part, size in zip(maps, sizes, strict=True)]
+
+
+class _EncoderLayer(Residual):
+    def __init__(self, dim, num_heads, num_scales, num_points, dropout):
+        super().__init__(dropout, pre_norm=False)
+        self.self_attn = MSDeformAttn(dim, num_heads, num_scales, num_points)
+        self.norm1 = nn.LayerNorm(dim)
+        self.linear1 = nn.Linear(dim, FEEDFORWARD_DIM)
+        self.linear2 = nn.Linear(FEEDFORWARD_DIM, dim)
+        self.norm2 = nn.LayerNorm(dim)
+        xavier_init_(self.linear1)
+        xavier_init_(self.linear2)
+
+    def forward(self, x, position, centers, sizes):
+        def attend(x):
+            return self.self_attn(x + position, x, centers, sizes)
+
+        def expand(x):
+            return self.linear2(self.dropout(F.relu(self.linear1(x))))
+
+        x = self.residual(x, self.norm1, attend)
+        return self.residual(x, self.norm2, expand)
+
+
+class MSDeformAttn(nn.Module):
+    """Multi-scale deformable attention: each query reads a few learnt points on every scale."""
+
+    def __init__(self, dim: int, num_heads: int, num_scales: int, num_points: int):
+        super().__init__()
+        self.shape = (num_heads, num_scales, num_points)
+        self.sampling_offsets = nn.Linear(dim, 2 * math.prod(self.shape))
+        self.attention_weights = nn.Linear(dim, math.prod(self.shape))
+        self.value_proj = nn.Linear(dim, dim)
+        self.output_proj = nn.Linear(dim, dim)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Uniform attention to points on rays around the query, one direction per head."""
+        num_heads, num_scales, num_points = self.shape
+        for linear in (self.sampling_offsets, self.attention_weights):
+            nn.init.zeros_(linear.weight)
+            nn.init.zeros_(linear.bias)
+        for linear in (self.value_proj, self.output_proj):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+        angle = torch.arange(num_heads) * (2 * math.pi / num_heads)
+        rays = torch.stack([angle.cos(), angle.sin()], -1)  # (M, 2)
+        rays = rays / rays.abs().amax(-1, keepdim=True)
+        steps = torch.arange(1, num_points + 1)
+        offsets = rays[:, None, None] * steps[:, None]  # (M, 1, P, 2)
+        with torch.no_grad():
+            self.sampling_offsets.bias.copy_(offsets.expand(-1, num_scales, -1, -1).flatten())
+
+    def forward(self, query: Tensor, tokens: Tensor, centers: Tensor, sizes) -> Tensor:
+        """(N, S, D) queries at `centers` (S, 2) read `tokens` (N, S, D) -> (N, S, D)."""
+        num_heads, num_scales, num_points = self.shape
+        value = self.value_proj(tokens).unflatten(-1, (num_heads, -1))  # (N, S, M, D/M)
+        offsets = self.sampling_offsets(query).unflatten(-1, (*self.shape, 2))  # (N, S, M, L, P, 2)
+        weights = self.attention_weights(query).unflatten(-1, (num_heads, -1))  # (N, S, M, L·P)
+        weights = weights.softmax(-1).unflatten(-1, (num_scales, num_points))
+        cells = offsets.new_tensor([(width, height) for height, width in sizes])  # (L, 2), x and y
+        locations = centers[:, None, None, None] + offsets / cells[:, None]
+        return self.output_proj(ms_deform_attn.ms_deform_attn(value, sizes, locations, weights))
+
+
+def cell_centers(height: int, width: int, device) -> Tensor:
+    """The centres of a map's cells as (x, y) in [0, 1], row by row: (h·w, 2)."""
+    y = (torch.arange(height, device=device) + 0.5) / height
+    x = (torch.arange(width, device=device) + 0.5) / width
+    return torch.stack([x.repeat(height), y.repeat_interleave(width)], -1)
+
+
+def _project(in_channels: int, conv_dim: int) -> nn.Sequential:
+    conv = nn.Conv2d(in_channels, conv_dim, kernel_size=1)
+    nn.init.xavier_uniform_(conv.weight)
+    nn.init.zeros_(conv.bias)
+    return nn.Sequential(conv, nn.GroupNorm(32, conv_dim))

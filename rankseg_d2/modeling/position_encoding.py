@@ -1,0 +1,68 @@
+"""Sine position encodings of feature maps: in the plane, and in the plane plus time."""
+
+import math
+
+import torch
+from torch import Tensor
+
+TEMPERATURE = 10000
+EPSILON = 1e-6
+
+
+def sine_encoding_2d(
+    size: tuple[int, int],
+    num_feats: int = 128,
+    normalize: bool = True,
+    device: torch.device | str | None = None,
+    padding: Tensor | None = None,
+) -> Tensor:
+    """Encoding of (y, x): (1, 2*num_feats, h, w), y in the first half of the channels.
+
+    With `padding` (B, h, w), True where a map is padded, positions count the real cells only and
+    the result is (B, 2*num_feats, h, w).
+    """
+    if padding is None:
+        padding = torch.zeros(1, *size, dtype=torch.bool, device=device)
+    real = (~padding).float()
+    y, x = (_waves(_positions(real, axis, normalize), num_feats) for axis in (1, 2))
+    return torch.cat([y, x], dim=-1).permute(0, 3, 1, 2)  # (B, h, w, 2F) -> (B, 2F, h, w)
+
+
+def sine_encoding_3d(
+    size: tuple[int, int, int],
+    num_feats: int = 128,
+    normalize: bool = True,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Encoding of (y, x) plus that of time, over all channels: (1, T, 2*num_feats, h, w)."""
+    frames, h, w = size
+    plane = sine_encoding_2d((h, w), num_feats, normalize, device)  # (1, 2F, h, w)
+    time = _positions(torch.ones(frames, device=device), 0, normalize)  # (T,)
+    return plane[:, None] + _waves(time, 2 * num_feats)[None, :, :, None, None]
+
+
+def sine_position(
+    size: tuple[int, int, int], dim: int, device: torch.device | str | None = None
+) -> Tensor:
+    """Encoding of T frames, channels last: (T, h, w, dim). One frame is an image, without time."""
+    frames, h, w = size
+    if frames == 1:
+        return sine_encoding_2d((h, w), dim // 2, device=device).permute(0, 2, 3, 1)
+    return sine_encoding_3d(size, dim // 2, device=device)[0].permute(0, 2, 3, 1)
+
+
+def _positions(real: Tensor, axis: int, normalize: bool) -> Tensor:
+    """The running number of each cell along an axis, from 1, or scaled to (0, 2 pi]."""
+    count = real.cumsum(axis)
+    if not normalize:
+        return count
+    last = count.narrow(axis, -1, 1)
+    return count / (last + EPSILON) * (2 * math.pi)
+
+
+def _waves(positions: Tensor, num_feats: int) -> Tensor:
+    """sin, cos, sin, cos, ... with ever longer waves: (...) -> (..., num_feats)."""
+    pair = torch.arange(num_feats, device=positions.device) // 2
+    angles = positions[..., None] / TEMPERATURE ** (2 * pair.float() / num_feats)
+    pairs = torch.stack([angles[..., 0::2].sin(), angles[..., 1::2].cos()], dim=-1)
+    return pairs.flatten(-2)

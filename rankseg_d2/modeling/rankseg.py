@@ -1,0 +1,174 @@
+"""RankSeg: rank the categories of the image, then classify queries among the best κ only."""
+
+from dataclasses import replace
+
+from detectron2.config import configurable
+from detectron2.modeling import META_ARCH_REGISTRY
+from torch import Tensor, nn
+
+from ..ranking import (
+    HEADS,
+    LOSSES,
+    Ranking,
+    RankNorm,
+    check_topk,
+    cosine_logits,
+    keep_valid,
+    multi_hot,
+    rank,
+    rank_from_labels,
+    relabel,
+    restrict_embeddings,
+)
+from .labels import present_labels
+from .maskformer import MaskFormer, VideoMaskFormer
+from .register import register
+from .transformer_decoder import Predictions
+
+
+class RankSegMixin:
+    """Adds the ranking to a mask-classification model; criterion and matcher do not know of it."""
+
+    ranked = None
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        ml_head: nn.Module | None,
+        topk: int,
+        threshold: float | None,
+        layer: int,
+        loss: str,
+        loss_weight: float,
+        rank_norm: bool,
+        cosine: bool,
+        **options,
+    ):
+        """Without `ml_head` the ranking is the oracle's: it comes from the labels."""
+        super().__init__(**options)
+        check_topk(topk, self.num_classes)
+        self.topk = topk
+        self.threshold = threshold
+        self.layer = layer
+        self.loss = LOSSES[loss]
+        self.loss_weight = loss_weight
+        self.cosine = cosine
+        if ml_head is not None:
+            self.ml_head = ml_head
+        if rank_norm:
+            self.ml_norm = RankNorm(topk)
+        if cosine:
+            self.class_embed.register_parameter("bias", None)
+
+    @classmethod
+    def from_config(cls, cfg):
+        options = cfg.MODEL.RANKSEG
+        num_classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+        return super().from_config(cfg) | {
+            "ml_head": None if options.USE_GT else build_ml_head(cfg),
+            # The oracle alone, without a number of ranks, keeps all categories that are present.
+            "topk": options.TOPK if options.FLAG or options.TOPK else num_classes,
+            "threshold": options.THRESHOLD or None,
+            "layer": options.LAYER,
+            "loss": options.LOSS,
+            "loss_weight": options.LOSS_WEIGHT,
+            "rank_norm": options.FLAG,
+            "cosine": cfg.MODEL.SEM_SEG_HEAD.USE_LAYERNORM,
+        }
+
+    @property
+    def class_embed(self) -> nn.Linear:
+        return self.sem_seg_head.predictor.class_embed
+
+    @property
+    def uses_oracle(self) -> bool:
+        return not hasattr(self, "ml_head")
+
+    def losses(self, outputs: Predictions, targets: list[dict]) -> dict[str, Tensor]:
+        present = multi_hot([target["labels"] for target in targets], self.num_classes)  # (B, C)
+        present = present.to(outputs.queries.device)
+        if self.uses_oracle:
+            ranking, losses = rank_from_labels(present, self.topk), {}
+        else:
+            scores = self.multi_label_logits(outputs)  # (B, C)
+            ranking = self.rank(scores)
+            losses = {"loss_ml": self.loss_weight * self.loss(scores, present)}
+        outputs = replace(outputs, ranking=ranking)
+        return super().losses(outputs, keep_ranked(targets, ranking)) | losses
+
+    def inference(self, outputs, batched_inputs, clips):
+        if self.uses_oracle:
+            labels = [present_labels(sample) for sample in batched_inputs]
+            present = multi_hot(labels, self.num_classes).to(outputs.queries.device)
+            ranking = rank_from_labels(present, self.topk)
+        else:
+            ranking = self.rank(self.multi_label_logits(outputs))
+        results = super().inference(replace(outputs, ranking=ranking), batched_inputs, clips)
+        for i, result in enumerate(results):
+            one = ranking.image(i)
+            result["ranking"] = {"scores": one.scores[0], "classes": one.index[0]}
+        return results
+
+    def multi_label_logits(self, outputs: Predictions) -> Tensor:
+        """How strongly each category is seen in the image: (B, C) logits."""
+        features = outputs.layers[self.layer - 1]  # (B, Q, D)
+        if self.ml_head.shared_dim is None:
+            return self.ml_head(features)
+        return self.ml_head(features, self.class_embed.weight[:-1])
+
+    def rank(self, scores: Tensor) -> Ranking:
+        """The best κ; with a threshold (a probability) fewer where fewer are likely."""
+        if self.threshold is None:
+            return rank(scores, self.topk)
+        ranking = rank(scores.sigmoid(), self.topk, self.threshold)
+        return replace(ranking, scores=scores)
+
+    def classify(self, outputs: Predictions, queries: Tensor) -> Tensor:
+        """Logits of the ranked categories only: (..., B, Q, D) -> (..., B, Q, K+1)."""
+        ranking = outputs.ranking
+        embeddings = restrict_embeddings(self.class_embed.weight, ranking)  # (B, K+1, D)
+        if self.cosine:
+            logits = cosine_logits(queries, embeddings)
+        else:
+            bias = restrict_embeddings(self.class_embed.bias[:, None], ranking)  # (B, K+1, 1)
+            logits = queries @ embeddings.mT + bias.mT
+        if hasattr(self, "ml_norm"):
+            return self.ml_norm(logits, ranking)
+        return keep_valid(logits, ranking)
+
+
+@register(META_ARCH_REGISTRY)
+class RankSegMaskFormer(RankSegMixin, MaskFormer):
+    """MaskFormer and Mask2Former that rank the categories of the image."""
+
+
+@register(META_ARCH_REGISTRY)
+class RankSegVideoMaskFormer(RankSegMixin, VideoMaskFormer):
+    """The same for clips, with one ranking per clip."""
+
+
+MaskFormer.ranked = RankSegMaskFormer
+VideoMaskFormer.ranked = RankSegVideoMaskFormer
+
+
+def keep_ranked(targets: list[dict], ranking: Ranking) -> list[dict]:
+    """Targets with ranks for labels, without the objects whose category is not ranked."""
+    kept = []
+    for i, target in enumerate(targets):
+        valid = None if ranking.valid is None else ranking.valid[i]
+        ranks, keep = relabel(target["labels"], ranking.index[i], valid)
+        kept.append({**target, "labels": ranks[keep], "masks": target["masks"][keep]})
+    return kept
+
+
+def build_ml_head(cfg) -> nn.Module:
+    """The multi-label head of MODEL.RANKSEG.HEAD."""
+    options = cfg.MODEL.RANKSEG
+    width = cfg.MODEL.MASK_FORMER.HIDDEN_DIM
+    return HEADS[options.HEAD](
+        width,
+        cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
+        options.HIDDEN_DIM,
+        shared_dim=width if options.SHARE_EMBEDDING else None,
+    )

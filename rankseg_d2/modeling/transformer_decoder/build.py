@@ -1,0 +1,34 @@
+"""The transformer decoders that a config can name."""
+
+from detectron2.utils.registry import Registry
+
+from ...errors import unknown_name
+
+TRANSFORMER_DECODER_REGISTRY = Registry("TRANSFORMER_DECODER")
+
+MASKED_ATTENTION = "MultiScaleMaskedTransformerDecoder"
+# With T frames as an argument, one decoder serves images and clips: upstream's video name is kept.
+SAME_AS = {f"Video{MASKED_ATTENTION}": MASKED_ATTENTION}
+
+
+def build_transformer_decoder(cfg, in_channels: int, mask_classification: bool = True):
+    """The decoder of MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME."""
+    name = decoder_name(cfg)
+    if name not in TRANSFORMER_DECODER_REGISTRY:
+        known = [name for name, _ in TRANSFORMER_DECODER_REGISTRY]
+        raise unknown_name("MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME", name, known)
+    return TRANSFORMER_DECODER_REGISTRY.get(name)(cfg, in_channels, mask_classification)
+
+
+def decoder_name(cfg) -> str:
+    """The decoder's registered name.
+
+    MaskFormer's own configs do not know the key, whose default is Mask2Former's decoder; they are
+    told by their single input feature.
+    """
+    name = cfg.MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME
+    name = SAME_AS.get(name, name)
+    one_scale = cfg.MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE != "multi_scale_pixel_decoder"
+    if name == MASKED_ATTENTION and one_scale:
+        return "StandardTransformerDecoder"
+    return name

@@ -1,0 +1,139 @@
+"""Mask2Former's decoder: each query looks only where its last mask was."""
+
+import torch
+from detectron2.config import configurable
+from detectron2.layers import Conv2d
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..attention import MLP, CrossAttentionLayer, FFNLayer, SelfAttentionLayer
+from ..position_encoding import sine_position
+from .build import TRANSFORMER_DECODER_REGISTRY
+from .predictions import Predictions
+
+NUM_SCALES = 3
+
+
+@TRANSFORMER_DECODER_REGISTRY.register()
+class MultiScaleMaskedTransformerDecoder(nn.Module):
+    """Cross-attention within the predicted masks, one scale of the pyramid per layer in turn."""
+
+    @configurable
+    def __init__(
+        self,
+        in_channels: int,
+        mask_classification: bool = True,
+        *,
+        num_classes: int,
+        hidden_dim: int,
+        num_queries: int,
+        nheads: int,
+        dim_feedforward: int,
+        dec_layers: int,
+        pre_norm: bool,
+        mask_dim: int,
+        enforce_input_project: bool,
+    ):
+        super().__init__()
+        layer = {"dim": hidden_dim, "pre_norm": pre_norm}
+        self.transformer_self_attention_layers = nn.ModuleList(
+            SelfAttentionLayer(num_heads=nheads, **layer) for _ in range(dec_layers)
+        )
+        self.transformer_cross_attention_layers = nn.ModuleList(
+            CrossAttentionLayer(num_heads=nheads, **layer) for _ in range(dec_layers)
+        )
+        self.transformer_ffn_layers = nn.ModuleList(
+            FFNLayer(hidden_dim=dim_feedforward, **layer) for _ in range(dec_layers)
+        )
+        self.decoder_norm = nn.LayerNorm(hidden_dim)
+        self.query_feat = nn.Embedding(num_queries, hidden_dim)
+        self.query_embed = nn.Embedding(num_queries, hidden_dim)
+        self.level_embed = nn.Embedding(NUM_SCALES, hidden_dim)
+        self.input_proj = nn.ModuleList(
+            input_projection(in_channels, hidden_dim, enforce_input_project)
+            for _ in range(NUM_SCALES)
+        )
+        if mask_classification:
+            self.class_embed = nn.Linear(hidden_dim, num_classes + 1)
+        self.mask_embed = MLP(hidden_dim, hidden_dim, mask_dim, 3)
+
+    @classmethod
+    def from_config(cls, cfg, in_channels, mask_classification):
+        options = cfg.MODEL.MASK_FORMER
+        return {
+            "in_channels": in_channels,
+            "mask_classification": mask_classification,
+            "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
+            "hidden_dim": options.HIDDEN_DIM,
+            "num_queries": options.NUM_OBJECT_QUERIES,
+            "nheads": options.NHEADS,
+            "dim_feedforward": options.DIM_FEEDFORWARD,
+            # The learnt query features make the first prediction, before any layer.
+            "dec_layers": options.DEC_LAYERS - 1,
+            "pre_norm": options.PRE_NORM,
+            "mask_dim": cfg.MODEL.SEM_SEG_HEAD.MASK_DIM,
+            "enforce_input_project": options.ENFORCE_INPUT_PROJ,
+        }
+
+    def forward(self, scales: list[Tensor], mask_features: Tensor, num_frames: int) -> Predictions:
+        """Predict from `scales` (B·T, D, h, w), coarse to fine, and mask features of stride 4."""
+        batch = mask_features.shape[0] // num_frames
+        mask_features = mask_features.unflatten(0, (batch, num_frames))  # (B, T, D, h, w)
+        memories, keys = self.memories(scales, num_frames)
+        sizes = [scale.shape[-2:] for scale in scales]
+
+        position = self.query_embed.weight.expand(batch, -1, -1)  # (B, Q, D)
+        x = self.query_feat.weight.expand(batch, -1, -1)  # (B, Q, D)
+        queries, masks, layers = [], [], []
+        for number in range(len(self.transformer_ffn_layers) + 1):
+            queries.append(self.decoder_norm(x))
+            masks.append(self.predict_masks(queries[-1], mask_features))
+            if number == len(self.transformer_ffn_layers):
+                break
+            level = number % NUM_SCALES
+            x = self.transformer_cross_attention_layers[number](
+                x, memories[level], keys[level], position, outside(masks[-1], sizes[level])
+            )
+            x = self.transformer_self_attention_layers[number](x, position)
+            x = self.transformer_ffn_layers[number](x)
+            layers.append(x)
+        return Predictions(torch.stack(queries), masks, layers)
+
+    def memories(self, scales, num_frames) -> tuple[list[Tensor], list[Tensor]]:
+        """What queries read and what they look for, per scale: both (B, T·h·w, D)."""
+        memories, keys = [], []
+        for scale, project, level in zip(
+            scales, self.input_proj, self.level_embed.weight, strict=True
+        ):
+            memory = project(scale) + level[:, None, None]  # (B·T, D, h, w)
+            memory = memory.unflatten(0, (-1, num_frames)).permute(0, 1, 3, 4, 2)  # (B, T, h, w, D)
+            position = sine_position(memory.shape[1:4], memory.shape[-1], memory.device)
+            memory = memory.flatten(1, 3)  # (B, T·h·w, D)
+            memories.append(memory)
+            keys.append(memory + position.flatten(0, 2).to(memory.dtype))
+        return memories, keys
+
+    def predict_masks(self, queries: Tensor, mask_features: Tensor) -> Tensor:
+        """(B, Q, D), (B, T, D, h, w) -> (B, Q, T, h, w)."""
+        return torch.einsum("bqd,btdhw->bqthw", self.mask_embed(queries), mask_features)
+
+
+@torch.no_grad()
+def outside(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """Where each query must not look, (B, Q, T, h, w) -> (B, Q, T·h'·w') of that size.
+
+    A query whose mask is empty may look everywhere.
+    """
+    small = F.interpolate(masks.flatten(0, 1), size, mode="bilinear", align_corners=False)
+    blocked = (small.sigmoid() < 0.5).flatten(1).unflatten(0, masks.shape[:2])
+    return blocked & ~blocked.all(-1, keepdim=True)
+
+
+def input_projection(in_channels: int, hidden_dim: int, enforce: bool) -> nn.Module:
+    """A 1×1 convolution where the widths differ or it is asked for, else nothing."""
+    if in_channels == hidden_dim and not enforce:
+        return nn.Sequential()
+    projection = Conv2d(in_channels, hidden_dim, kernel_size=1)
+    nn.init.kaiming_uniform_(projection.weight, a=1)
+    nn.init.zeros_(projection.bias)
+    return projection
