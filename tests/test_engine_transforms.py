@@ -27,8 +27,6 @@ def labels():
 def test_fvcore_transforms_are_there_too():
     for name in ("CropTransform", "PadTransform", "HFlipTransform", "TransformList", "Transform"):
         assert hasattr(T, name)
-    assert T.StandardAugInput is T.AugInput
-    assert T.TransformGen is T.Augmentation
     assert T.apply_transform_gens is T.apply_augmentations
 
 
@@ -138,8 +136,6 @@ def test_colour_augmentations_blend_as_they_say(image):
     np.testing.assert_array_equal(same, image)
     inverted = T.ColorTransform(lambda pixels: 255 - pixels)
     np.testing.assert_array_equal(inverted.apply_image(inverted.apply_image(image)), image)
-    turned = T.PILColorTransform(lambda pixels: pixels.convert("L").convert("RGB"))
-    assert turned.apply_image(image).shape == image.shape
 
 
 def test_an_augmentation_gets_what_its_arguments_name(image, labels):
@@ -193,13 +189,11 @@ def test_augmentations_survive_pickling(image):
         (lambda: T.ResizeShortestEdge([1, 2, 3]), "sample_style='choice'"),
         (lambda: T.ResizeShortestEdge([1, 2], sample_style="any"), "'any'"),
         (lambda: T.RandomApply(T.RandomFlip(), 1.5), "1.5"),
-        (lambda: T.ColorTransform(3), "3"),
         (lambda: T.AugmentationList([3]), "3"),
         (lambda: T.AugInput([[0]]), "list"),
         (lambda: T.AugInput(np.zeros(3)), r"\(3,\)"),
-        (lambda: T.RandomLighting(1.0).get_transform(np.zeros((4, 4))), r"\(4, 4\)"),
+        (lambda: T.RandomSaturation(0, 1).get_transform(np.zeros((4, 4))), r"\(4, 4\)"),
         (lambda: T.RandomCrop("relative", (2, 1)).get_transform(np.zeros((4, 4))), "8 x 4"),
-        (lambda: T.RandomCrop("absolute_range", (3, 2)).get_crop_size((4, 4)), "low, high"),
         (lambda: T.ResizeTransform(4, 4, 2, 2).apply_image(np.zeros((5, 4))), r"\(5, 4\)"),
         (lambda: T.ResizeTransform(4, 4, 2, 2, 1).apply_image(np.zeros((4, 4))), "float64"),
         (lambda: T.RandomCrop_CategoryAreaConstraint("absolute", (2, 2), 0.5)(

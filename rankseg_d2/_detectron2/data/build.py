@@ -6,7 +6,7 @@ import operator
 from collections import Counter
 
 import torch
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Sampler
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset
 
 from ..config import configurable
 from ..utils.comm import get_world_size
@@ -29,10 +29,7 @@ def get_detection_dataset_dicts(
     check_consistency: require equal thing_classes, and log how often each comes.
     """
     if min_keypoints or proposal_files:
-        raise ValueError(
-            "the embedded engine has no min_keypoints and proposal_files: leave them out, or use "
-            "the real detectron2"
-        )
+        raise ValueError("the embedded engine has no min_keypoints, proposal_files: leave them out")
     names = [names] if isinstance(names, str) else list(names)
     if not names:
         raise ValueError("no data set is named: set DATASETS.TRAIN or DATASETS.TEST")
@@ -72,13 +69,8 @@ def print_instances_class_histogram(dataset_dicts, class_names):
     counts = Counter(a["category_id"] for a in annotations if not a.get("iscrowd", 0))
     outside = sorted(counts.keys() - range(len(class_names)))
     if outside:
-        raise ValueError(
-            f"an annotation has category_id={outside[0]}, but thing_classes names "
-            f"{len(class_names)} classes, so it must be 0..{len(class_names) - 1}"
-        )
-    width = max(map(len, class_names), default=0)
-    table = "\n".join(f"{name:<{width}}  {counts[i]}" for i, name in enumerate(class_names))
-    logger.info("%d instances of %d classes:\n%s", counts.total(), len(class_names), table)
+        raise ValueError(f"category_id={outside[0]} is not in thing_classes, {class_names}")
+    logger.info("instances: %s", {name: counts[i] for i, name in enumerate(class_names)})
 
 
 def build_batch_data_loader(
@@ -89,49 +81,33 @@ def build_batch_data_loader(
     aspect_ratio_grouping=False,
     num_workers=0,
     collate_fn=None,
-    drop_last=True,
-    single_gpu_batch_size=None,
-    prefetch_factor=2,
-    seed=None,
     **kwargs,
 ):
-    """A loader of batches of `total_batch_size` over all ranks, or `single_gpu_batch_size` on each.
+    """A loader of batches of `total_batch_size` over all ranks, an equal part on each.
 
     aspect_ratio_grouping: see AspectRatioGroupedDataset, which then is the loader.
     collate_fn: from a list of elements to a batch; the list itself when None.
-    seed: of the workers' random numbers. Further keywords go to DataLoader.
+    Further keywords go to DataLoader.
     """
-    batch_size = _batch_size_per_rank(total_batch_size, single_gpu_batch_size)
+    ranks = get_world_size()
+    if total_batch_size < 1 or total_batch_size % ranks:
+        raise ValueError(
+            f"the total batch size (SOLVER.IMS_PER_BATCH) is {total_batch_size}; it must be a "
+            f"positive multiple of the number of processes, {ranks}"
+        )
+    batch_size = total_batch_size // ranks
     if sampler is not None:
         dataset = ToIterableDataset(dataset, sampler, shard_chunk_size=batch_size)
     elif not isinstance(dataset, IterableDataset):
         raise ValueError("a map-style dataset needs a sampler, for example TrainingSampler")
-    kwargs |= {"num_workers": num_workers, "worker_init_fn": worker_init_reset_seed}
-    if num_workers > 0:
-        kwargs["prefetch_factor"] = prefetch_factor
-    if seed is not None:
-        kwargs["generator"] = torch.Generator().manual_seed(seed)
+    kwargs = {"num_workers": num_workers, "worker_init_fn": worker_init_reset_seed} | kwargs
     if aspect_ratio_grouping:
         # One element at a time, so that elements, not batches, fall into the groups.
         loader = DataLoader(dataset, collate_fn=operator.itemgetter(0), **kwargs)
         batches = AspectRatioGroupedDataset(loader, batch_size)
         return batches if collate_fn is None else MapDataset(batches, collate_fn)
-    collate_fn = collate_fn or trivial_batch_collator
-    return DataLoader(dataset, batch_size, drop_last=drop_last, collate_fn=collate_fn, **kwargs)
-
-
-def _batch_size_per_rank(total, single):
-    if total and single:
-        raise ValueError(
-            f"give total_batch_size or single_gpu_batch_size, not both: got {total} and {single}"
-        )
-    world_size = get_world_size()
-    if not single and (not total or total < 0 or total % world_size):
-        raise ValueError(
-            f"the total batch size (SOLVER.IMS_PER_BATCH) is {total}; it must be a positive "
-            f"multiple of the number of processes, {world_size}"
-        )
-    return single or total // world_size
+    kwargs = {"drop_last": True, "collate_fn": collate_fn or trivial_batch_collator} | kwargs
+    return DataLoader(dataset, batch_size, **kwargs)
 
 
 def _train_loader_from_config(cfg, mapper=None, *, dataset=None, sampler=None):
@@ -161,11 +137,9 @@ def _train_sampler(cfg, dataset):
             dataset, loader.REPEAT_THRESHOLD, sqrt=loader.REPEAT_SQRT
         )
         return samplers.RepeatFactorTrainingSampler(factors, seed=cfg.SEED)
-    if name == "RandomSubsetTrainingSampler":
-        return samplers.RandomSubsetTrainingSampler(len(dataset), loader.RANDOM_SUBSET_RATIO)
     raise ValueError(
-        f"DATALOADER.SAMPLER_TRAIN={name!r} is unknown; use 'TrainingSampler', "
-        "'RepeatFactorTrainingSampler' or 'RandomSubsetTrainingSampler'"
+        f"DATALOADER.SAMPLER_TRAIN={name!r} is unknown; use 'TrainingSampler' or "
+        "'RepeatFactorTrainingSampler'"
     )
 
 
@@ -194,8 +168,6 @@ def _mapped(dataset, mapper, sampler, default_sampler):
             raise ValueError("an IterableDataset has its own order: leave sampler at None")
     elif sampler is None:
         sampler = default_sampler(len(dataset))
-    elif not isinstance(sampler, Sampler):
-        raise TypeError(f"sampler must be a torch Sampler, got {type(sampler).__name__}")
     return dataset, sampler
 
 

@@ -19,24 +19,14 @@ class _Catalog(UserDict):
     def __repr__(self):
         return f"{type(self).__name__.strip('_')}({', '.join(self)})"
 
-    __str__ = __repr__
-
 
 class _DatasetCatalog(_Catalog):
     """Data set name -> function without arguments that returns its list of dicts."""
 
     def register(self, name, func):
         """Say how data set `name` is loaded; a name can be registered once."""
-        if not callable(func):
-            raise AssertionError(
-                f"DatasetCatalog.register({name!r}, ...) needs a function that returns the list of "
-                f"dicts, got {type(func).__name__}; wrap a list as `lambda: the_list`"
-            )
-        if name in self:
-            raise AssertionError(
-                f"data set {name!r} is registered already; take another name, or call "
-                f"DatasetCatalog.remove({name!r}) first"
-            )
+        assert callable(func), f"register {name!r} with a function that loads it, not {func!r}"
+        assert name not in self, f"data set {name!r} is registered already: remove() it first"
         self[name] = func
 
     def get(self, name):
@@ -61,11 +51,10 @@ class Metadata(types.SimpleNamespace):
         raise AttributeError(f"the metadata of data set {self.name!r} has {known}, but no {key!r}")
 
     def __setattr__(self, key, val):
-        if key in self.__dict__ and self.__dict__[key] != val:
-            raise AssertionError(
-                f"the metadata of data set {self.name!r} has {key!r} already, and it cannot change "
-                f"from {self.__dict__[key]!r} to {val!r}"
-            )
+        assert key not in self.__dict__ or self.__dict__[key] == val, (
+            f"the metadata of data set {self.name!r} has {key!r} already, and it cannot change "
+            f"from {self.__dict__[key]!r} to {val!r}"
+        )
         super().__setattr__(key, val)
 
     def as_dict(self):
@@ -88,8 +77,7 @@ class _MetadataCatalog(_Catalog):
 
     def get(self, name):
         """The Metadata of `name`, a new one on first use."""
-        if not name:
-            raise AssertionError(f"a data set's name cannot be empty, got {name!r}")
+        assert name, f"a data set's name cannot be empty, got {name!r}"
         return self.setdefault(name, Metadata(name=name))
 
 

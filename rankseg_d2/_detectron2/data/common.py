@@ -1,7 +1,6 @@
 """Datasets made of lists, of other datasets with a function applied, of groups by aspect ratio."""
 
 import copy
-import logging
 import pickle
 import random
 
@@ -34,7 +33,7 @@ class MapDataset(Dataset):
         return len(self._dataset)
 
     def __getitem__(self, idx):
-        current, failures = int(idx), 0
+        current = int(idx)
         while (data := self._map_func(self._dataset[current])) is None:
             self._fallback_candidates.discard(current)
             if not self._fallback_candidates:
@@ -42,10 +41,6 @@ class MapDataset(Dataset):
                     f"the mapper gave None for all {len(self)} elements of the data set; it must "
                     "accept at least one, so check its filters and the annotations"
                 )
-            failures += 1
-            if failures >= 3:
-                text = "the mapper gave None %d times in a row, for element %d and substitutes"
-                logging.getLogger(__name__).warning(text, failures, idx)
             current = self._rng.sample(list(self._fallback_candidates), k=1)[0]
         self._fallback_candidates.add(current)
         return data
@@ -56,9 +51,6 @@ class _MapIterableDataset(IterableDataset):
         self._dataset = dataset
         self._map_func = map_func
 
-    def __len__(self):
-        return len(self._dataset)
-
     def __iter__(self):
         return (data for data in map(self._map_func, self._dataset) if data is not None)
 
@@ -67,15 +59,13 @@ class DatasetFromList(Dataset):
     """A list as a dataset.
 
     With `serialize` the elements are pickled into one tensor, which worker processes share
-    instead of copying page after page; a class instead of True stores them its own way.
-    Without it, `copy` gives out deep copies, so that a mapper may change them.
+    instead of copying page after page. Without it, `copy` gives out deep copies, so that a mapper
+    may change them.
     """
 
     def __init__(self, lst, copy=True, serialize=True):
         self._copy = copy and not serialize
-        if serialize:
-            lst = (serialize if callable(serialize) else _SerializedList)(lst)
-        self._lst = lst
+        self._lst = _SerializedList(lst) if serialize else lst
 
     def __len__(self):
         return len(self._lst)
@@ -109,21 +99,16 @@ class ToIterableDataset(IterableDataset):
     """
 
     def __init__(self, dataset, sampler, shard_sampler=True, shard_chunk_size=1):
-        if isinstance(dataset, IterableDataset):
-            raise TypeError(f"expected a map-style dataset, got the iterable {dataset!r}")
         self.dataset = dataset
         self.sampler = sampler
         self.shard_sampler = shard_sampler
         self.shard_chunk_size = shard_chunk_size
 
     def __iter__(self):
-        worker, chunk = get_worker_info(), self.shard_chunk_size
+        worker = get_worker_info()
+        shards, shard = (worker.num_workers, worker.id) if worker and self.shard_sampler else (1, 0)
         for i, idx in enumerate(self.sampler):
-            if (
-                worker is None
-                or not self.shard_sampler
-                or i // chunk % worker.num_workers == worker.id
-            ):
+            if i // self.shard_chunk_size % shards == shard:
                 yield self.dataset[idx]
 
     def __len__(self):

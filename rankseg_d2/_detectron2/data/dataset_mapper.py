@@ -26,10 +26,7 @@ class DatasetMapper:
         augmentations,
         image_format,
         use_instance_mask=False,
-        use_keypoint=False,
         instance_mask_format="polygon",
-        keypoint_hflip_indices=None,
-        precomputed_proposal_topk=None,
         recompute_boxes=False,
     ):
         """
@@ -38,11 +35,6 @@ class DatasetMapper:
         use_instance_mask: whether "instances" has gt_masks, in `instance_mask_format`.
         recompute_boxes: boxes from the (cropped) masks instead of cropped boxes.
         """
-        if use_keypoint or keypoint_hflip_indices is not None or precomputed_proposal_topk:
-            raise ValueError(
-                "the embedded engine maps boxes, masks and semantic labels only: set "
-                "MODEL.KEYPOINT_ON and MODEL.LOAD_PROPOSALS to False, or use the real detectron2"
-            )
         if recompute_boxes and not use_instance_mask:
             raise ValueError("recompute_boxes=True needs masks: set use_instance_mask=True too")
         self.is_train = is_train
@@ -51,11 +43,15 @@ class DatasetMapper:
         self.use_instance_mask = use_instance_mask
         self.instance_mask_format = instance_mask_format
         self.recompute_boxes = recompute_boxes
-        mode = "training" if is_train else "inference"
-        logging.getLogger(__name__).info("augmentations in %s: %s", mode, augmentations)
+        logging.getLogger(__name__).info("augmentations, is_train=%s: %s", is_train, augmentations)
 
     @classmethod
     def from_config(cls, cfg, is_train=True):
+        if cfg.MODEL.KEYPOINT_ON or cfg.MODEL.LOAD_PROPOSALS:
+            raise ValueError(
+                "the embedded engine maps boxes, masks and semantic labels only: set "
+                "MODEL.KEYPOINT_ON and MODEL.LOAD_PROPOSALS to False, or use the real detectron2"
+            )
         augs = utils.build_augmentation(cfg, is_train)
         crops = cfg.INPUT.CROP.ENABLED and is_train
         if crops:
@@ -66,8 +62,6 @@ class DatasetMapper:
             "image_format": cfg.INPUT.FORMAT,
             "use_instance_mask": cfg.MODEL.MASK_ON,
             "instance_mask_format": cfg.INPUT.MASK_FORMAT,
-            "use_keypoint": cfg.MODEL.KEYPOINT_ON,
-            "precomputed_proposal_topk": int(cfg.MODEL.LOAD_PROPOSALS),
             "recompute_boxes": crops and cfg.MODEL.MASK_ON,
         }
 

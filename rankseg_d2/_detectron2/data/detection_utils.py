@@ -11,19 +11,9 @@ from ..utils.file_io import PathManager
 from . import transforms as T
 from .catalog import MetadataCatalog
 
-YUV = "YUV-BT.601"
-_RGB_TO_YUV = [[0.299, 0.587, 0.114], [-0.14713, -0.28886, 0.436], [0.615, -0.51499, -0.10001]]
-_YUV_TO_RGB = [[1.0, 0.0, 1.13983], [1.0, -0.39465, -0.58060], [1.0, 2.03211, 0.0]]
-_EXIF_ORIENTATION = 0x0112
-_UPRIGHT = {  # EXIF orientation -> what turns the image upright
-    2: Image.FLIP_LEFT_RIGHT,
-    3: Image.ROTATE_180,
-    4: Image.FLIP_TOP_BOTTOM,
-    5: Image.TRANSPOSE,
-    6: Image.ROTATE_270,
-    7: Image.TRANSVERSE,
-    8: Image.ROTATE_90,
-}
+_TURNS = [Image.FLIP_LEFT_RIGHT, Image.ROTATE_180, Image.FLIP_TOP_BOTTOM, Image.TRANSPOSE]
+_TURNS += [Image.ROTATE_270, Image.TRANSVERSE, Image.ROTATE_90]
+_UPRIGHT = dict(enumerate(_TURNS, start=2))  # EXIF orientation -> what turns the image upright
 
 
 class SizeMismatchError(ValueError):
@@ -37,41 +27,28 @@ def read_image(file_name, format=None):
             return convert_PIL_to_numpy(_upright(Image.open(f)), format)
         except OSError as error:
             raise OSError(f"{file_name} is not a whole image file: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"INPUT.FORMAT {format!r} is not 'BGR' or a Pillow mode") from error
 
 
 def _upright(image):
     orientation = None
     with contextlib.suppress(Exception):  # a broken EXIF block must not spoil a good image
-        orientation = image.getexif().get(_EXIF_ORIENTATION)
+        orientation = image.getexif().get(0x0112)
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
 def convert_PIL_to_numpy(image, format):
     """Pillow's image as an array (H, W, C), or (H, W) of a one-channel file with format None.
 
-    format: a mode of Pillow ("L" gives (H, W, 1)), "BGR", "YUV-BT.601" (float64 of RGB in 0..1),
-    or None for the file's own mode.
+    format: a mode of Pillow ("L" gives (H, W, 1)), "BGR", or None for the file's own mode.
     """
     if format is not None:
-        image = image.convert("RGB" if format in ("BGR", YUV) else format)
+        image = image.convert("RGB" if format == "BGR" else format)
     array = np.asarray(image)
     if format == "BGR":
         return array[:, :, ::-1]
-    if format == "L":
-        return array[:, :, None]
-    return np.dot(array / 255.0, np.array(_RGB_TO_YUV).T) if format == YUV else array
-
-
-def convert_image_to_rgb(image, format):
-    """An array or tensor (H, W, C) in `format` as an RGB array of 0..255."""
-    if isinstance(image, torch.Tensor):
-        image = image.cpu().numpy()
-    if format == "BGR":
-        return image[:, :, ::-1]
-    if format == YUV:
-        return np.dot(image, np.array(_YUV_TO_RGB).T) * 255.0
-    pixels = np.ascontiguousarray(image, dtype=np.uint8).tobytes()
-    return np.asarray(Image.frombytes(format, image.shape[1::-1], pixels).convert("RGB"))
+    return array[:, :, None] if format == "L" else array
 
 
 def check_image_size(dataset_dict, image):
@@ -109,10 +86,7 @@ def transform_instance_annotations(
     elif "segmentation" in annotation:
         mask = transforms.apply_segmentation(_as_mask(segmentation, None))
         if mask.shape != tuple(image_size):
-            raise ValueError(
-                f"after the transforms a mask has shape {mask.shape}, but its image {image_size}; "
-                "was its RLE made for another image size?"
-            )
+            raise ValueError(f"a mask has shape {mask.shape}, but its image {image_size}")
         annotation["segmentation"] = mask
     return annotation
 
@@ -150,10 +124,8 @@ def _as_mask(segmentation, image_size):
         return mask_util.decode(segmentation)
     if isinstance(segmentation, np.ndarray) and segmentation.ndim == 2:
         return segmentation
-    raise ValueError(
-        "a segmentation must be a list of polygons, a COCO RLE dict or a mask array (H, W), got "
-        f"{type(segmentation).__name__} of shape {getattr(segmentation, 'shape', None)}"
-    )
+    got = getattr(segmentation, "shape", type(segmentation).__name__)
+    raise ValueError(f"a segmentation must be polygons, a COCO RLE or a mask (H, W), got {got}")
 
 
 def filter_empty_instances(
@@ -169,24 +141,6 @@ def filter_empty_instances(
     if by_mask and instances.has("gt_masks"):
         kept &= instances.gt_masks.nonempty()
     return (instances[kept], kept) if return_mask else instances[kept]
-
-
-def gen_crop_transform_with_instance(crop_size, image_size, instance):
-    """A random crop of `crop_size` that holds the centre of the instance's box.
-
-    Sizes are (height, width) in pixels; `instance` is an annotation dict of that image.
-    """
-    x0, y0, x1, y1 = BoxMode.convert(instance["bbox"], instance["bbox_mode"], BoxMode.XYXY_ABS)
-    center, room = np.array([y0 + y1, x0 + x1]) * 0.5, np.subtract(image_size, crop_size)
-    if (center > image_size).any() or (room < 0).any():
-        raise ValueError(
-            f"box {instance['bbox']} and a crop of {crop_size} do not fit an image of {image_size}"
-        )
-    low = np.maximum(np.floor(center).astype(int) - crop_size, 0)
-    high = np.minimum(room, np.ceil(center).astype(int))
-    y = np.random.randint(low[0], high[0] + 1)
-    x = np.random.randint(low[1], high[1] + 1)
-    return T.CropTransform(x, y, crop_size[1], crop_size[0])
 
 
 def check_metadata_consistency(key, dataset_names):

@@ -3,8 +3,7 @@
 import datetime
 import logging
 import time
-from collections import OrderedDict
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import nn
@@ -30,7 +29,6 @@ class DatasetEvaluators(DatasetEvaluator):
     """Several evaluators as one; their tasks must differ."""
 
     def __init__(self, evaluators):
-        super().__init__()
         self._evaluators = evaluators
 
     def reset(self):
@@ -42,7 +40,7 @@ class DatasetEvaluators(DatasetEvaluator):
             evaluator.process(inputs, outputs)
 
     def evaluate(self):
-        results = OrderedDict()
+        results = {}
         for evaluator in self._evaluators:
             result = evaluator.evaluate()  # on every rank: it may gather
             if result is None or not is_main_process():
@@ -56,16 +54,12 @@ class DatasetEvaluators(DatasetEvaluator):
         return results
 
 
-def inference_on_dataset(
-    model,
-    data_loader,
-    evaluator: DatasetEvaluator | list[DatasetEvaluator] | None,
-    callbacks=None,
-):
+def inference_on_dataset(model, data_loader, evaluator, callbacks=None):
     """The evaluator's metrics of `model` over `data_loader`, {} on ranks that have none.
 
-    A module runs in eval mode and is put back into its mode afterwards. `callbacks` may hold
-    functions without arguments: on_start, before_inference, after_inference, on_end.
+    `evaluator` may be a list of them, or None. A module runs in eval mode and is put back into its
+    mode afterwards. `callbacks` may hold functions without arguments: on_start, before_inference,
+    after_inference, on_end.
     """
     logger = logging.getLogger(__name__)
     if evaluator is None or isinstance(evaluator, (list, tuple)):
@@ -77,10 +71,8 @@ def inference_on_dataset(
             callbacks[name]()
 
     logger.info("Start inference on %d batches", len(data_loader))
-    with ExitStack() as stack:
-        if isinstance(model, nn.Module):
-            stack.enter_context(inference_context(model))
-        stack.enter_context(torch.no_grad())
+    context = inference_context(model) if isinstance(model, nn.Module) else nullcontext()
+    with context, torch.no_grad():
         call("on_start")
         timer = _Timer(len(data_loader))
         for inputs in data_loader:

@@ -1,21 +1,7 @@
 """Optimizers and learning rate schedules."""
 
 from .build import build_lr_scheduler, build_optimizer, get_default_optimizer_params
-from .lr_scheduler import (
-    LRMultiplier,
-    LRScheduler,
-    WarmupCosineLR,
-    WarmupMultiStepLR,
-    WarmupParamScheduler,
-)
+from .lr_scheduler import LRMultiplier, LRScheduler, WarmupParamScheduler
 
-__all__ = [
-    "LRMultiplier",
-    "LRScheduler",
-    "WarmupCosineLR",
-    "WarmupMultiStepLR",
-    "WarmupParamScheduler",
-    "build_lr_scheduler",
-    "build_optimizer",
-    "get_default_optimizer_params",
-]
+__all__ = ["LRMultiplier", "LRScheduler", "WarmupParamScheduler", "build_lr_scheduler"]
+__all__ += ["build_optimizer", "get_default_optimizer_params"]

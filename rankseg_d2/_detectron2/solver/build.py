@@ -13,18 +13,8 @@ from torch import nn
 
 from .lr_scheduler import LRMultiplier, WarmupParamScheduler
 
-NORMS = (
-    nn.BatchNorm1d,
-    nn.BatchNorm2d,
-    nn.BatchNorm3d,
-    nn.SyncBatchNorm,
-    nn.GroupNorm,
-    nn.InstanceNorm1d,
-    nn.InstanceNorm2d,
-    nn.InstanceNorm3d,
-    nn.LayerNorm,
-    nn.LocalResponseNorm,
-)
+# The first is what torch's batch and instance norms of any dimension have in common.
+NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
 class GradientClipType(Enum):
@@ -81,14 +71,10 @@ def get_default_optimizer_params(
         bias["lr"] = base_lr * bias_lr_factor
     if weight_decay_bias is not None:
         bias["weight_decay"] = weight_decay_bias
-    overrides = dict(overrides or {})
+    overrides = overrides or {}
     if bias and "bias" in overrides:
-        raise ValueError(
-            "Conflicting overrides for 'bias': give them in `overrides`, or as bias_lr_factor and "
-            "weight_decay_bias"
-        )
-    if bias:
-        overrides["bias"] = bias
+        raise ValueError("Conflicting overrides for 'bias': drop them, or the bias arguments")
+    overrides = overrides | ({"bias": bias} if bias else {})
     defaults = {"lr": base_lr, "weight_decay": weight_decay}
     defaults = {option: value for option, value in defaults.items() if value is not None}
 

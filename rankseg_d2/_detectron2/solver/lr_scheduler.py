@@ -1,8 +1,5 @@
 """Learning rate schedules by iteration, from fvcore's schedules by progress in [0, 1]."""
 
-import math
-from bisect import bisect_right
-
 from fvcore.common.param_scheduler import (
     CompositeParamScheduler,
     ConstantParamScheduler,
@@ -35,7 +32,9 @@ class WarmupParamScheduler(CompositeParamScheduler):
             end = scheduler(0.0 if rescale_interval else warmup_length)
             warmup = LinearParamScheduler(start, end)
         else:
-            raise ValueError(_warmup_error(warmup_method))
+            raise ValueError(
+                f"SOLVER.WARMUP_METHOD is 'linear' or 'constant', but {warmup_method!r} came"
+            )
         super().__init__(
             [warmup, scheduler],
             interval_scaling=["rescaled", "rescaled" if rescale_interval else "fixed"],
@@ -63,73 +62,3 @@ class LRMultiplier(LRScheduler):
     def get_lr(self):
         factor = self._multiplier(self.last_epoch / self._max_iter)
         return [base_lr * factor for base_lr in self.base_lrs]
-
-
-class _WarmupLR(LRScheduler):
-    """base_lr * warmup * `decay()`."""
-
-    def __init__(self, optimizer, warmup_factor, warmup_iters, warmup_method, last_epoch):
-        self.warmup_factor = warmup_factor
-        self.warmup_iters = warmup_iters
-        self.warmup_method = warmup_method
-        super().__init__(optimizer, last_epoch)
-
-    def get_lr(self):
-        factor = self.decay() * self._warmup()
-        return [base_lr * factor for base_lr in self.base_lrs]
-
-    def _warmup(self):
-        if self.last_epoch >= self.warmup_iters:
-            return 1.0
-        if self.warmup_method == "constant":
-            return self.warmup_factor
-        if self.warmup_method != "linear":
-            raise ValueError(_warmup_error(self.warmup_method))
-        done = self.last_epoch / self.warmup_iters
-        return self.warmup_factor * (1 - done) + done
-
-
-class WarmupMultiStepLR(_WarmupLR):
-    """Multiplied by `gamma` at each of the `milestones`."""
-
-    def __init__(
-        self,
-        optimizer,
-        milestones,
-        gamma=0.1,
-        warmup_factor=0.001,
-        warmup_iters=1000,
-        warmup_method="linear",
-        last_epoch=-1,
-    ):
-        if list(milestones) != sorted(milestones):
-            raise ValueError(f"milestones have to be increasing iterations, but {milestones} came")
-        self.milestones = milestones
-        self.gamma = gamma
-        super().__init__(optimizer, warmup_factor, warmup_iters, warmup_method, last_epoch)
-
-    def decay(self):
-        return self.gamma ** bisect_right(self.milestones, self.last_epoch)
-
-
-class WarmupCosineLR(_WarmupLR):
-    """Half a cosine from 1 to 0 over `max_iters`."""
-
-    def __init__(
-        self,
-        optimizer,
-        max_iters,
-        warmup_factor=0.001,
-        warmup_iters=1000,
-        warmup_method="linear",
-        last_epoch=-1,
-    ):
-        self.max_iters = max_iters
-        super().__init__(optimizer, warmup_factor, warmup_iters, warmup_method, last_epoch)
-
-    def decay(self):
-        return 0.5 * (1 + math.cos(math.pi * self.last_epoch / self.max_iters))
-
-
-def _warmup_error(method):
-    return f"SOLVER.WARMUP_METHOD is 'linear' or 'constant', but {method!r} came"

@@ -1,4 +1,4 @@
-"""The process: its random seeds, torch's version, settings of libraries."""
+"""The process: its random seeds, torch's version."""
 
 import logging
 import os
@@ -21,8 +21,3 @@ def seed_all_rng(seed=None) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-
-
-def setup_environment() -> None:
-    """Keep OpenCV, once imported, off the GPU: data workers must not hold GPU memory."""
-    os.environ.setdefault("OPENCV_OPENCL_RUNTIME", "disabled")

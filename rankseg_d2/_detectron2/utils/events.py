@@ -32,7 +32,7 @@ def get_event_storage():
 
 
 class EventStorage:
-    """Scalars with their histories, images and histograms, each under its iteration."""
+    """Scalars with their histories, and images, each under its iteration."""
 
     def __init__(self, start_iter=0):
         self.iter = start_iter
@@ -40,7 +40,6 @@ class EventStorage:
         self._smooth = {}  # name -> whether to show the median of its last values
         self._latest = {}  # name -> (value, iteration)
         self._vis_data = []  # (name, image, iteration)
-        self._histograms = []  # arguments of SummaryWriter.add_histogram_raw
         self._prefix = ""
 
     @property
@@ -72,29 +71,8 @@ class EventStorage:
         """Record an RGB image (3, H, W), uint8 or floats in [0, 1]."""
         self._vis_data.append((img_name, img_tensor, self.iter))
 
-    def put_histogram(self, hist_name, hist_tensor, bins=1000):
-        """Record how the values of a tensor spread over `bins` equal bins."""
-        values = hist_tensor.detach().float().flatten()
-        low, high = values.min().item(), values.max().item()
-        self._histograms.append(
-            {
-                "tag": hist_name,
-                "min": low,
-                "max": high,
-                "num": values.numel(),
-                "sum": values.sum().item(),
-                "sum_squares": values.square().sum().item(),
-                "bucket_limits": torch.linspace(low, high, bins + 1)[1:].tolist(),
-                "bucket_counts": torch.histc(values.cpu(), bins).tolist(),
-                "global_step": self.iter,
-            }
-        )
-
     def clear_images(self):
         self._vis_data.clear()
-
-    def clear_histograms(self):
-        self._histograms.clear()
 
     def history(self, name):
         """The HistoryBuffer of a scalar."""
@@ -193,7 +171,7 @@ class JSONWriter(_ScalarWriter):
 
 
 class TensorboardXWriter(_ScalarWriter):
-    """Scalars, images and histograms as a tensorboard event file in `log_dir`."""
+    """Scalars and images as a tensorboard event file in `log_dir`."""
 
     def __init__(self, log_dir: str, window_size: int = 20, **kwargs):
         super().__init__(window_size)
@@ -211,10 +189,7 @@ class TensorboardXWriter(_ScalarWriter):
             self._writer.add_scalar(name, value, iteration)
         for name, image, iteration in storage._vis_data:
             self._writer.add_image(name, image, iteration)
-        for histogram in storage._histograms:
-            self._writer.add_histogram_raw(**histogram)
         storage.clear_images()
-        storage.clear_histograms()
 
     def close(self):
         if "_writer" in self.__dict__:

@@ -1,4 +1,4 @@
-"""Logs on the console and in one file per process; messages that do not flood; tables."""
+"""Logs on the console and in one file per process; messages that do not flood."""
 
 import atexit
 import logging
@@ -8,12 +8,11 @@ import time
 from collections import Counter
 from functools import cache
 
-from tabulate import tabulate
 from termcolor import colored
 
 from .file_io import PathManager
 
-__all__ = ["setup_logger", "log_first_n", "log_every_n", "log_every_n_seconds"]
+__all__ = ["setup_logger", "log_first_n", "log_every_n_seconds"]
 
 _EMBEDDED = __package__.removesuffix(".utils")
 _counts = Counter()
@@ -73,14 +72,6 @@ def log_first_n(lvl, msg, n=1, *, name=None, key="caller"):
         logging.getLogger(name or module).log(lvl, msg)
 
 
-def log_every_n(lvl, msg, n=1, *, name=None):
-    """Log the first and then each `n`-th time that this line of code comes by."""
-    module, caller = _caller()
-    _counts[caller] += 1
-    if (_counts[caller] - 1) % n == 0:
-        logging.getLogger(name or module).log(lvl, msg)
-
-
 def log_every_n_seconds(lvl, msg, n=1, *, name=None):
     """Log this line of code the first time and then not again within `n` seconds."""
     module, caller = _caller()
@@ -88,18 +79,6 @@ def log_every_n_seconds(lvl, msg, n=1, *, name=None):
     if now - _last_times.get(caller, -float("inf")) >= n:
         logging.getLogger(name or module).log(lvl, msg)
         _last_times[caller] = now
-
-
-def create_small_table(small_dict):
-    """A dict as a text table of one row under its keys."""
-    return tabulate(
-        [list(small_dict.values())],
-        headers=list(small_dict),
-        tablefmt="pipe",
-        floatfmt=".3f",
-        stralign="center",
-        numalign="center",
-    )
 
 
 class _Formatter(logging.Formatter):

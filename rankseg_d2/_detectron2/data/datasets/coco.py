@@ -51,15 +51,12 @@ def load_coco_json(json_file, image_root, dataset_name=None, extra_annotation_ke
         if count > 1:
             raise ValueError(f"{json_file}: {count} annotations have id {number}; make ids unique")
     keys = ["iscrowd", "bbox", "category_id", *(extra_annotation_keys or [])]
-    unused = 0
     for annotation in annotations:
-        record = records.get(annotation["image_id"], {})
+        record = records.get(annotation["image_id"])
         converted = record and _convert_annotation(annotation, keys, id_map, json_file)
         if converted:
             record["annotations"].append(converted)
-        else:
-            unused += 1
-    if unused:
+    if unused := len(annotations) - sum(len(r["annotations"]) for r in records.values()):
         text = "%s: left out %d annotations without a valid polygon, or of no image of the file"
         logger.warning(text, json_file, unused)
     logger.info("loaded %d images in COCO format from %s", len(records), json_file)
@@ -88,12 +85,9 @@ def _convert_annotation(annotation, keys, id_map, json_file):
         converted["segmentation"] = segmentation
     converted["bbox_mode"] = BoxMode.XYWH_ABS
     if id_map is not None:
-        if converted["category_id"] not in id_map:
-            raise KeyError(
-                f"{where} has category_id={converted['category_id']}, which is not among "
-                "the file's 'categories'"
-            )
-        converted["category_id"] = id_map[converted["category_id"]]
+        if (number := converted["category_id"]) not in id_map:
+            raise KeyError(f"{where} has category_id={number}, which 'categories' does not name")
+        converted["category_id"] = id_map[number]
     return converted
 
 

@@ -6,7 +6,6 @@ import os
 
 from ...utils.file_io import PathManager
 from ..catalog import DatasetCatalog, MetadataCatalog
-from .coco import load_coco_json, load_sem_seg
 
 
 def load_coco_panoptic_json(json_file, image_dir, gt_dir, meta):
@@ -31,10 +30,7 @@ def load_coco_panoptic_json(json_file, image_dir, gt_dir, meta):
         records.append(record)
     for key in ("file_name", "pan_seg_file_name"):
         if not PathManager.isfile(records[0][key]):
-            raise FileNotFoundError(
-                f"{json_file} names {records[0][key]}, which is not there; check the folders "
-                f"{image_dir} and {gt_dir}"
-            )
+            raise FileNotFoundError(f"{json_file} names {records[0][key]}, which is not there")
     return records
 
 
@@ -43,10 +39,7 @@ def _convert(segment, meta, json_file):
     things = meta["thing_dataset_id_to_contiguous_id"]
     known = things if category in things else meta["stuff_dataset_id_to_contiguous_id"]
     if category not in known:
-        raise KeyError(
-            f"{json_file} has a segment of category_id={category}, which the metadata knows "
-            "neither in thing_dataset_id_to_contiguous_id nor in stuff_dataset_id_to_contiguous_id"
-        )
+        raise KeyError(f"{json_file}: category_id={category} is in no id map of the metadata")
     return segment | {"category_id": known[category], "isthing": known is things}
 
 
@@ -66,37 +59,3 @@ def register_coco_panoptic(
         label_divisor=1000,
         **metadata,
     )
-
-
-def register_coco_panoptic_separated(
-    name, metadata, image_root, panoptic_root, panoptic_json, sem_seg_root, instances_json
-):
-    """Register `name`_separated (instances and label maps, merged) and `name`_stuffonly."""
-    both, stuff = name + "_separated", name + "_stuffonly"
-    common = {"sem_seg_root": sem_seg_root, "image_root": image_root, "ignore_label": 255}
-    load_stuff = functools.partial(load_sem_seg, sem_seg_root, image_root)
-    DatasetCatalog.register(stuff, load_stuff)
-    MetadataCatalog.get(stuff).set(evaluator_type="sem_seg", **common, **metadata)
-    load_things = functools.partial(load_coco_json, instances_json, image_root, both)
-    DatasetCatalog.register(both, functools.partial(_load_both, load_things, load_stuff))
-    MetadataCatalog.get(both).set(
-        panoptic_root=panoptic_root,
-        panoptic_json=panoptic_json,
-        json_file=instances_json,
-        evaluator_type="coco_panoptic_seg",
-        **common,
-        **metadata,
-    )
-
-
-def _load_both(load_things, load_stuff):
-    return merge_to_panoptic(load_things(), load_stuff())
-
-
-def merge_to_panoptic(detection_dicts, sem_seg_dicts):
-    """The detection records, each with the semantic record of the same file_name merged in."""
-    by_file = {record["file_name"]: record for record in sem_seg_dicts}
-    missing = [r["file_name"] for r in detection_dicts if r["file_name"] not in by_file]
-    if missing:
-        raise KeyError(f"{len(missing)} images have no label map, the first is {missing[0]}")
-    return [record | by_file[record["file_name"]] for record in detection_dicts]

@@ -8,8 +8,7 @@ from torch.utils.data import Sampler
 
 from ...utils import comm
 
-__all__ = ["InferenceSampler", "RandomSubsetTrainingSampler", "RepeatFactorTrainingSampler"]
-__all__ += ["TrainingSampler"]
+__all__ = ["InferenceSampler", "RepeatFactorTrainingSampler", "TrainingSampler"]
 
 
 class TrainingSampler(Sampler):
@@ -34,35 +33,14 @@ class TrainingSampler(Sampler):
     def _infinite_indices(self):
         generator = torch.Generator().manual_seed(self._seed)
         while True:
-            yield from self._get_epoch_indices(generator).tolist()
+            indices = self._get_epoch_indices(generator)
+            if self._shuffle:
+                indices = indices[torch.randperm(len(indices), generator=generator)]
+            yield from indices.tolist()
 
     def _get_epoch_indices(self, generator):
-        """The indices of one pass, in order: (size,)."""
-        return self._shuffled(torch.arange(self._size), generator)
-
-    def _shuffled(self, indices, generator):
-        if not self._shuffle:
-            return indices
-        return indices[torch.randperm(len(indices), generator=generator)]
-
-
-class RandomSubsetTrainingSampler(TrainingSampler):
-    """TrainingSampler over a fixed random share of the indices."""
-
-    def __init__(self, size, subset_ratio, shuffle=True, seed_shuffle=None, seed_subset=None):
-        super().__init__(size, shuffle, seed_shuffle)
-        self._size_subset = int(size * subset_ratio) if 0 < subset_ratio <= 1 else 0
-        if self._size_subset == 0:
-            raise ValueError(
-                f"subset_ratio={subset_ratio} of {size} elements leaves nothing to sample; it must "
-                f"lie between {1 / size:g} and 1"
-            )
-        self._seed_subset = comm.shared_random_seed() if seed_subset is None else int(seed_subset)
-        generator = torch.Generator().manual_seed(self._seed_subset)
-        self._indexes_subset = torch.randperm(size, generator=generator)[: self._size_subset]
-
-    def _get_epoch_indices(self, generator):
-        return self._shuffled(self._indexes_subset, generator)
+        """The indices of one pass, ascending: (size,)."""
+        return torch.arange(self._size)
 
 
 class RepeatFactorTrainingSampler(TrainingSampler):
@@ -84,18 +62,16 @@ class RepeatFactorTrainingSampler(TrainingSampler):
         """
         categories = [{a["category_id"] for a in d["annotations"]} for d in dataset_dicts]
         images = Counter(itertools.chain.from_iterable(categories))
+        share = {category: count / len(dataset_dicts) for category, count in images.items()}
         power = 0.5 if sqrt else 1.0
-        factors = {
-            category: max(1.0, (repeat_thresh / (count / len(dataset_dicts))) ** power)
-            for category, count in images.items()
-        }
+        factors = {c: max(1.0, (repeat_thresh / f) ** power) for c, f in share.items()}
         per_image = [max((factors[c] for c in ids), default=1.0) for ids in categories]
         return torch.tensor(per_image, dtype=torch.float32)
 
     def _get_epoch_indices(self, generator):
         rounded_up = torch.rand(len(self._frac_part), generator=generator) < self._frac_part
         repeats = (self._int_part + rounded_up).long()
-        return self._shuffled(torch.arange(self._size).repeat_interleave(repeats), generator)
+        return torch.arange(self._size).repeat_interleave(repeats)
 
 
 class InferenceSampler(Sampler):
@@ -104,13 +80,10 @@ class InferenceSampler(Sampler):
     def __init__(self, size):
         if size <= 0:
             raise ValueError(f"InferenceSampler: size must be positive, got {size}")
-        self._local_indices = self._get_local_indices(size, comm.get_world_size(), comm.get_rank())
-
-    @staticmethod
-    def _get_local_indices(total_size, world_size, rank):
-        size, left_over = divmod(total_size, world_size)
-        start = rank * size + min(rank, left_over)
-        return range(start, start + size + (rank < left_over))
+        rank = comm.get_rank()
+        share, left_over = divmod(size, comm.get_world_size())
+        start = rank * share + min(rank, left_over)
+        self._local_indices = range(start, start + share + (rank < left_over))
 
     def __iter__(self):
         yield from self._local_indices

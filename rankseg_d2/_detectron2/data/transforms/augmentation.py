@@ -1,13 +1,12 @@
 """Augmentations: what looks at an input, draws random numbers and returns a fixed transform."""
 
 import inspect
-import pprint
 
 import numpy as np
 from fvcore.transforms.transform import Transform, TransformList
 
-__all__ = ["AugInput", "Augmentation", "AugmentationList", "StandardAugInput", "TransformGen"]
-__all__ += ["apply_augmentations", "apply_transform_gens"]
+__all__ = ["AugInput", "Augmentation", "AugmentationList", "apply_augmentations"]
+__all__ += ["apply_transform_gens"]
 
 
 class Augmentation:
@@ -48,8 +47,7 @@ class Augmentation:
                 return super().__repr__()
             value = getattr(self, name)
             if value is not parameter.default:
-                text = pprint.pformat(value)
-                arguments.append(f"{name}={'...' if len(text.splitlines()) > 1 else text}")
+                arguments.append(f"{name}={value!r}")
         return f"{type(self).__name__}({', '.join(arguments)})"
 
 
@@ -61,9 +59,6 @@ class _TransformToAug(Augmentation):
 
     def get_transform(self, *args):
         return self.tfm
-
-    def __repr__(self):
-        return repr(self.tfm)
 
 
 class AugmentationList(Augmentation):
@@ -108,16 +103,12 @@ class AugInput:
 
 def apply_augmentations(augmentations, inputs):
     """Augment an image array or an AugInput: (augmented array or input, TransformList)."""
-    if not isinstance(inputs, np.ndarray):
-        return inputs, inputs.apply_augmentations(augmentations)
-    aug_input = AugInput(inputs)
+    aug_input = AugInput(inputs) if isinstance(inputs, np.ndarray) else inputs
     transforms = aug_input.apply_augmentations(augmentations)
-    return aug_input.image, transforms
+    return (inputs if aug_input is inputs else aug_input.image), transforms
 
 
-TransformGen = Augmentation  # older names
-StandardAugInput = AugInput
-apply_transform_gens = apply_augmentations
+apply_transform_gens = apply_augmentations  # its older name
 
 
 def _get_aug_input_args(aug, aug_input):

@@ -3,23 +3,15 @@
 import sys
 
 import numpy as np
-from fvcore.transforms.transform import (
-    BlendTransform,
-    CropTransform,
-    HFlipTransform,
-    NoOpTransform,
-    PadTransform,
-    TransformList,
-    VFlipTransform,
-)
+from fvcore.transforms import transform as T
 from PIL import Image
 
 from .augmentation import Augmentation, _transform_to_aug
 from .transform import ResizeTransform
 
 __all__ = ["FixedSizeCrop", "RandomApply", "RandomBrightness", "RandomContrast", "RandomCrop"]
-__all__ += ["RandomCrop_CategoryAreaConstraint", "RandomFlip", "RandomLighting", "RandomResize"]
-__all__ += ["RandomSaturation", "Resize", "ResizeScale", "ResizeShortestEdge"]
+__all__ += ["RandomCrop_CategoryAreaConstraint", "RandomFlip", "RandomSaturation", "Resize"]
+__all__ += ["ResizeScale", "ResizeShortestEdge"]
 
 CROP_TYPES = ("relative_range", "relative", "absolute", "absolute_range")
 
@@ -30,20 +22,11 @@ class RandomApply(Augmentation):
     def __init__(self, tfm_or_aug, prob=0.5):
         if not 0 <= prob <= 1:
             raise ValueError(f"prob must lie between 0 and 1, got {prob}")
+        self._init(locals())
         self.aug = _transform_to_aug(tfm_or_aug)
-        self.prob = prob
-
-    def get_transform(self, *args):
-        return self.aug.get_transform(*args) if self._applies() else NoOpTransform()
 
     def __call__(self, aug_input):
-        return self.aug(aug_input) if self._applies() else NoOpTransform()
-
-    def _applies(self):
-        return self._rand_range() < self.prob
-
-    def __repr__(self):
-        return f"RandomApply({self.aug}, prob={self.prob})"
+        return self.aug(aug_input) if self._rand_range() < self.prob else T.NoOpTransform()
 
 
 class RandomFlip(Augmentation):
@@ -51,17 +34,14 @@ class RandomFlip(Augmentation):
 
     def __init__(self, prob=0.5, *, horizontal=True, vertical=False):
         if bool(horizontal) == bool(vertical):
-            raise ValueError(
-                f"RandomFlip(horizontal={horizontal}, vertical={vertical}): exactly one of them "
-                "must be true; for both use two RandomFlip"
-            )
+            raise ValueError("exactly one of horizontal and vertical must be true in a RandomFlip")
         self._init(locals())
 
     def get_transform(self, image):
         h, w = image.shape[:2]
         if self._rand_range() >= self.prob:
-            return NoOpTransform()
-        return HFlipTransform(w) if self.horizontal else VFlipTransform(h)
+            return T.NoOpTransform()
+        return T.HFlipTransform(w) if self.horizontal else T.VFlipTransform(h)
 
 
 class Resize(Augmentation):
@@ -73,17 +53,6 @@ class Resize(Augmentation):
 
     def get_transform(self, image):
         return ResizeTransform(*image.shape[:2], *self.shape, self.interp)
-
-
-class RandomResize(Augmentation):
-    """Resize to one of the (height, width) of `shape_list`."""
-
-    def __init__(self, shape_list, interp=Image.BILINEAR):
-        self._init(locals())
-
-    def get_transform(self, image):
-        chosen = np.random.randint(low=0, high=len(self.shape_list))
-        return ResizeTransform(*image.shape[:2], *self.shape_list[chosen], self.interp)
 
 
 class ResizeShortestEdge(Augmentation):
@@ -101,8 +70,8 @@ class ResizeShortestEdge(Augmentation):
             short_edge_length = (short_edge_length, short_edge_length)
         if sample_style == "range" and len(short_edge_length) != 2:
             raise ValueError(
-                "short_edge_length must be (low, high) with sample_style='range', got "
-                f"{short_edge_length}; use sample_style='choice' for a list"
+                f"short_edge_length={short_edge_length} is a list for sample_style='choice'; "
+                "for 'range' it must be (low, high)"
             )
         self._init(locals())
 
@@ -113,7 +82,7 @@ class ResizeShortestEdge(Augmentation):
         else:
             size = np.random.choice(self.short_edge_length)
         if size == 0:
-            return NoOpTransform()
+            return T.NoOpTransform()
         return ResizeTransform(h, w, *self.get_output_shape(h, w, size, self.max_size), self.interp)
 
     @staticmethod
@@ -155,12 +124,12 @@ class FixedSizeCrop(Augmentation):
         (h, w), (crop_h, crop_w) = image.shape[:2], self.crop_size
         room = np.maximum(np.subtract((h, w), self.crop_size), 0)
         y0, x0 = np.round(room * np.random.uniform(0.0, 1.0)).astype(int).tolist()
-        crop = CropTransform(x0, y0, crop_w, crop_h, w, h)
+        crop = T.CropTransform(x0, y0, crop_w, crop_h, w, h)
         if not self.pad:
-            return TransformList([crop])
+            return T.TransformList([crop])
         h, w = min(h, crop_h), min(w, crop_w)
         values = (self.pad_value, self.seg_pad_value)
-        return TransformList([crop, PadTransform(0, 0, crop_w - w, crop_h - h, w, h, *values)])
+        return T.TransformList([crop, T.PadTransform(0, 0, crop_w - w, crop_h - h, w, h, *values)])
 
 
 class RandomCrop(Augmentation):
@@ -184,7 +153,7 @@ class RandomCrop(Augmentation):
             raise ValueError(f"{self} asks for {crop_h} x {crop_w} of an image of {h} x {w} pixels")
         y0 = np.random.randint(h - crop_h + 1)
         x0 = np.random.randint(w - crop_w + 1)
-        return CropTransform(x0, y0, crop_w, crop_h)
+        return T.CropTransform(x0, y0, crop_w, crop_h)
 
     def get_crop_size(self, image_size):
         """(height, width) of the crop of an image of `image_size` (height, width)."""
@@ -193,8 +162,6 @@ class RandomCrop(Augmentation):
             return min(self.crop_size[0], h), min(self.crop_size[1], w)
         if self.crop_type == "absolute_range":
             low, high = self.crop_size
-            if low > high:
-                raise ValueError(f"{self}: crop_size must be (low, high)")
             crop_h = np.random.randint(min(h, low), min(h, high) + 1)
             return crop_h, np.random.randint(min(w, low), min(w, high) + 1)
         shares = self.crop_size
@@ -236,7 +203,7 @@ class _RandomBlend(Augmentation):
 
     def get_transform(self, image):
         intensity = np.random.uniform(self.intensity_min, self.intensity_max)
-        return BlendTransform(self._other(image), src_weight=1 - intensity, dst_weight=intensity)
+        return T.BlendTransform(self._other(image), src_weight=1 - intensity, dst_weight=intensity)
 
 
 class RandomContrast(_RandomBlend):
@@ -257,28 +224,6 @@ class RandomSaturation(_RandomBlend):
     """Blend an RGB image with its grey version."""
 
     def _other(self, image):
-        _require_rgb(self, image)
+        if image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"{self} needs an image (H, W, 3), got {image.shape}")
         return image.dot([0.299, 0.587, 0.114])[:, :, None]
-
-
-class RandomLighting(Augmentation):
-    """AlexNet's colour augmentation of RGB images along ImageNet's principal components."""
-
-    eigen_vecs = np.array(
-        [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
-    )
-    eigen_vals = np.array([0.2175, 0.0188, 0.0045])
-
-    def __init__(self, scale):
-        self._init(locals())
-
-    def get_transform(self, image):
-        _require_rgb(self, image)
-        weights = np.random.normal(scale=self.scale, size=3)
-        shift = self.eigen_vecs.dot(weights * self.eigen_vals)
-        return BlendTransform(shift, src_weight=1.0, dst_weight=1.0)
-
-
-def _require_rgb(aug, image):
-    if image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"{aug} needs an image (H, W, 3), got {image.shape}")

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from fvcore.transforms.transform import NoOpTransform, Transform
 from PIL import Image
 
-__all__ = ["ColorTransform", "PILColorTransform", "ResizeTransform"]
+__all__ = ["ColorTransform", "ResizeTransform"]
 
 _TORCH_MODES = {Image.NEAREST: "nearest", Image.BILINEAR: "bilinear", Image.BICUBIC: "bicubic"}
 
@@ -30,15 +30,11 @@ class ResizeTransform(Transform):
             resized = np.asarray(image.resize((self.new_w, self.new_h), interp))
             return resized[:, :, None] if one_channel else resized
         if interp not in _TORCH_MODES:
-            raise ValueError(
-                f"interp={interp} cannot resize an array of {img.dtype}; use NEAREST, BILINEAR or "
-                "BICUBIC of PIL.Image, or an array of uint8"
-            )
+            raise ValueError(f"interp={interp} resizes only arrays of uint8, not of {img.dtype}")
         pixels = torch.from_numpy(np.ascontiguousarray(img)).reshape(self.h, self.w, -1)
         pixels = pixels.permute(2, 0, 1)[None]  # (1, c, h, w)
         mode = _TORCH_MODES[interp]
-        align = None if mode == "nearest" else False
-        resized = F.interpolate(pixels, (self.new_h, self.new_w), mode=mode, align_corners=align)
+        resized = F.interpolate(pixels, (self.new_h, self.new_w), mode=mode)
         # (1, c, new_h, new_w) -> (new_h, new_w[, c])
         return resized[0].permute(1, 2, 0).reshape(self.new_h, self.new_w, *img.shape[2:]).numpy()
 
@@ -58,8 +54,6 @@ class ColorTransform(Transform):
     """Apply `op`, a function from array to array, to the image and leave geometry alone."""
 
     def __init__(self, op):
-        if not callable(op):
-            raise ValueError(f"op must be a function from image to image, got {op!r}")
         super().__init__()
         self._set_attributes(locals())
 
@@ -74,10 +68,3 @@ class ColorTransform(Transform):
 
     def inverse(self):
         return NoOpTransform()
-
-
-class PILColorTransform(ColorTransform):
-    """The same with an `op` from Pillow image to Pillow image."""
-
-    def apply_image(self, img):
-        return np.asarray(self.op(Image.fromarray(img)))
