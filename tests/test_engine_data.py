@@ -94,7 +94,7 @@ def test_an_unknown_data_set_is_a_key_error():
 @embedded_only
 def test_an_unknown_data_set_names_its_neighbours(catalogs):
     DatasetCatalog.register("shapes_sem_seg_train", list)
-    with pytest.raises(KeyError, match="did you mean 'shapes_sem_seg_train'.* 1 are registered"):
+    with pytest.raises(KeyError, match="did you mean 'shapes_sem_seg_train'.* are registered"):
         DatasetCatalog.get("shapes_semseg_train")
 
 
