@@ -17,7 +17,7 @@ from detectron2.engine import default_argument_parser
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 
-from rankseg_d2.config import get_config
+from rankseg_d2.config import class_names, get_config
 from rankseg_d2.engine import Checkpointer, Trainer, check_run, launch, setup
 
 
@@ -35,7 +35,8 @@ def main(args):
 def evaluate(cfg, resume):
     """Results of MODEL.WEIGHTS, or with `resume` of the run's last checkpoint."""
     model = Trainer.build_model(cfg)
-    Checkpointer(model, save_dir=cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    checkpointer = Checkpointer(model, save_dir=cfg.OUTPUT_DIR, class_names=class_names(cfg))
+    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     results = Trainer.test(cfg, model)
     if comm.is_main_process():
         verify_results(cfg, results)

@@ -50,6 +50,8 @@ KEYS = {
             "DROPOUT": 0.1,
             "PRE_NORM": False,
             "ENFORCE_INPUT_PROJ": False,
+            # ours: gradient checkpointing of pixel and transformer decoder: less memory, more time
+            "USE_CHECKPOINT": False,
             "SIZE_DIVISIBILITY": 32,  # images are padded to a multiple of it
             # point-sampled mask losses (Mask2Former)
             "TRAIN_NUM_POINTS": 12544,
@@ -261,3 +263,52 @@ def check_datasets(cfg: CfgNode) -> None:
                     f"DATASETS.{key}: data set {name!r} is not registered; the nearest names are "
                     f"{near}; DatasetCatalog.register adds one"
                 )
+
+
+def check_num_classes(cfg: CfgNode) -> None:
+    """Raise ValueError where a data set of DATASETS has not NUM_CLASSES classes.
+
+    Data sets whose metadata has no class names, and models that do not classify by that key, are
+    not checked.
+    """
+    from detectron2.modeling import META_ARCH_REGISTRY
+
+    from .modeling.maskformer import MaskFormer
+
+    name = cfg.MODEL.META_ARCHITECTURE
+    model = META_ARCH_REGISTRY.get(name) if name in META_ARCH_REGISTRY else None
+    if name != "SemanticSegmentor" and not (
+        isinstance(model, type) and issubclass(model, MaskFormer)
+    ):
+        return
+    num_classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    for key in ("TRAIN", "TEST"):
+        for dataset in cfg.DATASETS[key]:
+            names = _class_names(cfg, dataset)
+            if names is not None and len(names) != num_classes:
+                raise ValueError(
+                    f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {num_classes}, but the data set {dataset} "
+                    f"of DATASETS.{key} has {len(names)} {_class_list(cfg)} in its metadata; set "
+                    f"the key to {len(names)}, or name another data set"
+                )
+
+
+def class_names(cfg: CfgNode) -> list[str] | None:
+    """The names of the classes that the model learns, by its training data; None if unknown."""
+    found = (_class_names(cfg, dataset) for dataset in cfg.DATASETS.TRAIN)
+    return next((list(names) for names in found if names is not None), None)
+
+
+def _class_names(cfg: CfgNode, dataset: str):
+    from detectron2.data import MetadataCatalog
+
+    if dataset not in MetadataCatalog.list():
+        return None
+    return MetadataCatalog.get(dataset).get(_class_list(cfg))
+
+
+def _class_list(cfg: CfgNode) -> str:
+    """Which list of the metadata the model predicts: stuff_classes has all, things included."""
+    test = cfg.MODEL.MASK_FORMER.TEST
+    only_things = test.INSTANCE_ON and not (test.SEMANTIC_ON or test.PANOPTIC_ON)
+    return "thing_classes" if only_things else "stuff_classes"

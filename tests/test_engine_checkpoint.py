@@ -186,10 +186,10 @@ def test_zoo_file_with_heuristics_loads_into_a_submodule(tmp_path, checkpointer_
 
 @pytest.mark.parametrize("query", ["", "?matching_heuristics=True"])
 def test_heuristics_can_be_asked_for_in_the_path(tmp_path, checkpointer_class, query):
-    source, model = build_model(), nn.ModuleDict({"backbone": build_model()})
+    source, model = build_model(), nn.ModuleDict({"trunk": build_model()})
     torch.save(source.state_dict(), tmp_path / "a.pth")
     checkpointer_class(model).load(f"{tmp_path}/a.pth{query}")
-    assert same(source.state_dict(), model["backbone"].state_dict()) == bool(query)
+    assert same(source.state_dict(), model["trunk"].state_dict()) == bool(query)
 
 
 def test_caffe2_file_is_renamed_and_matched(tmp_path, checkpointer_class):

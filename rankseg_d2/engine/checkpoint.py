@@ -6,16 +6,37 @@ from collections import OrderedDict
 import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 
+from ..modeling.checkpoints import adapt, differences, rename, table
 from ..weights import is_whole, locate, read_checkpoint, write_atomically
 
 PLAIN = {torch.Tensor, torch.nn.Parameter, str, bytes, bool, int, float, complex, type(None)}
 
 
 class Checkpointer(DetectionCheckpointer):
-    """detectron2's checkpointer, on both engines made safe against bad files and sudden ends."""
+    """detectron2's checkpointer, on both engines made safe against bad files and sudden ends.
+
+    A file that is not the model's own is adapted to it (`modeling/checkpoints.py`), which one table
+    in the log tells. `class_names` are those that the model predicts; they are saved too, so that
+    a model for other classes can take over the rows of those that both have.
+    """
 
     _match_by_suffix = False
+    _resumes = False
+    _file = ""
+
+    def __init__(self, model, save_dir="", *, class_names=None, **options):
+        super().__init__(model, save_dir, **options)
+        self.class_names = class_names
+
+    def resume_or_load(self, path, *, resume=True):
+        """Go on from this run's last checkpoint, which must fit exactly, or else load `path`."""
+        self._resumes = resume and self.has_checkpoint()
+        try:
+            return super().resume_or_load(path, resume=resume)
+        finally:
+            self._resumes = False
 
     def load(self, path, *args, **kwargs):
         if path:
@@ -28,6 +49,8 @@ class Checkpointer(DetectionCheckpointer):
             return
         data = {key: plain(obj.state_dict(), key) for key, obj in self.checkpointables.items()}
         data |= {key: plain(value, key) for key, value in kwargs.items()}
+        if self.class_names:
+            data["class_names"] = list(self.class_names)
         path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info(f"Saving checkpoint to {path}")
         with write_atomically(path) as file:
@@ -59,7 +82,49 @@ class Checkpointer(DetectionCheckpointer):
         return os.path.join(self.save_dir, "last_checkpoint")
 
     def _load_file(self, filename):
+        self._file = filename
         return read_checkpoint(filename, self._match_by_suffix)
+
+    def _load_model(self, checkpoint):
+        weights, own = checkpoint["model"], self.model.state_dict()
+        self._convert_ndarray_to_tensor(weights)
+        rename(weights, own)
+        if self._resumes:
+            self._check_same(weights, own)
+            return super()._load_model(checkpoint)
+        # Names are guessed only where none is known: a guess may take one norm for another.
+        if checkpoint.pop("matching_heuristics", False) and not weights.keys() & own.keys():
+            is_caffe2 = checkpoint.get("__author__") == "Caffe2"
+            weights = align_and_update_state_dicts(own, weights, c2_conversion=is_caffe2)
+        result = adapt(weights, own, checkpoint.get("class_names"), self.class_names)
+        checkpoint["model"] = result.weights
+        incompatible = super()._load_model(checkpoint)
+        self._log_table(result, own, incompatible)
+        return incompatible
+
+    def _check_same(self, weights, own):
+        found = differences(weights, own)
+        if found:
+            rest = f"; and {len(found) - 5} more" if found[5:] else ""
+            raise RuntimeError(
+                f"{self._file} cannot be resumed, since the model of this config is another: "
+                f"{'; '.join(found[:5])}{rest}; resume with the config of that run, or start a new "
+                "one in another OUTPUT_DIR with this file as MODEL.WEIGHTS, to take over what fits"
+            )
+
+    def _log_table(self, result, own, incompatible):
+        if result.taken(own):
+            unknown = incompatible.unexpected_keys
+            self.logger.info(table(result, own, incompatible.missing_keys, unknown))
+        else:
+            self.logger.warning(
+                f"Nothing in {self._file} fits the model, whose {len(own)} weights stay fresh: it "
+                f"has {', '.join(list(own)[:3])}, the file has "
+                f"{', '.join([*result.weights, *result.refused][:3])}; check MODEL.WEIGHTS"
+            )
+
+    def _log_incompatible_keys(self, incompatible):
+        """Nothing: the table has said it."""
 
 
 def plain(value, name):

@@ -23,7 +23,7 @@ from detectron2.utils.logger import setup_logger
 from torch.nn.parallel import DistributedDataParallel
 
 from .. import __version__, engine_name
-from ..config import check_datasets
+from ..config import check_datasets, check_num_classes, class_names
 from ..evaluation import build_evaluator
 from .checkpoint import Checkpointer
 from .launch import check_num_gpus
@@ -50,6 +50,7 @@ def check_run(cfg, args) -> None:
     """Raise the error of a run that cannot start, before any process is started or model built."""
     check_num_gpus(args.num_gpus)
     check_datasets(cfg)
+    check_num_classes(cfg)
     check_output_dir(cfg.OUTPUT_DIR)
 
 
@@ -82,6 +83,7 @@ class Trainer(DefaultTrainer):
             if not logging.getLogger(name).isEnabledFor(logging.INFO):
                 setup_logger(name=name)
         check_datasets(cfg)
+        check_num_classes(cfg)
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         batch_size_per_rank(cfg)  # raises its error before anything is built
         device = torch.device(cfg.MODEL.DEVICE)
@@ -100,7 +102,9 @@ class Trainer(DefaultTrainer):
             accumulation_steps=cfg.SOLVER.ACCUMULATION_STEPS,
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.checkpointer = Checkpointer(
+            model, cfg.OUTPUT_DIR, class_names=class_names(cfg), trainer=weakref.proxy(self)
+        )
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
