@@ -65,7 +65,7 @@ def eval_case(request, tmp_path_factory):
         clips = model.preprocess(samples)
         features = model.backbone(clips.tensor)
         pixels = model.sem_seg_head.pixel_decoder(features)
-        outputs = model.sem_seg_head(features, clips.num_frames)
+        outputs = model.decide(model.sem_seg_head(features, clips.num_frames))
     stages = {f"feat/{name}": value for name, value in features.items()}
     stages["pixdec/mask_features"] = pixels.mask_features
     stages |= {f"pixdec/multi_scale/{i}": value for i, value in enumerate(pixels.scales)}

@@ -6,6 +6,7 @@ Everything is batch first. Position terms are added to queries and keys, never t
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 
 class MultiheadAttention(nn.MultiheadAttention):
@@ -34,12 +35,19 @@ class MultiheadAttention(nn.MultiheadAttention):
 class Residual(nn.Module):
     """x + dropout(block(x)) with a norm before or after."""
 
+    use_checkpoint = False  # compute the block again in the backward pass, to save memory
+
     def __init__(self, dropout: float, pre_norm: bool):
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         self.pre_norm = pre_norm
 
     def residual(self, x: Tensor, norm: nn.Module, block) -> Tensor:
+        if self.use_checkpoint and self.training:
+            return checkpoint(self._residual, x, norm, block, use_reentrant=False)
+        return self._residual(x, norm, block)
+
+    def _residual(self, x: Tensor, norm: nn.Module, block) -> Tensor:
         if self.pre_norm:
             return x + self.dropout(block(norm(x)))
         return norm(x + self.dropout(block(x)))
@@ -106,6 +114,14 @@ class MLP(nn.Module):
         for layer in self.layers[:-1]:
             x = F.relu(layer(x))
         return self.layers[-1](x)
+
+
+def checkpointed(model: nn.Module, use_checkpoint: bool) -> nn.Module:
+    """The model with gradient checkpointing of all its residual blocks, or without."""
+    for module in model.modules():
+        if isinstance(module, Residual):
+            module.use_checkpoint = use_checkpoint
+    return model
 
 
 @torch.no_grad()

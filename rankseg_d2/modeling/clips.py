@@ -15,6 +15,7 @@ class Clips:
     tensor: Tensor  # (B·T, 3, H, W)
     sizes: list[tuple[int, int]]  # of each clip before padding
     num_frames: int
+    present: Tensor | None = None  # (B, C) bool: the categories that are there, if a model is told
 
     @property
     def padded_size(self) -> tuple[int, int]:
@@ -24,39 +25,49 @@ class Clips:
 def batch_clips(clips: list[list[Tensor]], mean: Tensor, std: Tensor, divisibility: int) -> Clips:
     """Frames (3, H, W) of each clip as one batch on the device of `mean`."""
     lengths = sorted({len(clip) for clip in clips})
-    if len(lengths) > 1 or lengths == [0]:
+    if len(lengths) != 1 or lengths == [0]:
         raise ValueError(
-            f"the clips of one batch have {' and '.join(map(str, lengths))} frames; give clips of "
-            "one length (INPUT.SAMPLING_FRAME_NUM), at least one frame each"
+            f"the clips of one batch have {' and '.join(map(str, lengths)) or 'no'} frames; give "
+            "clips of one length (INPUT.SAMPLING_FRAME_NUM), at least one frame each"
         )
+    for frame in (frame for clip in clips for frame in clip):
+        if frame.dim() != 3 or len(frame) != len(mean) or not frame.numel():
+            raise ValueError(
+                f"`image` must be ({len(mean)}, height, width) and hold a pixel, for a clip a list "
+                f"of such frames, but one is {tuple(frame.shape)}; mend the dataset mapper"
+            )
     frames = [(frame.to(mean.device) - mean) / std for clip in clips for frame in clip]
     images = ImageList.from_tensors(frames, divisibility)
     num_frames = lengths[0]
     return Clips(images.tensor, images.image_sizes[::num_frames], num_frames)
 
 
-def image_targets(sample: dict, padded_size: tuple[int, int], device) -> dict:
+def image_targets(
+    sample: dict, padded_size: tuple[int, int], num_classes: int, device: torch.device
+) -> dict:
     """The labels (N,) and masks (N, 1, H, W) of an image's `instances`."""
-    instances = sample["instances"].to(device)
-    masks = pad(_mask_tensor(instances), padded_size)
-    return {"labels": instances.gt_classes, "masks": masks[:, None], **_origin(sample)}
+    instances = _instances(sample)
+    masks = _mask_tensor(instances)[:, None]
+    return _target(sample, instances.gt_classes, masks, padded_size, num_classes, device)
 
 
-def clip_targets(sample: dict, padded_size: tuple[int, int], device) -> dict:
+def clip_targets(
+    sample: dict, padded_size: tuple[int, int], num_classes: int, device: torch.device
+) -> dict:
     """The labels (N,) and masks (N, T, H, W) of a clip's `instances`, one entry per frame.
 
     Row n of every frame is the same object; its `gt_ids` is -1 in frames where it is absent. Its
     class is that of the first frame where it is present; objects that are never are left out.
     """
-    frames = [frame.to(device) for frame in sample["instances"]]
-    masks = torch.stack([pad(_mask_tensor(frame), padded_size) for frame in frames], 1)
+    frames = _instances(sample)
+    masks = torch.stack([_mask_tensor(frame) for frame in frames], 1)  # (N, T, h, w)
     present = torch.stack([frame.gt_ids != -1 for frame in frames], 1)  # (N, T)
     classes = torch.stack([frame.gt_classes for frame in frames], 1)  # (N, T)
     first = present.int().argmax(1, keepdim=True)
     labels = classes.gather(1, first).squeeze(1)
     ever = present.any(1)
     masks = masks & present[:, :, None, None]
-    return {"labels": labels[ever], "masks": masks[ever], **_origin(sample)}
+    return _target(sample, labels[ever], masks[ever], padded_size, num_classes, device)
 
 
 def pad(masks: Tensor, size: tuple[int, int]) -> Tensor:
@@ -65,13 +76,50 @@ def pad(masks: Tensor, size: tuple[int, int]) -> Tensor:
     return F.pad(masks, (0, size[1] - width, 0, size[0] - height))
 
 
+def _instances(sample: dict):
+    if "instances" not in sample:
+        raise ValueError(
+            f"{_name(sample) or 'a sample'} has no `instances`, which training learns from; use a "
+            "dataset mapper that adds them (INPUT.DATASET_MAPPER_NAME), or model.eval() to predict"
+        )
+    return sample["instances"]
+
+
 def _mask_tensor(instances) -> Tensor:
-    """The true masks (N, h, w) as bool, from a plain tensor or from BitMasks."""
+    """The true masks (N, h, w) as bool, from a plain tensor or from BitMasks; none if N is 0."""
+    if not len(instances):
+        return instances.gt_classes.new_zeros(0, *instances.image_size, dtype=torch.bool)
     masks = instances.gt_masks
     return getattr(masks, "tensor", masks).bool()
 
 
-def _origin(sample: dict) -> dict:
-    """What error messages call this sample."""
-    name = sample.get("file_name") or (sample.get("file_names") or [None])[0]
-    return {} if name is None else {"file_name": name}
+def _target(
+    sample: dict,
+    labels: Tensor,
+    masks: Tensor,
+    padded_size: tuple[int, int],
+    num_classes: int,
+    device: torch.device,
+) -> dict:
+    """The target of a sample, on the device."""
+    name = _name(sample)
+    if not labels.is_cuda:  # where a look at them is free
+        _check_labels(labels, num_classes, name)
+    masks = pad(masks.to(device), padded_size)
+    target = {"labels": labels.to(device), "masks": masks}
+    return target if name is None else target | {"file_name": name}
+
+
+def _check_labels(labels: Tensor, num_classes: int, name: str | None) -> None:
+    wrong = labels[(labels < 0) | (labels >= num_classes)]
+    if len(wrong):
+        raise ValueError(
+            f"{name or 'a sample'} has an object of class {wrong[0]}, but "
+            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {num_classes}, which allows 0 to "
+            f"{num_classes - 1}; set it to the data set's number of classes"
+        )
+
+
+def _name(sample: dict) -> str | None:
+    """What error messages call this sample, if it is known."""
+    return sample.get("file_name") or next(iter(sample.get("file_names") or ()), None)

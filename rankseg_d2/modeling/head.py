@@ -6,8 +6,10 @@ from torch import Tensor, nn
 
 from ..errors import unknown_name
 from .pixel_decoder import build_pixel_decoder
+from .pixel_decoder.fpn import NUM_SCALES
 from .register import register
 from .transformer_decoder import Predictions, build_transformer_decoder
+from .transformer_decoder.build import MASKED_ATTENTION, STANDARD, decoder_name
 
 # TRANSFORMER_IN_FEATURE: what the transformer decoder reads, next to the names of the backbone's
 # own features.
@@ -29,24 +31,49 @@ class MaskFormerHead(nn.Module):
 
     @classmethod
     def from_config(cls, cfg, input_shape):
-        source = cfg.MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE
-        widths = {
-            SCALES: cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM,
-            ENCODED: cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM,
-            PIXELS: cfg.MODEL.SEM_SEG_HEAD.MASK_DIM,
-        } | {name: shape.channels for name, shape in input_shape.items()}
-        if source not in widths:
-            raise unknown_name("MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE", source, widths)
+        source, width = transformer_source(cfg, input_shape)
         return {
             "input_shape": input_shape,
             "pixel_decoder": build_pixel_decoder(cfg, input_shape),
-            "predictor": build_transformer_decoder(cfg, widths[source]),
+            "predictor": build_transformer_decoder(cfg, width),
             "transformer_in_feature": source,
         }
 
     def forward(self, features: dict[str, Tensor], num_frames: int = 1) -> Predictions:
         """Features (B·T, C, h, w) by name -> the predictions for B clips of T frames."""
-        pixels = self.pixel_decoder(features)
-        source = {SCALES: pixels.scales, ENCODED: pixels.encoded, PIXELS: pixels.mask_features}
-        chosen = (source | features)[self.transformer_in_feature]
-        return self.predictor(chosen, pixels.mask_features, num_frames)
+        return decode(self, features, num_frames)
+
+
+def decode(head: nn.Module, features: dict[str, Tensor], num_frames: int = 1) -> Predictions:
+    """What a head's `pixel_decoder` and then its transformer decoder, `predictor`, make of them."""
+    pixels = head.pixel_decoder(features)
+    sources = {SCALES: pixels.scales, ENCODED: pixels.encoded, PIXELS: pixels.mask_features}
+    chosen = (sources | features)[head.transformer_in_feature]
+    return head.predictor(chosen, pixels.mask_features, num_frames)
+
+
+def transformer_source(cfg, input_shape) -> tuple[str, int]:
+    """The name of what the transformer decoder reads, and its channels."""
+    key = "MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE"
+    source = cfg.MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE
+    head = cfg.MODEL.SEM_SEG_HEAD
+    widths = {SCALES: head.CONVS_DIM, ENCODED: head.CONVS_DIM, PIXELS: head.MASK_DIM}
+    widths |= {name: shape.channels for name, shape in input_shape.items()}
+    if source not in widths:
+        raise unknown_name(key, source, widths)
+    if source == SCALES and decoder_name(cfg) == STANDARD:
+        raise ValueError(
+            f"{key} {SCALES} is three maps, but {STANDARD} reads one; name one of the backbone's "
+            f"features, or set MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME to {MASKED_ATTENTION}"
+        )
+    if source == SCALES and len(head.IN_FEATURES) < NUM_SCALES:
+        raise ValueError(
+            f"{key} {SCALES} needs three or more MODEL.SEM_SEG_HEAD.IN_FEATURES, but they are "
+            f"{list(head.IN_FEATURES)}; the backbone has {list(input_shape)}"
+        )
+    if source == ENCODED and head.PIXEL_DECODER_NAME == "BasePixelDecoder":
+        raise ValueError(
+            f"{key} {ENCODED} needs a pixel decoder with an encoder, which BasePixelDecoder has "
+            "not; set MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME to TransformerEncoderPixelDecoder"
+        )
+    return source, widths[source]

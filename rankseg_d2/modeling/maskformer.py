@@ -4,11 +4,14 @@
 videos (here) or RankSeg (`rankseg.py`) differ.
 """
 
+from dataclasses import replace
+
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, build_sem_seg_head
 from torch import Tensor, nn
 
+from .backbone import check_backbone
 from .clips import Clips, batch_clips, clip_targets, image_targets
 from .criterion import build_criterion
 from .inference import ResultOptions, Shape, image_result, video_result
@@ -54,6 +57,7 @@ class MaskFormer(nn.Module):
 
     @classmethod
     def from_config(cls, cfg):
+        check_backbone(cfg)
         backbone = build_backbone(cfg)
         return {
             "backbone": backbone,
@@ -76,10 +80,31 @@ class MaskFormer(nn.Module):
     def forward(self, batched_inputs: list[dict]):
         """Losses by name in training, otherwise one dict of results per image or clip."""
         clips = self.preprocess(batched_inputs)
-        outputs = self.sem_seg_head(self.backbone(clips.tensor), clips.num_frames)
+        outputs = self.predict(clips.tensor, clips.num_frames, clips.present)
         if self.training:
             return self.losses(outputs, self.prepare_targets(batched_inputs, clips))
         return self.inference(outputs, batched_inputs, clips)
+
+    def predict(
+        self, frames: Tensor, num_frames: int = 1, present: Tensor | None = None
+    ) -> Predictions:
+        """The part that is tensors in, tensors out: frames (B·T, 3, H, W), normalised and padded.
+
+        `present` (B, C) says which categories there are, to models that are told.
+        """
+        outputs = self.sem_seg_head(self.backbone(frames), num_frames)
+        return outputs if self.training else self.decide(outputs, present)
+
+    def compile(self, *args, **kwargs) -> None:
+        """Compile `predict`, in place, with the arguments of torch.compile.
+
+        `model.eval().compile(fullgraph=True)` is one graph per size of input. As with any module
+        that is compiled in place, copies and pickles of the model are not compiled.
+        """
+        self.predict = torch.compile(self.predict, *args, **kwargs)
+
+    def __getstate__(self) -> dict:
+        return {name: value for name, value in super().__getstate__().items() if name != "predict"}
 
     def preprocess(self, batched_inputs: list[dict]) -> Clips:
         """Normalise and pad the frames."""
@@ -94,7 +119,7 @@ class MaskFormer(nn.Module):
         return [self.targets(sample, clips.padded_size) for sample in batched_inputs]
 
     def targets(self, sample: dict, padded_size: tuple[int, int]) -> dict:
-        return image_targets(sample, padded_size, self.device)
+        return image_targets(sample, padded_size, self.num_classes, self.device)
 
     def losses(self, outputs: Predictions, targets: list[dict]) -> dict[str, Tensor]:
         """Weighted losses of all L predictions; the last one's names have no number."""
@@ -109,16 +134,19 @@ class MaskFormer(nn.Module):
         """Class logits of query features: (..., B, Q, D) -> (..., B, Q, C+1), no-object last."""
         return self.sem_seg_head.predictor.class_embed(queries)
 
+    def decide(self, outputs: Predictions, present: Tensor | None = None) -> Predictions:
+        """Add the class logits of the last prediction."""
+        return replace(outputs, logits=self.classify(outputs, outputs.queries[-1]))
+
     def inference(
         self, outputs: Predictions, batched_inputs: list[dict], clips: Clips
     ) -> list[dict]:
         """Results at each sample's own size (`height`, `width`), else at its input size."""
-        logits = self.classify(outputs, outputs.queries[-1])  # (B, Q, C+1)
         results = []
         for i, (sample, size) in enumerate(zip(batched_inputs, clips.sizes, strict=True)):
             classes = None if outputs.ranking is None else outputs.ranking.image(i)
             shape = Shape(clips.padded_size, size, output_size(sample, size))
-            results.append(self.result(logits[i], outputs.masks[-1][i], classes, shape))
+            results.append(self.result(outputs.logits[i], outputs.masks[-1][i], classes, shape))
         return results
 
     def result(self, logits: Tensor, masks: Tensor, ranking, shape: Shape) -> dict:
@@ -133,7 +161,7 @@ class VideoMaskFormer(MaskFormer):
         return sample["image"]
 
     def targets(self, sample, padded_size):
-        return clip_targets(sample, padded_size, self.device)
+        return clip_targets(sample, padded_size, self.num_classes, self.device)
 
     def result(self, logits, masks, ranking, shape):
         return video_result(logits, masks, ranking, shape, self.results)

@@ -1,11 +1,14 @@
 """RankSeg: rank the categories of the image, then classify queries among the best κ only."""
 
+import logging
 from dataclasses import replace
 
+import torch
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor, nn
 
+from ..errors import unknown_name
 from ..ranking import (
     HEADS,
     LOSSES,
@@ -20,10 +23,13 @@ from ..ranking import (
     relabel,
     restrict_embeddings,
 )
+from .clips import Clips
 from .labels import present_labels
 from .maskformer import MaskFormer, VideoMaskFormer
 from .register import register
 from .transformer_decoder import Predictions
+
+logger = logging.getLogger(__name__)
 
 
 class RankSegMixin:
@@ -48,6 +54,15 @@ class RankSegMixin:
         """Without `ml_head` the ranking is the oracle's: it comes from the labels."""
         super().__init__(**options)
         check_topk(topk, self.num_classes)
+        if threshold is not None and not 0 < threshold < 1:
+            raise ValueError(
+                "MODEL.RANKSEG.THRESHOLD is a probability, between 0 and 1 (0 keeps all TOPK), but "
+                f"is {threshold}"
+            )
+        if loss not in LOSSES:
+            raise unknown_name("MODEL.RANKSEG.LOSS", loss, LOSSES)
+        if ml_head is not None:
+            check_layer(layer, self.sem_seg_head.predictor.num_layers)
         self.topk = topk
         self.threshold = threshold
         self.layer = layer
@@ -85,6 +100,20 @@ class RankSegMixin:
     def uses_oracle(self) -> bool:
         return not hasattr(self, "ml_head")
 
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that weight decay would only pull together: class tokens."""
+        if self.uses_oracle:
+            return set()
+        return {f"ml_head.{name}" for name in self.ml_head.no_weight_decay()}
+
+    def preprocess(self, batched_inputs: list[dict]) -> Clips:
+        """The oracle of the test reads which categories there are; training has targets."""
+        clips = super().preprocess(batched_inputs)
+        if self.training or not self.uses_oracle:
+            return clips
+        labels = [present_labels(sample) for sample in batched_inputs]
+        return replace(clips, present=multi_hot(labels, self.num_classes).to(self.device))
+
     def losses(self, outputs: Predictions, targets: list[dict]) -> dict[str, Tensor]:
         present = multi_hot([target["labels"] for target in targets], self.num_classes)  # (B, C)
         present = present.to(outputs.queries.device)
@@ -97,17 +126,22 @@ class RankSegMixin:
         outputs = replace(outputs, ranking=ranking)
         return super().losses(outputs, keep_ranked(targets, ranking)) | losses
 
-    def inference(self, outputs, batched_inputs, clips):
+    def decide(self, outputs, present=None):
         if self.uses_oracle:
-            labels = [present_labels(sample) for sample in batched_inputs]
-            present = multi_hot(labels, self.num_classes).to(outputs.queries.device)
             ranking = rank_from_labels(present, self.topk)
         else:
             ranking = self.rank(self.multi_label_logits(outputs))
-        results = super().inference(replace(outputs, ranking=ranking), batched_inputs, clips)
+        return super().decide(replace(outputs, ranking=ranking))
+
+    def inference(self, outputs, batched_inputs, clips):
+        """Results with `ranking`: scores (C,), logits, and the kept classes (K,), best first."""
+        results = super().inference(outputs, batched_inputs, clips)
+        ranking = outputs.ranking
         for i, result in enumerate(results):
-            one = ranking.image(i)
-            result["ranking"] = {"scores": one.scores[0], "classes": one.index[0]}
+            classes = ranking.index[i]
+            if ranking.valid is not None:
+                classes = classes[ranking.valid[i]]
+            result["ranking"] = {"scores": ranking.scores[i], "classes": classes}
         return results
 
     def multi_label_logits(self, outputs: Predictions) -> Tensor:
@@ -154,17 +188,40 @@ VideoMaskFormer.ranked = RankSegVideoMaskFormer
 
 def keep_ranked(targets: list[dict], ranking: Ranking) -> list[dict]:
     """Targets with ranks for labels, without the objects whose category is not ranked."""
-    kept = []
+    relabelled = []
     for i, target in enumerate(targets):
         valid = None if ranking.valid is None else ranking.valid[i]
-        ranks, keep = relabel(target["labels"], ranking.index[i], valid)
-        kept.append({**target, "labels": ranks[keep], "masks": target["masks"][keep]})
-    return kept
+        relabelled.append(relabel(target["labels"], ranking.index[i], valid))
+    # One copy from the device says how many objects are left of all images.
+    keeps = torch.cat([keep for _, keep in relabelled]).cpu()
+    keeps = keeps.split([len(ranks) for ranks, _ in relabelled])
+    return [
+        {**target, "labels": ranks[keep], "masks": target["masks"][keep]}
+        for target, (ranks, _), keep in zip(targets, relabelled, keeps, strict=True)
+    ]
+
+
+def check_layer(layer: int, num_layers: int) -> None:
+    """Raise ValueError unless the decoder has that layer, counted from 1."""
+    if not 1 <= layer <= num_layers:
+        raise ValueError(
+            "MODEL.RANKSEG.LAYER must be between 1 and the number of decoder layers, "
+            f"{num_layers}, but is {layer}; choose one of these or raise "
+            "MODEL.MASK_FORMER.DEC_LAYERS"
+        )
 
 
 def build_ml_head(cfg) -> nn.Module:
     """The multi-label head of MODEL.RANKSEG.HEAD."""
     options = cfg.MODEL.RANKSEG
+    if options.HEAD not in HEADS:
+        raise unknown_name("MODEL.RANKSEG.HEAD", options.HEAD, HEADS)
+    if options.LOSS_WEIGHT <= 0:
+        logger.warning(
+            "MODEL.RANKSEG.LOSS_WEIGHT is %s, so that nothing trains the multi-label head; the "
+            "paper's is 10",
+            options.LOSS_WEIGHT,
+        )
     width = cfg.MODEL.MASK_FORMER.HIDDEN_DIM
     return HEADS[options.HEAD](
         width,

@@ -19,6 +19,7 @@ def register(registry):
         if name in registry:
             _passed_over(registry, name, registry.get(name))
             del registry._obj_map[name]
+        registry._ours.discard(name)
         registry.register(cls)
         registry._ours.add(name)
         return cls

@@ -6,6 +6,7 @@ from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor
 
 from ...errors import unknown_name
+from ..attention import checkpointed
 
 NAMES = ("BasePixelDecoder", "TransformerEncoderPixelDecoder", "MSDeformAttnPixelDecoder")
 
@@ -24,7 +25,8 @@ def build_pixel_decoder(cfg, input_shape):
     name = cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME
     if name not in SEM_SEG_HEADS_REGISTRY:
         raise unknown_name("MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME", name, NAMES)
-    return SEM_SEG_HEADS_REGISTRY.get(name)(cfg, input_shape)
+    decoder = SEM_SEG_HEADS_REGISTRY.get(name)(cfg, input_shape)
+    return checkpointed(decoder, cfg.MODEL.MASK_FORMER.USE_CHECKPOINT)
 
 
 def by_stride(input_shape, names) -> list[tuple[str, object]]:

@@ -9,7 +9,9 @@ from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...errors import unknown_name
 from ...ops import ms_deform_attn
+from ...ranking.ranking import at_least_float
 from ..attention import Residual, xavier_init_
 from ..position_encoding import sine_position
 from ..register import register
@@ -58,9 +60,14 @@ class MSDeformAttnPixelDecoder(nn.Module):
     @classmethod
     def from_config(cls, cfg, input_shape):
         head = cfg.MODEL.SEM_SEG_HEAD
+        wanted = head.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES
+        for name in wanted:
+            if name not in head.IN_FEATURES:
+                key = "MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES"
+                raise unknown_name(key, name, head.IN_FEATURES)
         return {
             "input_shape": by_stride(input_shape, head.IN_FEATURES),
-            "transformer_in_features": head.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES,
+            "transformer_in_features": wanted,
             "conv_dim": head.CONVS_DIM,
             "mask_dim": head.MASK_DIM,
             "norm": head.NORM,
@@ -72,16 +79,21 @@ class MSDeformAttnPixelDecoder(nn.Module):
             "common_stride": head.COMMON_STRIDE,
         }
 
-    @torch.autocast("cuda", enabled=False)
     def forward(self, features: dict[str, Tensor]) -> PixelFeatures:
+        """Never in half precision, whatever autocast says."""
+        features = {name: at_least_float(feature) for name, feature in features.items()}
+        with torch.autocast(next(iter(features.values())).device.type, enabled=False):
+            return self.decode(features)
+
+    def decode(self, features: dict[str, Tensor]) -> PixelFeatures:
         scales = self.transformer(
             [
-                project(features[name].float())
+                project(features[name])
                 for project, name in zip(self.input_proj, self.encoded_features, strict=True)
             ]
         )
         for number in range(len(self.lateral_features), 0, -1):
-            fine = features[self.lateral_features[number - 1]].float()
+            fine = features[self.lateral_features[number - 1]]
             lateral = getattr(self, f"adapter_{number}")(fine)
             coarse = F.interpolate(
                 scales[-1], lateral.shape[-2:], mode="bilinear", align_corners=False

@@ -3,10 +3,15 @@
 from detectron2.utils.registry import Registry
 
 from ...errors import unknown_name
+from ..attention import checkpointed
 
 TRANSFORMER_DECODER_REGISTRY = Registry("TRANSFORMER_DECODER")
+TRANSFORMER_DECODER_REGISTRY.__doc__ = """
+Transformer decoders: called with (cfg, in_channels, mask_classification). They have `num_layers`,
+`class_embed` (a linear layer) if they classify masks, and give `Predictions`.
+"""
 
-MASKED_ATTENTION = "MultiScaleMaskedTransformerDecoder"
+MASKED_ATTENTION, STANDARD = "MultiScaleMaskedTransformerDecoder", "StandardTransformerDecoder"
 # With T frames as an argument, one decoder serves images and clips: upstream's video name is kept.
 SAME_AS = {f"Video{MASKED_ATTENTION}": MASKED_ATTENTION}
 
@@ -17,7 +22,13 @@ def build_transformer_decoder(cfg, in_channels: int, mask_classification: bool =
     if name not in TRANSFORMER_DECODER_REGISTRY:
         known = [name for name, _ in TRANSFORMER_DECODER_REGISTRY]
         raise unknown_name("MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME", name, known)
-    return TRANSFORMER_DECODER_REGISTRY.get(name)(cfg, in_channels, mask_classification)
+    if cfg.MODEL.MASK_FORMER.DEC_LAYERS < 1:
+        raise ValueError(
+            f"MODEL.MASK_FORMER.DEC_LAYERS must be at least 1, but is "
+            f"{cfg.MODEL.MASK_FORMER.DEC_LAYERS}; MaskFormer has 6, Mask2Former 10"
+        )
+    decoder = TRANSFORMER_DECODER_REGISTRY.get(name)(cfg, in_channels, mask_classification)
+    return checkpointed(decoder, cfg.MODEL.MASK_FORMER.USE_CHECKPOINT)
 
 
 def decoder_name(cfg) -> str:
@@ -30,5 +41,5 @@ def decoder_name(cfg) -> str:
     name = SAME_AS.get(name, name)
     one_scale = cfg.MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE != "multi_scale_pixel_decoder"
     if name == MASKED_ATTENTION and one_scale:
-        return "StandardTransformerDecoder"
+        return STANDARD
     return name

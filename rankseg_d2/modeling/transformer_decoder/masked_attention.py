@@ -75,6 +75,10 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
             "enforce_input_project": options.ENFORCE_INPUT_PROJ,
         }
 
+    @property
+    def num_layers(self) -> int:
+        return len(self.transformer_ffn_layers)
+
     def forward(self, scales: list[Tensor], mask_features: Tensor, num_frames: int) -> Predictions:
         """Predict from `scales` (B·T, D, h, w), coarse to fine, and mask features of stride 4."""
         batch = mask_features.shape[0] // num_frames
@@ -85,10 +89,10 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         position = self.query_embed.weight.expand(batch, -1, -1)  # (B, Q, D)
         x = self.query_feat.weight.expand(batch, -1, -1)  # (B, Q, D)
         queries, masks, layers = [], [], []
-        for number in range(len(self.transformer_ffn_layers) + 1):
+        for number in range(self.num_layers + 1):
             queries.append(self.decoder_norm(x))
             masks.append(self.predict_masks(queries[-1], mask_features))
-            if number == len(self.transformer_ffn_layers):
+            if number == self.num_layers:
                 break
             level = number % NUM_SCALES
             x = self.transformer_cross_attention_layers[number](

@@ -11,11 +11,12 @@ from ...ranking import Ranking
 class Predictions:
     """L predictions of one forward pass, the last of which is the result.
 
-    Class logits are not here: the meta-architecture computes them from `queries`, once it knows
-    which categories are worth it.
+    Decoders give no class logits: the meta-architecture computes them from `queries`, once it
+    knows which categories are worth it.
     """
 
     queries: Tensor  # (L, B, Q, D), after the decoder's norm: what the classifier sees
     masks: list[Tensor]  # L times (B, Q, T, h, w), logits
     layers: list[Tensor]  # per decoder layer (B, Q, D), before the norm: what a ranking head sees
     ranking: Ranking | None = None  # which categories the class logits' columns mean; None: all
+    logits: Tensor | None = None  # (B, Q, K+1), of the last prediction's classes

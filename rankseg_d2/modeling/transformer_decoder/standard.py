@@ -62,6 +62,10 @@ class StandardTransformerDecoder(nn.Module):
             "deep_supervision": options.DEEP_SUPERVISION,
         }
 
+    @property
+    def num_layers(self) -> int:
+        return len(self.transformer.decoder.layers)
+
     def forward(self, features: Tensor, mask_features: Tensor, num_frames: int) -> Predictions:
         """Predict from one map (B·T, C, h, w) and the mask features (B·T, D, H/4, W/4)."""
         batch = mask_features.shape[0] // num_frames
