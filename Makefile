@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 
 test: $(INSTALLED)
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 train: $(INSTALLED)
 	$(BIN)/python examples/toy_segmentation.py

@@ -2,13 +2,15 @@ import os
 
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# One thread in each of several test processes (pytest -n 2), two in a single one.
+THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
+os.environ["OMP_NUM_THREADS"] = str(THREADS)  # for the processes that tests start, too
 
 import torch  # noqa: E402
 
 import rankseg_d2  # noqa: E402
 
-torch.set_num_threads(2)
+torch.set_num_threads(THREADS)
 
 
 def pytest_report_header(config):

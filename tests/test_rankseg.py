@@ -149,7 +149,7 @@ def test_objects_outside_of_the_ranking_are_no_targets():
 @IMAGE_AND_VIDEO
 def test_images_with_all_objects_outside_of_the_ranking_train(kind, video):
     model = make_model(kind, video, RANKSEG, kappa(1))
-    for label in range(CLASSES):  # at most one of them is ranked
+    for label in (0, 3, 6):  # at most one of them is ranked
         model.zero_grad()
         losses = train(model, [make_sample(model, 0, labels=[label])])
         assert all(loss.isfinite() for loss in losses.values())

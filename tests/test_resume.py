@@ -22,7 +22,7 @@ TOY = Path(__file__).with_name("toy.py")
 def start_toy(*args, **env):
     """Run toy.py to its end; the exit status."""
     root = str(TOY.parent.parent)
-    env = {str(k): str(v) for k, v in env.items()} | {"PYTHONPATH": root, "OMP_NUM_THREADS": "2"}
+    env = {str(k): str(v) for k, v in env.items()} | {"PYTHONPATH": root}
     return subprocess.run(
         [sys.executable, str(TOY), *map(str, args)], env=os.environ | env, stdout=subprocess.DEVNULL
     ).returncode

@@ -186,7 +186,7 @@ def final_weights(output_dir):
 
 
 def main(args):
-    torch.set_num_threads(2)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
     output_dir, *opts = args.opts
     cfg = toy_config(output_dir, *opts)
     setup(cfg, args)

@@ -1,5 +1,6 @@
 """Start main(args) in as many processes as are asked for, by --num-gpus or by torchrun."""
 
+import gc
 import logging
 import os
 
@@ -73,6 +74,8 @@ def _run_under_torchrun(main, args):
     dist.init_process_group("nccl" if has_gpu else "gloo", timeout=engine.DEFAULT_TIMEOUT)
     comm.create_local_process_group(local_size)
     main(args)
+    gc.collect()  # what main has left may hold the process group
+    dist.barrier()  # no rank leaves while another still talks to it
     dist.destroy_process_group()
 
 
