@@ -121,7 +121,7 @@ class SetCriterion(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Mask and dice loss of each layer, summed over its pairs and frames: (layers,) each."""
         num_layers, num_pairs, frames = rows.shape[:3]
-        rows = rows.flatten(0, 2)[:, None]  # (layers * pairs * T, 1, h, w)
+        rows = rows.flatten(0, 2)  # (layers * pairs * T, h, w)
         # The number of each row's true mask among all images' masks and frames.
         truth = (objects[..., None] * frames + torch.arange(frames, device=rows.device)).flatten()
         true_masks = [target["masks"] for target in targets]
@@ -147,11 +147,13 @@ class SetCriterion(nn.Module):
         true_values = sample_targets(true_masks, pool).flatten(0, 1)  # (sum of N * T, pool)
         rows_at_once = max(1, chunk_size(rows) // len(pool))
         for some, index in zip(rows.split(rows_at_once), truth.split(rows_at_once), strict=True):
-            at, true = pool, true_values.index_select(0, index)  # (some, pool)
             if points is None:
                 chosen = choose_points(some, pool, self.num_points, self.importance_ratio)
-                at, true = pool[chosen], true.gather(1, chosen)
-            yield point_sample(some, at)[:, 0], true.to(some.dtype)
+                at = F.embedding(chosen, pool)  # (some, P, 2)
+                true = true_values.take(chosen + len(pool) * index[:, None])
+            else:
+                at, true = pool, true_values.index_select(0, index)
+            yield point_sample(some, at), true.to(some.dtype)
 
 
 def sigmoid_ce_loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -185,7 +187,7 @@ def _at_all_pixels(
     size = true_masks.shape[-2:]
     rows_at_once = max(1, chunk_size(rows) // size.numel())
     for some, index in zip(rows.split(rows_at_once), truth.split(rows_at_once), strict=True):
-        logits = F.interpolate(some, size, mode="bilinear", align_corners=False)
+        logits = F.interpolate(some[:, None], size, mode="bilinear", align_corners=False)
         true = true_masks.index_select(0, index).to(some.dtype)
         yield logits.flatten(1), true.flatten(1)
 

@@ -108,7 +108,7 @@ class HungarianMatcher:
             ):
                 values = at_least_float32(some)
                 if self.num_points is not None:
-                    values = point_sample(values.flatten(1, 2), points)  # (b, Q*T, P)
+                    values = point_sample(values.flatten(0, 2), points)  # (b*Q*T, P)
                 values = values.reshape(len(some), queries, -1)  # (b, Q, values of one mask)
                 mask_costs.append(pairwise_mask(values, truth.to(values.dtype)))
                 dice_costs.append(pairwise_dice(values, truth.to(values.dtype)))
@@ -119,7 +119,7 @@ class HungarianMatcher:
 def pairwise_sigmoid_ce(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean binary cross-entropy of every pair: (B, Q, P), (B, N, P) -> (B, Q, N)."""
     # -log(1 - sigmoid(x)), the loss where the target is 0; far faster on CPUs than softplus(x)
-    if_zero = logits.clamp(min=0) - logits.abs().sigmoid().log()
+    if_zero = logits.clamp(min=0).sub_(logits.abs().sigmoid_().log_())
     costs = if_zero.sum(-1, keepdim=True) - logits @ targets.mT
     return costs / logits.shape[-1]
 

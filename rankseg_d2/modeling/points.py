@@ -6,18 +6,22 @@ from torch import Tensor
 
 
 def point_sample(maps: Tensor, points: Tensor) -> Tensor:
-    """Bilinear values at points, zero outside: (N, C, H, W), (N, P, 2) -> (N, C, P).
+    """Bilinear values at points, zero outside: (N, H, W), (N, P, 2) -> (N, P).
 
     Points (P, 2) are shared by all maps.
     """
     grid = 2 * points.to(maps.dtype) - 1  # grid_sample counts from -1 to 1
     grid = grid.expand(len(maps), -1, -1)[:, None]  # (N, 1, P, 2)
-    return F.grid_sample(maps, grid, align_corners=False)[:, :, 0]  # (N, C, 1, P) -> (N, C, P)
+    # N images with one channel: grid_sample shares out the images among the CPU's threads.
+    return F.grid_sample(maps[:, None], grid, align_corners=False)[:, 0, 0]
 
 
 def sample_targets(masks: list[Tensor], points: Tensor) -> Tensor:
     """All images' true masks at shared points: list of (N, T, H, W), (P, 2) -> (sum of N, T, P)."""
-    values = [point_sample(images.float(), points) for images in pad_to_common_size(masks)]
+    values = [
+        point_sample(images.flatten(0, 1).float(), points).unflatten(0, images.shape[:2])
+        for images in pad_to_common_size(masks)
+    ]
     return torch.cat(values)
 
 
@@ -52,14 +56,14 @@ def draw_pool(
 def choose_points(logits: Tensor, pool: Tensor, num_points: int, importance_ratio: float) -> Tensor:
     """Index of each mask's points in the pool, the least certain candidates first.
 
-    (N, 1, H, W), (pool, 2) -> (N, num_points). Certainty is the distance of the logit from 0.
+    (N, H, W), (pool, 2) -> (N, num_points). Certainty is the distance of the logit from 0.
     """
     num_uncertain, num_unseen = _shares(num_points, importance_ratio)
     candidates = len(pool) - num_unseen
     unseen = torch.arange(candidates, len(pool), device=pool.device).expand(len(logits), -1)
     if num_uncertain == 0:
         return unseen
-    certainty = point_sample(logits, pool[:candidates])[:, 0].abs()  # (N, candidates)
+    certainty = point_sample(logits, pool[:candidates]).abs_()  # (N, candidates)
     uncertain = certainty.topk(num_uncertain, largest=False, sorted=False).indices
     return torch.cat([uncertain, unseen], dim=1)
 
