@@ -88,6 +88,14 @@ def test_batch_equals_batches_of_one(kind, options):
     assert not torch.allclose(scores_of(alone[0]), scores_of(alone[1]), atol=1e-2)
 
 
+def test_the_cosine_classifier_without_rankseg_is_warned_of(caplog):
+    key = {"MODEL.SEM_SEG_HEAD.USE_LAYERNORM": True}
+    make_model(MASK2FORMER, RANKSEG | key)
+    assert "USE_LAYERNORM" not in caplog.text
+    make_model(MASK2FORMER, key)
+    assert "set MODEL.RANKSEG.FLAG True as well" in caplog.text
+
+
 @BOTH
 @pytest.mark.parametrize("rankseg", [{}, RANKSEG], ids=["plain", "rankseg"])
 def test_one_frame_clip_equals_image(kind, rankseg):

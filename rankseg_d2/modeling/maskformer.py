@@ -4,6 +4,7 @@
 videos (here) or RankSeg (`rankseg.py`) differ.
 """
 
+import logging
 from dataclasses import replace
 
 import torch
@@ -17,6 +18,8 @@ from .criterion import build_criterion
 from .inference import ResultOptions, Shape, image_result, video_result
 from .register import register
 from .transformer_decoder import Predictions
+
+logger = logging.getLogger(__name__)
 
 
 @register(META_ARCH_REGISTRY)
@@ -58,6 +61,11 @@ class MaskFormer(nn.Module):
     @classmethod
     def from_config(cls, cfg):
         check_backbone(cfg)
+        if cls.ranked and cfg.MODEL.SEM_SEG_HEAD.USE_LAYERNORM:
+            logger.warning(
+                "MODEL.SEM_SEG_HEAD.USE_LAYERNORM says nothing to a model without RankSeg; set "
+                "MODEL.RANKSEG.FLAG True as well"
+            )
         backbone = build_backbone(cfg)
         return {
             "backbone": backbone,
