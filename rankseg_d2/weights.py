@@ -6,12 +6,14 @@ import pickle
 import re
 import tarfile
 import zipfile
-from collections import OrderedDict
 from contextlib import contextmanager, suppress
 from urllib.parse import parse_qs, urlparse
 
 import numpy as np
 import torch
+
+from . import safe_pickle
+from .safe_pickle import Refusal, untrusted
 
 FETCH_AGAIN = "remove it and download or copy it again"
 DETECTRON2_HOST = "https://dl.fbaipublicfiles.com/detectron2/"  # what detectron2:// stands for
@@ -49,7 +51,7 @@ def read_weights(path) -> dict:
     read = _READERS[_file_format(path)]
     try:
         data = read(path)
-    except _Refusal as refusal:
+    except Refusal as refusal:
         raise ValueError(f"{path} {refusal}") from None
     except Exception as error:  # what damaged bytes make of a parser is beyond listing
         reason = (str(error).strip() or "the file ends too early").splitlines()[0]
@@ -186,36 +188,24 @@ def _check_arrays(path, weights):
             )
 
 
-class _Refusal(Exception):
-    """What is said of a file, after its path, when its content is not accepted."""
-
-
-def _untrusted(name):
-    return _Refusal(
-        f"asks for {name}: not a weight file that can be trusted, for a weight file holds arrays "
-        "and plain values only; get it from its authors again, or, if you made it yourself, save "
-        "the weights alone: torch.save({'model': model.state_dict()}, …)"
-    )
-
-
 def _read_zip(path):
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
     if not any(entry.filename.endswith("/data.pkl") for entry in entries):
-        raise _Refusal("is a zip archive without weights of torch in it; unpack it first")
+        raise Refusal("is a zip archive without weights of torch in it; unpack it first")
     if sum(entry.file_size for entry in entries) > os.path.getsize(path):
-        raise _Refusal("is a zip archive that grows when it is unpacked; torch writes none such")
+        raise Refusal("is a zip archive that grows when it is unpacked; torch writes none such")
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         # torch < 2.6 runs TorchScript even where weights_only is asked for. The bytes are searched
         # since zipfile and torch need not agree on what an ill-formed archive lists.
         if content.find(b"constants.pkl") >= 0:
-            raise _Refusal("is a TorchScript program, not weights; save its state_dict() instead")
+            raise Refusal("is a TorchScript program, not weights; save its state_dict() instead")
     return _read_torch(path)
 
 
 def _read_legacy(path):
     if tarfile.is_tarfile(path):  # torch < 2.6 unpacks it without asking what is in it
-        raise _Refusal("is a tar archive, not a weight file; unpack it first")
+        raise Refusal("is a tar archive, not a weight file; unpack it first")
     return _read_torch(path)
 
 
@@ -226,7 +216,7 @@ def _read_torch(path):
         asked = re.search(r"GLOBAL ([\w.]+)", str(error))
         if asked is None:
             raise
-        raise _untrusted(asked[1]) from error
+        raise untrusted(asked[1]) from error
 
 
 def _read_safetensors(path):
@@ -237,8 +227,7 @@ def _read_safetensors(path):
 
 def _read_pickle(path):
     with open(path, "rb") as file:
-        data = _Unpickler(file, encoding="latin1").load()
-    return _settle(data, {})
+        return safe_pickle.load(file)
 
 
 _READERS = {
@@ -246,129 +235,4 @@ _READERS = {
     "legacy torch": _read_legacy,
     "safetensors": _read_safetensors,
     "pickle": _read_pickle,
-}
-
-
-class _Unpickler(pickle.Unpickler):
-    """Builds dicts, lists, plain values and numpy arrays.
-
-    The file never gets hold of a real function or class, only of a `_Global`, so there is nothing
-    that it could call, subclass or change.
-    """
-
-    def find_class(self, module, name):
-        module = module.replace("numpy._core", "numpy.core")  # numpy 2 -> numpy 1
-        found = _GLOBALS.get((module, name))
-        if found is None:
-            raise _untrusted(f"{module}.{name}")
-        return _Global(found)
-
-
-class _Global:
-    """A name that a weight file may use: it can be called, and nothing else."""
-
-    __slots__ = ("_make",)
-
-    def __init__(self, make):
-        self._make = make
-
-    def __call__(self, *args):
-        return self._make(*args)
-
-    def __setstate__(self, state):
-        raise _Refusal("gives a state to something that has none; it is not a weight file")
-
-
-class _Array:
-    """An array or numpy number that the file describes; `value` is our making, from bytes."""
-
-    def __init__(self, value=None):
-        self.value = value
-
-    def __setstate__(self, state):
-        *_, shape, dtype, fortran, raw = state
-        self.value = _from_bytes(raw, dtype, shape, "F" if fortran else "C")
-
-
-class _DType:
-    """A numpy type: numbers, truth values or texts of a fixed size, of either byte order."""
-
-    def __init__(self, spec, *_):
-        spec = str(spec)
-        if not re.fullmatch(r"[biufcSU]\d{1,9}", spec):
-            raise _Refusal(
-                f"holds an array of the numpy type {spec!r}: only arrays of numbers can be "
-                "trusted, not objects or records; save the weights as numbers"
-            )
-        self.value = np.dtype(spec)
-
-    def __setstate__(self, state):
-        self.value = self.value.newbyteorder(state[1])
-
-
-def _ndarray(*_):
-    raise _Refusal("makes an array of raw memory; it is not a weight file")
-
-
-def _reconstruct(kind, *_):
-    return _Array()
-
-
-def _from_buffer(raw, dtype, shape, order, axes=None):
-    if axes is None:
-        return _Array(_from_bytes(raw, dtype, shape, order))
-    return _Array(_from_bytes(raw, dtype, shape, "C").transpose(axes))
-
-
-def _scalar(dtype, raw):
-    return _Array(_from_bytes(raw, dtype, (), "C")[()])
-
-
-def _from_bytes(raw, dtype, shape, order):
-    raw = raw.encode("latin1") if isinstance(raw, str) else raw  # a str is what Python 2 had
-    array = np.frombuffer(raw, dtype.value).reshape(shape, order=order)
-    return array.astype(dtype.value.newbyteorder("="), order="C")  # a copy of its own, native
-
-
-def _encode(text, encoding):
-    if encoding != "latin1":
-        raise _Refusal(f"encodes bytes as {encoding!r}, which no weight file does")
-    return text.encode("latin1")
-
-
-def _settle(node, done):
-    """Put the arrays in the place of their descriptions; each object once, even in a loop."""
-    if id(node) in done:
-        return done[id(node)]
-    if isinstance(node, (_Array, _DType)):
-        if node.value is None:
-            raise _Refusal("has an array without content; it is damaged")
-        done[id(node)] = node.value
-    elif isinstance(node, dict):
-        if getattr(node, "__dict__", {}).keys() - {"_metadata"}:  # what torch's state_dict() has
-            raise _Refusal("gives attributes to a dict; it is not a weight file")
-        done[id(node)] = node
-        for key, value in list(node.items()):
-            node[key] = _settle(value, done)
-    elif isinstance(node, list):
-        done[id(node)] = node
-        node[:] = [_settle(value, done) for value in node]
-    elif isinstance(node, tuple):
-        done[id(node)] = tuple(_settle(value, done) for value in node)
-    elif isinstance(node, _Global):
-        raise _Refusal("holds a function or class where a value should be; it is not a weight file")
-    else:
-        return node
-    return done[id(node)]
-
-
-_GLOBALS = {
-    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy.core.multiarray", "scalar"): _scalar,
-    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
-    ("numpy", "ndarray"): _ndarray,
-    ("numpy", "dtype"): _DType,
-    ("collections", "OrderedDict"): OrderedDict,
-    ("_codecs", "encode"): _encode,
-    ("__builtin__", "bytes"): lambda: b"",  # an empty array, Python 3's protocol 2
 }
