@@ -1,0 +1,32 @@
+"""Public data sets: registered on import, under the names that detectron2's users know.
+
+Registering reads no file. What a data set lacks is said when it is asked for.
+"""
+
+from pathlib import Path
+
+from . import (
+    ade20k,
+    ade20k_full,
+    cityscapes,
+    coco,
+    coco_lvis,
+    coco_stuff,
+    pascal_context,
+    shapes,
+)
+from .common import data_root
+
+MODULES = (ade20k, ade20k_full, coco, coco_stuff, coco_lvis, pascal_context, cityscapes, shapes)
+
+# What `rankseg-d2 dataset prepare` can make, by name.
+COMMANDS = {name: command for module in MODULES for name, command in module.COMMANDS.items()}
+
+
+def register_all(root: Path | None = None) -> None:
+    """Register every public data set below `root`; again, for another root."""
+    for module in MODULES:
+        module.register(data_root() if root is None else Path(root))
+
+
+register_all()

@@ -1,0 +1,178 @@
+"""ADE20K with 150 classes (SceneParse150): semantic, panoptic and instance segmentation."""
+
+import functools
+from pathlib import Path
+
+from ..classes import load_classes
+from ..prepare import Job, Preparation, make_files, make_json
+from . import common
+from .ade20k_convert import VOID, convert_instances, convert_labels, convert_panoptic
+from .common import Command, find
+from .instances import instance_metadata, load_instances
+from .panoptic import load_panoptic
+
+FOLDER = "ADEChallengeData2016"
+SPLITS = {"train": "training", "val": "validation"}
+
+
+def register(root: Path) -> None:
+    """`ade20k_{sem_seg,panoptic,instance}_{train,val}`."""
+    folder, classes = root / FOLDER, load_classes("ade20k_panoptic_150")
+    for split, raw_split in SPLITS.items():
+        image_root = folder / "images" / raw_split
+        semantic = {
+            "image_root": image_root,
+            "sem_seg_root": folder / "annotations_detectron2" / raw_split,
+            "ignore_label": VOID,
+        }
+        common.register(
+            f"ade20k_sem_seg_{split}",
+            functools.partial(load_semantic, root, split),
+            evaluator_type="sem_seg",
+            **semantic,
+            **common.semantic_metadata(load_classes("ade20k_150")),
+        )
+        common.register(
+            f"ade20k_panoptic_{split}",
+            functools.partial(load_segments, root, split),
+            evaluator_type="ade20k_panoptic_seg",
+            panoptic_root=folder / f"ade20k_panoptic_{split}",
+            panoptic_json=folder / f"ade20k_panoptic_{split}.json",
+            json_file=folder / f"ade20k_instance_{split}.json",
+            label_divisor=1000,
+            **semantic,
+            **common.panoptic_metadata(classes),
+        )
+        common.register(
+            f"ade20k_instance_{split}",
+            functools.partial(load_instance_masks, root, split),
+            evaluator_type="coco",
+            json_file=folder / f"ade20k_instance_{split}.json",
+            image_root=image_root,
+            **instance_metadata(classes),
+        )
+
+
+def load_semantic(root: Path, split: str) -> list[dict]:
+    semantic_preparation(root, split).require()
+    images, labels = find_images(root, split), find_prepared(root, split)
+    return common.semantic_records(images, labels, f"ade20k_sem_seg_{split}")
+
+
+def load_segments(root: Path, split: str) -> list[dict]:
+    semantic_preparation(root, split).require()
+    panoptic_preparation(root, split).require()
+    return load_panoptic(
+        root / FOLDER / f"ade20k_panoptic_{split}.json",
+        root / FOLDER / f"ade20k_panoptic_{split}",
+        find_images(root, split),
+        find_prepared(root, split),
+        common.panoptic_metadata(load_classes("ade20k_panoptic_150")),
+    )
+
+
+def load_instance_masks(root: Path, split: str) -> list[dict]:
+    instance_preparation(root, split).require()
+    return load_instances(
+        root / FOLDER / f"ade20k_instance_{split}.json",
+        root / FOLDER / "images" / SPLITS[split],
+        instance_metadata(load_classes("ade20k_panoptic_150")),
+    )
+
+
+def prepare_semantic(root: Path, split: str, workers: int) -> None:
+    """annotations/*.png (0 is void) -> annotations_detectron2/*.png (0..149, 255 is void)."""
+    folder = root / FOLDER / "annotations_detectron2" / SPLITS[split]
+    with semantic_preparation(root, split).making() as not_before:
+        labels = find_raw(root, split, "annotations")
+        jobs = [Job(folder / path.name, (path,)) for path in labels.values()]
+        make_files(convert_labels, jobs, f"ade20k {split}", workers, not_before)
+
+
+def prepare_panoptic(root: Path, split: str, workers: int, visible_area: bool = False) -> None:
+    """The semantic label maps, and a json and PNG files in COCO's panoptic format."""
+    preparation = panoptic_preparation(root, split)
+    preparation.check_sources()
+    prepare_semantic(root, split, workers)
+    folder = root / FOLDER / f"ade20k_panoptic_{split}"
+    instances = find_raw(root, split, "annotations_instance")
+    jobs = [
+        Job(folder / path.name, (path, instances[name]), (visible_area,))
+        for name, path in find_raw(root, split, "annotations").items()
+    ]
+    json_file, options = folder.with_suffix(".json"), {"visible_area": visible_area}
+    classes = load_classes("ade20k_panoptic_150")
+    make_json(preparation, convert_panoptic, jobs, json_file, classes, workers, **options)
+
+
+def prepare_instances(root: Path, split: str, workers: int) -> None:
+    """annotations_instance/*.png -> a json in COCO's instance format."""
+    preparation = instance_preparation(root, split)
+    preparation.check_sources()
+    paths = find_raw(root, split, "annotations_instance").values()
+    jobs = [Job(None, (path,)) for path in paths]
+    json_file = root / FOLDER / f"ade20k_instance_{split}.json"
+    things = [entry for entry in load_classes("ade20k_panoptic_150") if entry["isthing"]]
+    make_json(preparation, convert_instances, jobs, json_file, things, workers)
+
+
+def find_images(root: Path, split: str) -> dict[str, Path]:
+    return find(root, f"{FOLDER}/images/{SPLITS[split]}/*.jpg")
+
+
+def find_prepared(root: Path, split: str) -> dict[str, Path]:
+    return find(root, f"{FOLDER}/annotations_detectron2/{SPLITS[split]}/*.png")
+
+
+def find_raw(root: Path, split: str, folder: str) -> dict[str, Path]:
+    """The files of `annotations` or `annotations_instance`: one for each image."""
+    images, found = find_images(root, split), find(root, f"{FOLDER}/{folder}/{SPLITS[split]}/*.png")
+    names = sorted(images.keys() | found.keys())
+    common.check_pairs(names, images, found, f"{root / FOLDER / folder / SPLITS[split]}")
+    return found
+
+
+def semantic_preparation(root: Path, split: str) -> Preparation:
+    return Preparation(
+        "ade20k",
+        root,
+        f"{FOLDER}/prepared_semantic_{split}.json",
+        outputs=(f"{FOLDER}/annotations_detectron2/{SPLITS[split]}/*.png",),
+        sources=(f"{FOLDER}/annotations/{SPLITS[split]}/*.png",),
+    )
+
+
+def panoptic_preparation(root: Path, split: str) -> Preparation:
+    made, folders = f"{FOLDER}/ade20k_panoptic_{split}", ("annotations", "annotations_instance")
+    return Preparation(
+        "ade20k-panoptic",
+        root,
+        f"{FOLDER}/prepared_panoptic_{split}.json",
+        outputs=(f"{made}.json", f"{made}/*.png"),
+        sources=tuple(f"{FOLDER}/{folder}/{SPLITS[split]}/*.png" for folder in folders),
+    )
+
+
+def instance_preparation(root: Path, split: str) -> Preparation:
+    return Preparation(
+        "ade20k-instance",
+        root,
+        f"{FOLDER}/prepared_instance_{split}.json",
+        outputs=(f"{FOLDER}/ade20k_instance_{split}.json",),
+        sources=(f"{FOLDER}/annotations_instance/{SPLITS[split]}/*.png",),
+    )
+
+
+COMMANDS = {
+    "ade20k": Command(prepare_semantic, tuple(SPLITS), "ADE20K, 150 classes, semantic"),
+    "ade20k-panoptic": Command(
+        prepare_panoptic,
+        tuple(SPLITS),
+        "ADE20K, 150 classes, panoptic and semantic",
+        {
+            "visible_area": "area and box of stuff are those of what instances leave visible, and "
+            "segments that they hide wholly are left out; published scores count the hidden part"
+        },
+    ),
+    "ade20k-instance": Command(prepare_instances, tuple(SPLITS), "ADE20K, 100 things, instances"),
+}

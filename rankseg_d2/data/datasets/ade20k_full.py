@@ -1,0 +1,117 @@
+"""ADE20K-Full: the 847 classes of ADE20K_2021_17_01 that both splits have."""
+
+import functools
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from ..classes import load_classes
+from ..files import remove_leftovers, write_image
+from ..prepare import Job, Preparation, make_files
+from . import common
+from .common import Command, find
+
+FOLDER = "ADE20K_2021_17_01"
+SPLITS = {"train": "training", "val": "validation"}
+NUM_IMAGES = {"train": 25_574, "val": 2_000}
+VOID = 65535
+SHORT_SIDE = 512
+
+logger = logging.getLogger(__name__)
+
+
+def register(root: Path) -> None:
+    """`ade20k_full_sem_seg_{train,val}`."""
+    for split, raw_split in SPLITS.items():
+        common.register(
+            f"ade20k_full_sem_seg_{split}",
+            functools.partial(load_semantic, root, split),
+            image_root=root / FOLDER / "images_detectron2" / raw_split,
+            sem_seg_root=root / FOLDER / "annotations_detectron2" / raw_split,
+            evaluator_type="sem_seg",
+            ignore_label=VOID,
+            **common.semantic_metadata(load_classes("ade20k_full_847")),
+        )
+
+
+def load_semantic(root: Path, split: str) -> list[dict]:
+    preparation(root, split).require()
+    images = find(root, f"{FOLDER}/images_detectron2/{SPLITS[split]}/*.jpg")
+    labels = find(root, f"{FOLDER}/annotations_detectron2/{SPLITS[split]}/*.tif")
+    return common.semantic_records(images, labels, f"ade20k_full_sem_seg_{split}")
+
+
+def prepare(root: Path, split: str, workers: int) -> None:
+    """Images and 16-bit label maps whose shorter side is at most 512 (0..846, 65535 is void)."""
+    folder = root / FOLDER
+    with preparation(root, split).making() as not_before:
+        labels = find(root, f"{raw_folder(split)}/*_seg.png")
+        if len(labels) != NUM_IMAGES[split]:
+            text = "%s has %d label maps, and not the %d that are published: is it whole?"
+            logger.warning(text, root / raw_folder(split), len(labels), NUM_IMAGES[split])
+        images = {name: path.with_name(f"{name}.jpg") for name, path in labels.items()}
+        there = {name: path for name, path in images.items() if path.is_file()}
+        common.check_pairs(list(labels), there, labels, str(root / raw_folder(split)))
+        target = folder / "annotations_detectron2" / SPLITS[split]
+        image_target = folder / "images_detectron2" / SPLITS[split]
+        remove_leftovers([image_target])
+        jobs = [
+            Job(target / f"{name}.tif", (path, images[name]), (image_target / f"{name}.jpg",))
+            for name, path in labels.items()
+        ]
+        make_files(convert, jobs, f"ade20k-full {split}", workers, not_before)
+
+
+def convert(job: Job) -> None:
+    """Decode red and green to an object's number, that to a class; make both files smaller."""
+    import cv2
+    from PIL import Image
+
+    (label_file, image_file), (image_target,) = job.sources, job.args
+    with Image.open(label_file) as opened:
+        colors = np.asarray(opened.convert("RGB")).astype(np.int32)  # (H, W, 3)
+    with Image.open(image_file) as opened:
+        image = np.asarray(opened.convert("RGB"))
+    if image.shape != colors.shape:
+        raise ValueError(
+            f"{image_file} is {image.shape[:2]} high and wide, but its label map {label_file.name} "
+            f"is {colors.shape[:2]}; get both again"
+        )
+    objects = colors[..., 0] // 10 * 256 + colors[..., 1]  # (H, W), 0 is none
+    labels = class_of_object()[objects]
+    height, width = labels.shape
+    if min(height, width) > SHORT_SIDE:
+        longer = round(max(height, width) / min(height, width) * SHORT_SIDE)
+        size = (SHORT_SIDE, longer) if width <= height else (longer, SHORT_SIDE)
+        image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+        labels = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
+    write_image(image_target, image)
+    write_image(job.target, labels)
+
+
+@functools.cache
+def class_of_object() -> np.ndarray:
+    """Number of an object -> class, or void: uint16."""
+    table = np.full(26 * 256, VOID, np.uint16)
+    for entry in load_classes("ade20k_full_847"):
+        table[entry["id"]] = entry["train_id"]
+    return table
+
+
+def raw_folder(split: str) -> str:
+    return f"{FOLDER}/images/ADE/{SPLITS[split]}/*/*"  # a scene and its kind
+
+
+def preparation(root: Path, split: str) -> Preparation:
+    made = ("images_detectron2/{}/*.jpg", "annotations_detectron2/{}/*.tif")
+    return Preparation(
+        "ade20k-full",
+        root,
+        f"{FOLDER}/prepared_{split}.json",
+        outputs=tuple(f"{FOLDER}/{output.format(SPLITS[split])}" for output in made),
+        sources=(f"{raw_folder(split)}/*_seg.png",),
+    )
+
+
+COMMANDS = {"ade20k-full": Command(prepare, tuple(SPLITS), "ADE20K-Full, 847 classes, semantic")}

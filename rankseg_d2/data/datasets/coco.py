@@ -1,0 +1,123 @@
+"""COCO 2017: panoptic segmentation with 133 classes (and its semantic label maps), instances."""
+
+import functools
+from pathlib import Path
+
+import numpy as np
+
+from ..classes import load_classes
+from ..files import write_image
+from ..labels import number_segments, read_segment_ids
+from ..prepare import Job, Preparation, make_files
+from . import common
+from .common import Command, find, read_json
+from .instances import instance_metadata, load_instances
+from .panoptic import check_pngs, contiguous, load_panoptic
+
+SPLITS = ("train", "val")
+VOID = 255
+
+
+def register(root: Path) -> None:
+    """`coco_2017_{train,val}` and `coco_2017_{train,val}_panoptic[_with_sem_seg]`."""
+    folder, classes = root / "coco", load_classes("coco_panoptic_133")
+    for split in SPLITS:
+        common_facts = {
+            "image_root": folder / f"{split}2017",
+            "json_file": folder / "annotations" / f"instances_{split}2017.json",
+        }
+        common.register(
+            f"coco_2017_{split}",
+            functools.partial(load_instance_masks, root, split),
+            evaluator_type="coco",
+            **common_facts,
+            **instance_metadata(classes),
+        )
+        panoptic = {
+            "panoptic_root": folder / f"panoptic_{split}2017",
+            "panoptic_json": folder / "annotations" / f"panoptic_{split}2017.json",
+            "evaluator_type": "coco_panoptic_seg",
+            "ignore_label": VOID,
+            "label_divisor": 1000,
+            **common_facts,
+            **common.panoptic_metadata(classes),
+        }
+        name = f"coco_2017_{split}_panoptic"
+        common.register(name, functools.partial(load_segments, root, split, False), **panoptic)
+        common.register(
+            f"{name}_with_sem_seg",
+            functools.partial(load_segments, root, split, True),
+            sem_seg_root=folder / f"panoptic_semseg_{split}2017",
+            **panoptic,
+        )
+
+
+def load_instance_masks(root: Path, split: str) -> list[dict]:
+    return load_instances(
+        root / f"coco/annotations/instances_{split}2017.json",
+        root / f"coco/{split}2017",
+        instance_metadata(load_classes("coco_panoptic_133")),
+    )
+
+
+def load_segments(root: Path, split: str, with_semantic: bool) -> list[dict]:
+    labels = None
+    if with_semantic:
+        preparation(root, split).require()
+        labels = find(root, f"coco/panoptic_semseg_{split}2017/*.png")
+    return load_panoptic(
+        root / f"coco/annotations/panoptic_{split}2017.json",
+        root / f"coco/panoptic_{split}2017",
+        find(root, f"coco/{split}2017/*.jpg"),
+        labels,
+        common.panoptic_metadata(load_classes("coco_panoptic_133")),
+    )
+
+
+def prepare(root: Path, split: str, workers: int) -> None:
+    """Panoptic PNG files and their json -> semantic label maps, 0..132, 255 is void."""
+    raw, folder = (root / f"coco/{kind}_{split}2017" for kind in ("panoptic", "panoptic_semseg"))
+    json_file = root / f"coco/annotations/panoptic_{split}2017.json"
+    with preparation(root, split).making() as not_before:
+        annotations = read_json(json_file)["annotations"]
+        check_pngs(json_file, raw, [annotation["file_name"] for annotation in annotations])
+        classes = load_classes("coco_panoptic_133")
+        known = common.semantic_metadata(classes)["stuff_dataset_id_to_contiguous_id"]
+        jobs = []
+        for annotation in annotations:
+            name, segments = annotation["file_name"], annotation["segments_info"]
+            class_of = {x["id"]: contiguous(x["category_id"], known, json_file) for x in segments}
+            jobs.append(Job(folder / name, (raw / name, json_file), (class_of,)))
+        make_files(convert, jobs, f"coco-panoptic {split}", workers, not_before)
+
+
+def convert(job: Job) -> None:
+    """Every segment, also of a crowd, in its class."""
+    (png, json_file), (class_of,) = job.sources, job.args
+    ids = read_segment_ids(str(png))
+    places = number_segments(ids, list(class_of))  # (H, W), from 1
+    unknown = ids[(places == 0) & (ids > 0)]
+    if len(unknown):
+        raise ValueError(
+            f"{json_file} does not belong to {png}: that has a segment {unknown[0]}, which the "
+            "json does not know; unpack the archive again"
+        )
+    write_image(job.target, np.array([VOID, *class_of.values()], np.uint8)[places])
+
+
+def preparation(root: Path, split: str) -> Preparation:
+    return Preparation(
+        "coco-panoptic",
+        root,
+        f"coco/prepared_panoptic_semseg_{split}2017.json",
+        outputs=(f"coco/panoptic_semseg_{split}2017/*.png",),
+        sources=(
+            f"coco/annotations/panoptic_{split}2017.json",
+            f"coco/panoptic_{split}2017/*.png",
+        ),
+    )
+
+
+COMMANDS = {
+    "coco-panoptic": Command(prepare, SPLITS, "COCO panoptic: its semantic label maps, 133 classes")
+}

@@ -1,0 +1,173 @@
+"""COCO+LVIS (ESSNet): the 1,203 things of LVIS v1 and 81 more classes of COCO-Stuff.
+
+The splits are those of LVIS: 15,000 of the 19,809 images of "val" are in COCO's train2017. So what
+a split holds is in a list, and never what is in a folder.
+"""
+
+import functools
+import logging
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from ..classes import load_classes
+from ..files import write_image, write_json
+from ..prepare import Job, Preparation, make_files
+from . import common
+from .common import Command, find, read_json
+
+STUFF_FOLDERS = {"train": ("train2017",), "val": ("train2017", "val2017")}
+VOID = 65535
+STUFF_VALUES = 256  # ids in COCO's stuff json are below
+
+logger = logging.getLogger(__name__)
+
+
+def register(root: Path) -> None:
+    """`coco_lvis_sem_seg_{train,val}`."""
+    for split in STUFF_FOLDERS:
+        common.register(
+            f"coco_lvis_sem_seg_{split}",
+            functools.partial(load_semantic, root, split),
+            image_root=root / "coco",
+            sem_seg_root=root / "coco_lvis" / split,
+            evaluator_type="sem_seg",
+            ignore_label=VOID,
+            **common.semantic_metadata(load_classes("coco_lvis_1284")),
+        )
+
+
+def load_semantic(root: Path, split: str) -> list[dict]:
+    preparation(root, split).require()
+    entries = read_json(root / f"coco_lvis/{split}.json")["images"]
+    images = find(root, "coco/train2017/*.jpg") | find(root, "coco/val2017/*.jpg")
+    records = common.semantic_records(
+        images,
+        find(root, f"coco_lvis/{split}/*.png"),
+        f"coco_lvis_sem_seg_{split}",
+        [Path(entry["file_name"]).stem for entry in entries],
+    )
+    sizes = ({"height": entry["height"], "width": entry["width"]} for entry in entries)
+    return [record | size for record, size in zip(records, sizes, strict=True)]
+
+
+def prepare(root: Path, split: str, workers: int, essnet_compat: bool = False) -> None:
+    """The annotations of LVIS and of COCO-Stuff -> 16-bit label maps, 0..1283, 65535 is void."""
+    with preparation(root, split).making(essnet_compat=essnet_compat) as not_before:
+        things_file = root / f"lvis/lvis_v1_{split}.json"
+        stuff_files = [
+            root / f"coco/annotations/stuff_{folder}.json" for folder in STUFF_FOLDERS[split]
+        ]
+        images, things = read_annotations(things_file)
+        stuff = {}
+        for path in stuff_files:
+            stuff |= read_annotations(path)[1]
+        if split == "train":
+            images = [image for image in images if image["id"] in things or image["id"] in stuff]
+        entries = [index_entry(image, things_file) for image in images]
+        sources, folder = (things_file, *stuff_files), root / "coco_lvis" / split
+        jobs = []
+        for entry in entries:
+            annotations = [found.get(entry["id"], []) for found in (things, stuff)]
+            args = (entry["height"], entry["width"], *annotations, essnet_compat)
+            name = f"{Path(entry['file_name']).stem}.png"
+            jobs.append(Job(folder / name, sources, args))
+        make_files(convert, jobs, f"coco-lvis {split}", workers, not_before)
+        write_json(folder.with_suffix(".json"), {"images": entries})
+
+
+def convert(job: Job) -> None:
+    """LVIS where it has an instance, else stuff; of annotations that overlap, the first one."""
+    height, width, things, stuff, essnet_compat = job.args
+    values = paint(things, height, width)  # (H, W), 1 to 1203, 0 is none
+    stuff_values = label_of_stuff(essnet_compat)[paint(stuff, height, width)]
+    values = np.where(values > 0, values, stuff_values)  # 1 to 1284
+    write_image(job.target, np.where(values > 0, values - 1, VOID).astype(np.uint16))
+
+
+def paint(annotations: list[tuple[int, object]], height: int, width: int) -> np.ndarray:
+    """The category id of each pixel, 0 is none: (H, W)."""
+    values = np.zeros((height, width), np.int64)
+    for category_id, segmentation in reversed(annotations):  # the last to be painted stays
+        values[decode(segmentation, height, width)] = category_id
+    return values
+
+
+def decode(segmentation, height: int, width: int) -> np.ndarray:
+    """Polygons or a run-length code -> (H, W) bool."""
+    from pycocotools import mask as mask_util
+
+    if isinstance(segmentation, list):
+        rle = mask_util.merge(mask_util.frPyObjects(segmentation, height, width))
+    elif isinstance(segmentation["counts"], list):
+        rle = mask_util.frPyObjects(segmentation, height, width)
+    else:
+        rle = segmentation
+    return mask_util.decode(rle).astype(bool)
+
+
+@functools.cache
+def label_of_stuff(essnet_compat: bool) -> np.ndarray:
+    """Category id in COCO's stuff json -> 1 to 1284; 0 for all that is not stuff ("other").
+
+    ESSNet's published script changes the ids in place, one after the other, so that what becomes
+    110 (blanket) is caught again by the next rule for 110 (desk-stuff), and 98 -> 181 (cabinet) by
+    that for 181 (window-other). With `essnet_compat` the labels are these wrong ones.
+    """
+    entries = [entry for entry in load_classes("coco_lvis_1284") if "coco_stuff_id" in entry]
+    if not essnet_compat:
+        table = np.zeros(STUFF_VALUES, np.int64)
+        table[[entry["coco_stuff_id"] for entry in entries]] = [entry["id"] for entry in entries]
+        return table
+    table = np.arange(STUFF_VALUES)
+    for entry in sorted(entries, key=lambda entry: entry["coco_stuff_id"]):
+        table[table == entry["coco_stuff_id"]] = entry["id"]
+    is_stuff = np.isin(np.arange(STUFF_VALUES), [entry["coco_stuff_id"] for entry in entries])
+    return np.where(is_stuff, table, 0)
+
+
+def read_annotations(path: Path) -> tuple[list[dict], dict[int, list[tuple[int, object]]]]:
+    """The images of a json; (category id, segmentation) of each annotation, by image id."""
+    content = read_json(path)
+    annotations = defaultdict(list)
+    for annotation in content["annotations"]:
+        pair = (annotation["category_id"], annotation["segmentation"])
+        annotations[annotation["image_id"]].append(pair)
+    return content["images"], dict(annotations)
+
+
+def index_entry(image: dict, path: Path) -> dict:
+    """What the list of the split says of an image of LVIS, whose web address tells its folder."""
+    folder, name = image["coco_url"].split("/")[-2:]
+    if folder not in ("train2017", "val2017"):
+        raise ValueError(
+            f"{path}: image {image['id']} is in {folder}, and COCO+LVIS has only images of "
+            "train2017 and val2017; take lvis_v1_train.json and lvis_v1_val.json of LVIS v1"
+        )
+    sizes = {"height": image["height"], "width": image["width"]}
+    return {"id": image["id"], "file_name": f"{folder}/{name}"} | sizes
+
+
+def preparation(root: Path, split: str) -> Preparation:
+    stuff = (f"coco/annotations/stuff_{folder}.json" for folder in STUFF_FOLDERS[split])
+    return Preparation(
+        "coco-lvis",
+        root,
+        f"coco_lvis/prepared_{split}.json",
+        outputs=(f"coco_lvis/{split}.json", f"coco_lvis/{split}/*.png"),
+        sources=(f"lvis/lvis_v1_{split}.json", *stuff),
+    )
+
+
+COMMANDS = {
+    "coco-lvis": Command(
+        prepare,
+        tuple(STUFF_FOLDERS),
+        "COCO+LVIS, 1,284 classes, semantic",
+        {
+            "essnet_compat": "label the stuff classes blanket and cabinet desk-stuff and "
+            "window-other, as the published script does by mistake"
+        },
+    )
+}

@@ -1,0 +1,131 @@
+"""COCO-Stuff with 171 classes: 10k (both releases) and 164k."""
+
+import functools
+from pathlib import Path
+
+import numpy as np
+
+from ..classes import load_classes
+from ..files import write_image
+from ..labels import read_values
+from ..prepare import UNKNOWN, Job, Preparation, make_files, relabel
+from . import common
+from .common import Command, find, read_names
+from .matlab import is_hdf5, read_matlab
+
+SPLITS_10K = ("train", "test")
+SPLITS_164K = ("train", "val")
+FOLDER_10K = "coco/coco_stuff_10k"
+VOID = 255
+
+
+def register(root: Path) -> None:
+    """`coco_2017_{train,test}_stuff_10k_sem_seg` and `coco_2017_{train,val}_stuff_164k_sem_seg`."""
+    metadata = {"evaluator_type": "sem_seg", "ignore_label": VOID}
+    metadata |= common.semantic_metadata(load_classes("coco_stuff_171"))
+    for split in SPLITS_10K:
+        common.register(
+            f"coco_2017_{split}_stuff_10k_sem_seg",
+            functools.partial(load_10k, root, split),
+            image_root=root / FOLDER_10K / "images",
+            sem_seg_root=root / FOLDER_10K / "annotations_detectron2" / split,
+            **metadata,
+        )
+    for split in SPLITS_164K:
+        common.register(
+            f"coco_2017_{split}_stuff_164k_sem_seg",
+            functools.partial(load_164k, root, split),
+            image_root=root / f"coco/{split}2017",
+            sem_seg_root=root / f"coco/stuffthingmaps_detectron2/{split}2017",
+            **metadata,
+        )
+
+
+def load_10k(root: Path, split: str) -> list[dict]:
+    preparation_10k(root, split).require()
+    return common.semantic_records(
+        find(root, f"{FOLDER_10K}/images/*.jpg"),
+        find(root, f"{FOLDER_10K}/annotations_detectron2/{split}/*.png"),
+        f"coco_2017_{split}_stuff_10k_sem_seg",
+        read_names(root / FOLDER_10K / "imageLists" / f"{split}.txt"),
+    )
+
+
+def load_164k(root: Path, split: str) -> list[dict]:
+    preparation_164k(root, split).require()
+    return common.semantic_records(
+        find(root, f"coco/{split}2017/*.jpg"),
+        find(root, f"coco/stuffthingmaps_detectron2/{split}2017/*.png"),
+        f"coco_2017_{split}_stuff_164k_sem_seg",
+    )
+
+
+def prepare_10k(root: Path, split: str, workers: int) -> None:
+    """MATLAB files of release 1.0 or 1.1 -> label maps, 0..170, 255 is void."""
+    folder = root / FOLDER_10K
+    with preparation_10k(root, split).making() as not_before:
+        names = read_names(folder / "imageLists" / f"{split}.txt")
+        images = find(root, f"{FOLDER_10K}/images/*.jpg")
+        labels = find(root, f"{FOLDER_10K}/annotations/*.mat")
+        common.check_pairs(names, images, labels, str(folder / "imageLists" / f"{split}.txt"))
+        target = folder / "annotations_detectron2" / split
+        jobs = [Job(target / f"{name}.png", (labels[name],)) for name in names]
+        make_files(convert_10k, jobs, f"coco-stuff-10k {split}", workers, not_before)
+
+
+def prepare_164k(root: Path, split: str, workers: int) -> None:
+    """stuffthingmaps (0..181, 255 is void) -> label maps, 0..170, 255 is void."""
+    with preparation_164k(root, split).making() as not_before:
+        labels = find(root, f"coco/stuffthingmaps/{split}2017/*.png")
+        target = root / f"coco/stuffthingmaps_detectron2/{split}2017"
+        jobs = [Job(target / path.name, (path,)) for path in labels.values()]
+        make_files(convert_164k, jobs, f"coco-stuff-164k {split}", workers, not_before)
+
+
+def convert_10k(job: Job) -> None:
+    """The container tells the release: HDF5 is 1.0, MATLAB's own format is 1.1."""
+    (source,) = job.sources
+    is_first_release = is_hdf5(source)
+    key, allowed = ("value_10k_v10", "1 to 172") if is_first_release else ("id", "0 to 182")
+    classes = load_classes("coco_stuff_171")
+    table = np.full(173 if is_first_release else 183, VOID, np.int32)
+    table[0] = UNKNOWN if is_first_release else VOID
+    table[[entry[key] for entry in classes]] = np.arange(len(classes))
+    labels = relabel(read_matlab(source, "S"), table, source, allowed)
+    write_image(job.target, labels.astype(np.uint8))
+
+
+def convert_164k(job: Job) -> None:
+    (source,) = job.sources
+    table = np.full(256, VOID, np.uint8)
+    classes = load_classes("coco_stuff_171")
+    table[[entry["pixel_164k"] for entry in classes]] = np.arange(len(classes))
+    write_image(job.target, table[read_values(str(source))])
+
+
+def preparation_10k(root: Path, split: str) -> Preparation:
+    return Preparation(
+        "coco-stuff-10k",
+        root,
+        f"{FOLDER_10K}/prepared_{split}.json",
+        outputs=(f"{FOLDER_10K}/annotations_detectron2/{split}/*.png",),
+        sources=(f"{FOLDER_10K}/imageLists/{split}.txt", f"{FOLDER_10K}/annotations/*.mat"),
+    )
+
+
+def preparation_164k(root: Path, split: str) -> Preparation:
+    return Preparation(
+        "coco-stuff-164k",
+        root,
+        f"coco/prepared_stuffthingmaps_{split}2017.json",
+        outputs=(f"coco/stuffthingmaps_detectron2/{split}2017/*.png",),
+        sources=(f"coco/stuffthingmaps/{split}2017/*.png",),
+    )
+
+
+COMMANDS = {
+    "coco-stuff-10k": Command(
+        prepare_10k, SPLITS_10K, "COCO-Stuff 10k, release 1.0 or 1.1, 171 classes, semantic"
+    ),
+    "coco-stuff-164k": Command(prepare_164k, SPLITS_164K, "COCO-Stuff 164k, 171 classes, semantic"),
+}

@@ -1,0 +1,130 @@
+"""What the registrations share: the folder of the data sets, metadata, and pairs of files."""
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from ..files import listed
+
+# Loaders whose names `register` may take over: detectron2's own, and ours for another root.
+REPLACEABLE = ("detectron2.data.datasets.", "rankseg_d2.data.datasets.")
+
+
+@dataclass(frozen=True)
+class Command:
+    """What `rankseg-d2 dataset prepare` runs: `prepare(root, split, workers, **options)`."""
+
+    prepare: Callable[..., None]
+    splits: tuple[str, ...]
+    help: str
+    options: dict[str, str] = field(default_factory=dict)  # keyword that can be True -> its help
+
+
+def data_root() -> Path:
+    """The folder that holds all data sets, as detectron2 finds it."""
+    return Path(os.path.expanduser(os.environ.get("DETECTRON2_DATASETS", "datasets")))
+
+
+def register(name: str, load: Callable[[], list[dict]], **metadata) -> None:
+    """Register a data set; nothing is read before it is asked for.
+
+    Where the real detectron2 has registered that name itself, this takes its place, so that
+    records and metadata are the same with both engines. A name that somebody else has registered
+    stays theirs.
+    """
+    if name in DatasetCatalog.list():
+        loader = DatasetCatalog[name]
+        if not getattr(loader, "func", loader).__module__.startswith(REPLACEABLE):
+            return
+        DatasetCatalog.remove(name)
+    if name in MetadataCatalog.list():
+        MetadataCatalog.remove(name)
+    DatasetCatalog.register(name, load)
+    MetadataCatalog.get(name).set(
+        **{key: str(x) if isinstance(x, Path) else x for key, x in metadata.items()}
+    )
+
+
+def semantic_metadata(classes: list[dict]) -> dict:
+    """Names, colours and ids of all classes, things included."""
+    metadata = {
+        "stuff_classes": [entry["name"].strip() for entry in classes],
+        "stuff_dataset_id_to_contiguous_id": {x["id"]: x["train_id"] for x in classes},
+    }
+    if "color" in classes[0]:
+        metadata["stuff_colors"] = [entry["color"] for entry in classes]
+    return metadata
+
+
+def panoptic_metadata(classes: list[dict]) -> dict:
+    """Those of all classes, and once more those of the things, with the same contiguous ids."""
+    things = [entry for entry in classes if entry["isthing"]]
+    of_things = semantic_metadata(things).items()
+    return semantic_metadata(classes) | {key.replace("stuff", "thing"): x for key, x in of_things}
+
+
+def find(root: Path, pattern: str) -> dict[str, Path]:
+    """Files by key, sorted: the pattern's last part is `*` (the key) and what follows the key."""
+    ending = pattern.rpartition("*")[2]
+    paths = sorted(listed(root, pattern))
+    return {os.path.basename(path).removesuffix(ending): Path(path) for path in paths}
+
+
+def read_json(path: Path) -> dict:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not there; datasets/README.md says where to get it")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); get or make it again") from error
+
+
+def read_names(path: Path) -> list[str]:
+    """The names in a list of one a line."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no list {path}; it comes with the data set")
+    names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    return [name for name in names if name]
+
+
+def semantic_records(
+    images: dict[str, Path], labels: dict[str, Path], where: str, names: Iterable[str] | None = None
+) -> list[dict]:
+    """One record for each key that has an image and a label map; all of `names` must have both.
+
+    Without `names`, no image and no label map may be without the other. `where` tells a user
+    what was searched.
+    """
+    names = sorted(images.keys() | labels.keys()) if names is None else list(names)
+    check_pairs(names, images, labels, where)
+    return [
+        {
+            "file_name": str(images[name]),
+            "sem_seg_file_name": str(labels[name]),
+            "image_id": name,
+        }
+        for name in names
+    ]
+
+
+def check_pairs(names: list[str], images: dict, labels: dict, where: str) -> None:
+    """Raise what a user can act on, unless all names have an image and a label map."""
+    if not names:
+        raise FileNotFoundError(f"{where} is empty: it has no image and no label map")
+    no_image = [name for name in names if name not in images]
+    no_label = [name for name in names if name not in labels]
+    if no_image or no_label:
+        lacks = ((no_image, "no image"), (no_label, "no label map"))
+        told = [f"{what} for {len(few)} ({_first(few)})" for few, what in lacks if few]
+        raise ValueError(
+            f"images and label maps of {where} do not pair: of {len(names)} names, "
+            f"{' and '.join(told)}; bring the missing files, or remove what is too much"
+        )
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -1,0 +1,132 @@
+"""PASCAL-Context with 59 classes, or with 60: background is then a class."""
+
+import functools
+from pathlib import Path
+
+import numpy as np
+
+from ..classes import load_classes
+from ..files import write_bytes, write_image
+from ..prepare import UNKNOWN, Job, Preparation, make_files, relabel
+from . import common
+from .common import Command, find, read_json, read_names
+from .matlab import read_matlab
+
+FOLDER = "VOCdevkit/VOC2010"
+SPLITS = ("train", "val")
+DETAIL = f"{FOLDER}/trainval_merged.json"  # of the Detail API
+MATLAB = f"{FOLDER}/trainval"  # *.mat of the data set's own page
+VOID = 255
+NUM_RAW_CLASSES = 459
+
+
+def register(root: Path) -> None:
+    """`pascal_context_{59,60}_sem_seg_{train,val}`, of the same label maps."""
+    without_background = np.append(VOID, np.arange(59))
+    for split in SPLITS:
+        for number, table in ((59, {"label_table": without_background}), (60, {})):
+            common.register(
+                f"pascal_context_{number}_sem_seg_{split}",
+                functools.partial(load_semantic, root, split),
+                image_root=root / FOLDER / "JPEGImages",
+                sem_seg_root=root / FOLDER / "SegmentationClassContext",
+                evaluator_type="sem_seg",
+                ignore_label=VOID,
+                **table,
+                **common.semantic_metadata(load_classes(f"pascal_context_{number}")),
+            )
+
+
+def load_semantic(root: Path, split: str) -> list[dict]:
+    preparation(root, split).require()
+    return common.semantic_records(
+        find(root, f"{FOLDER}/JPEGImages/*.jpg"),
+        find(root, f"{FOLDER}/SegmentationClassContext/*.png"),
+        f"pascal_context_sem_seg_{split}",
+        read_names(split_list(root, split)),
+    )
+
+
+def prepare(root: Path, split: str, workers: int) -> None:
+    """The json of the Detail API, or MATLAB files -> label maps, 0 is background, 1 to 59."""
+    with preparation(root, split).making() as not_before:
+        target = root / FOLDER / "SegmentationClassContext"
+        find_sources = detail_sources if (root / DETAIL).is_file() else matlab_sources
+        jobs = [
+            Job(target / f"{name}.png", sources, args)
+            for name, sources, args in find_sources(root, split)
+        ]
+        names = [job.target.stem for job in jobs]
+        images = find(root, f"{FOLDER}/JPEGImages/*.jpg")
+        common.check_pairs(names, images, dict.fromkeys(names), str(root / FOLDER / "JPEGImages"))
+        make_files(convert, jobs, f"pascal-context {split}", workers, not_before)
+        write_bytes(split_list(root, split), "".join(f"{name}\n" for name in names).encode())
+
+
+def detail_sources(root: Path, split: str) -> list[tuple]:
+    """(name, source files, (height, width, annotations)) of each image of the split."""
+    content = read_json(root / DETAIL)
+    annotations = {image["image_id"]: [] for image in content["images"]}
+    for x in content["annos_segmentation"]:
+        annotations[x["image_id"]].append((x["category_id"], x["segmentation"]))
+    return [
+        (
+            Path(image["file_name"]).stem,
+            (root / DETAIL,),
+            (image["height"], image["width"], annotations[image["image_id"]]),
+        )
+        for image in content["images"]
+        if image["phase"] == split
+    ]
+
+
+def matlab_sources(root: Path, split: str) -> list[tuple]:
+    """(name, source files, ()) of each image of VOC2010's split, with its MATLAB file."""
+    names = read_names(root / FOLDER / "ImageSets" / "Main" / f"{split}.txt")
+    labels = find(root, f"{MATLAB}/*.mat")
+    common.check_pairs(names, dict.fromkeys(names), labels, str(root / MATLAB))
+    return [(name, (labels[name],), ()) for name in names]
+
+
+def convert(job: Job) -> None:
+    """Of the 459 classes 59 are kept; of MATLAB files, all others are background."""
+    table = np.full(NUM_RAW_CLASSES + 1, UNKNOWN if job.args else 0, np.int32)
+    kept = [entry["id_459"] for entry in load_classes("pascal_context_60")]
+    table[kept] = np.arange(len(kept))
+    values = paint(*job.args) if job.args else read_matlab(job.sources[0], "LabelMap")
+    allowed = "the ids of 59 classes of 459, or 0" if job.args else f"0 to {NUM_RAW_CLASSES}"
+    labels = relabel(values, table, job.sources[0], allowed)
+    write_image(job.target, labels.astype(np.uint8))
+
+
+def paint(height: int, width: int, annotations: list[tuple[int, dict]]) -> np.ndarray:
+    """The category id of each pixel, 0 is none, later annotations over earlier ones: (H, W)."""
+    from pycocotools import mask as mask_util
+
+    values = np.zeros((height, width), np.int64)
+    for category_id, rle in annotations:
+        values[mask_util.decode(rle).astype(bool)] = category_id
+    return values
+
+
+def split_list(root: Path, split: str) -> Path:
+    return root / FOLDER / "ImageSets" / "SegmentationContext" / f"{split}.txt"
+
+
+def preparation(root: Path, split: str) -> Preparation:
+    matlab = (f"{MATLAB}/*.mat", f"{FOLDER}/ImageSets/Main/{split}.txt")
+    return Preparation(
+        "pascal-context",
+        root,
+        f"{FOLDER}/prepared_context_{split}.json",
+        outputs=(
+            f"{FOLDER}/ImageSets/SegmentationContext/{split}.txt",
+            f"{FOLDER}/SegmentationClassContext/*.png",
+        ),
+        sources=(DETAIL,) if (root / DETAIL).is_file() else matlab,
+    )
+
+
+COMMANDS = {
+    "pascal-context": Command(prepare, SPLITS, "PASCAL-Context, 59 or 60 classes, semantic")
+}

@@ -1,0 +1,178 @@
+"""`shapes`: scenes that are drawn on first use, with 10 to 2,000 categories.
+
+`shapes_panoptic_train` has 100 categories, `shapes1000_panoptic_train` has 1000; beside `panoptic`
+there are `sem_seg` and `instance`, beside `train` there is `val`.
+"""
+
+import functools
+import json
+import re
+from collections import defaultdict
+from pathlib import Path
+
+from detectron2.data import DatasetCatalog
+from detectron2.structures import BoxMode
+
+from ..shapes.build import SPLITS, Spec, coco_categories, ensure_split, ignore_label
+from ..shapes.vocabulary import check_num_categories
+from .common import Command, data_root
+from .common import register as register_dataset
+
+NUM_CATEGORIES = 100
+NUM_IMAGES = {"train": 4000, "val": 400}
+NAME = re.compile(r"shapes(\d*)_(panoptic|sem_seg|instance)_(train|val)")
+
+
+def register_shapes(
+    num_categories: int = NUM_CATEGORIES,
+    *,
+    root: str | None = None,
+    num_images: dict[str, int] | None = None,
+) -> None:
+    """Register the six data sets of that number of categories; nothing is drawn before its use.
+
+    Again, for another root or number of images, the later call counts.
+
+    Args:
+        root: the folder that gets `shapes/<num_categories>`; by default that of the environment
+            variable DETECTRON2_DATASETS.
+        num_images: of the splits "train" and "val".
+    """
+    check_num_categories(num_categories)
+    folder = Path(root or data_root()) / "shapes"
+    prefix = "shapes" if num_categories == NUM_CATEGORIES else f"shapes{num_categories}"
+    for split in SPLITS:
+        spec = Spec(num_categories, split, (num_images or NUM_IMAGES)[split])
+        for task, (load, facts_of) in TASKS.items():
+            name = f"{prefix}_{task}_{split}"
+            place = folder / str(num_categories) / split
+            register_dataset(
+                name,
+                functools.partial(_make_and_load, load, place, spec),
+                image_root=place / "images",
+                **facts_of(place, num_categories),
+            )
+
+
+def register_named(names) -> None:
+    """Register those of `names` that are of shapes, with any number of categories, and new."""
+    for name in names:
+        match = NAME.fullmatch(name)
+        if match and name not in DatasetCatalog.list():
+            register_shapes(int(match[1] or NUM_CATEGORIES))
+
+
+def _make_and_load(load, folder: Path, spec: Spec) -> list[dict]:
+    ensure_split(folder, spec)
+    return load(folder)
+
+
+def _load_panoptic(folder: Path) -> list[dict]:
+    content = json.loads((folder / "panoptic.json").read_text())
+    return [
+        {
+            **_paths(folder, image),
+            "pan_seg_file_name": str(folder / "panoptic" / annotation["file_name"]),
+            "segments_info": [_contiguous(segment) for segment in annotation["segments_info"]],
+        }
+        for image, annotation in zip(content["images"], content["annotations"], strict=True)
+    ]
+
+
+def _load_semantic(folder: Path) -> list[dict]:
+    content = json.loads((folder / "panoptic.json").read_text())
+    return [_paths(folder, image) for image in content["images"]]
+
+
+def _load_instances(folder: Path) -> list[dict]:
+    content = json.loads((folder / "instances.json").read_text())
+    of_image = defaultdict(list)
+    for annotation in content["annotations"]:
+        facts = {"bbox_mode": BoxMode.XYWH_ABS, "segmentation": annotation["segmentation"]}
+        facts |= {key: annotation[key] for key in ("bbox", "area", "iscrowd")}
+        facts["category_id"] = annotation["category_id"] - 1
+        of_image[annotation["image_id"]].append(facts)
+    return [
+        {**_paths(folder, image), "annotations": of_image[image["id"]]}
+        for image in content["images"]
+    ]
+
+
+def _paths(folder: Path, image: dict) -> dict:
+    return {
+        "file_name": str(folder / "images" / image["file_name"]),
+        "sem_seg_file_name": str(folder / "labels" / Path(image["file_name"]).with_suffix(".png")),
+        "image_id": image["id"],
+        "height": image["height"],
+        "width": image["width"],
+    }
+
+
+def _contiguous(segment: dict) -> dict:
+    return {**segment, "category_id": segment["category_id"] - 1}
+
+
+def _panoptic_facts(folder: Path, num_categories: int) -> dict:
+    return (
+        _instance_facts(folder, num_categories)
+        | _semantic_facts(folder, num_categories)
+        | {
+            "evaluator_type": "coco_panoptic_seg",
+            "panoptic_root": folder / "panoptic",
+            "panoptic_json": folder / "panoptic.json",
+            "label_divisor": 1000,
+        }
+    )
+
+
+def _semantic_facts(folder: Path, num_categories: int) -> dict:
+    names, colors, ids = _lists(coco_categories(num_categories))
+    return {
+        "evaluator_type": "sem_seg",
+        "stuff_classes": names,
+        "stuff_colors": colors,
+        "stuff_dataset_id_to_contiguous_id": ids,
+        "sem_seg_root": folder / "labels",
+        "ignore_label": ignore_label(num_categories),
+    }
+
+
+def _instance_facts(folder: Path, num_categories: int) -> dict:
+    categories = coco_categories(num_categories)
+    names, colors, ids = _lists([category for category in categories if category["isthing"]])
+    return {
+        "evaluator_type": "coco",
+        "thing_classes": names,
+        "thing_colors": colors,
+        "thing_dataset_id_to_contiguous_id": ids,
+        "json_file": folder / "instances.json",
+    }
+
+
+def _lists(categories: list[dict]) -> tuple[list[str], list[list[int]], dict[int, int]]:
+    """Names, colours, and id in the file -> contiguous id."""
+    names = [category["name"] for category in categories]
+    colors = [category["color"] for category in categories]
+    return names, colors, {category["id"]: i for i, category in enumerate(categories)}
+
+
+TASKS = {
+    "panoptic": (_load_panoptic, _panoptic_facts),
+    "sem_seg": (_load_semantic, _semantic_facts),
+    "instance": (_load_instances, _instance_facts),
+}
+
+
+
+def register(root: Path) -> None:
+    """Register the data sets of the default size."""
+    register_shapes(root=root)
+
+
+def prepare(root: Path, split: str, workers: int) -> None:
+    """Draw a split of the default size now."""
+    place = Path(root, "shapes", str(NUM_CATEGORIES), split)
+    ensure_split(place, Spec(NUM_CATEGORIES, split, NUM_IMAGES[split]), workers)
+
+
+COMMANDS = {"shapes": Command(prepare, SPLITS, "draw the built-in data set, 100 categories")}
