@@ -121,7 +121,7 @@ KEYS = {
     "INPUT": {
         "DATASET_MAPPER_NAME": "mask_former_semantic",
         "COLOR_AUG_SSD": False,
-        "SIZE_DIVISIBILITY": -1,  # training crops are padded to this side; -1: not
+        "SIZE_DIVISIBILITY": -1,  # training crops are padded to a multiple of it; -1: not
         "CROP": {"SINGLE_CATEGORY_MAX_AREA": 1.0},  # try again if one category covers more
         # large-scale jitter, for panoptic and instance segmentation
         "IMAGE_SIZE": 1024,
@@ -134,7 +134,13 @@ KEYS = {
         "SAMPLING_INTERVAL": 5,
         "SAMPLING_RANDOM": True,
         "AUGMENTATIONS": [],
+        # ours
+        "CORRUPT": "raise",  # or skip: warn of training files that cannot be read, and go on
+        "KEEP_EMPTY": False,  # True: objects that the crop cut away stay, with empty masks
     },
+    # ours: yaml files of own data sets, which are registered (docs/own_data.md); what follows from
+    # them (TRAIN, TEST, NUM_CLASSES, IGNORE_VALUE) need not be set
+    "DATASETS": {"FILES": ()},
     "SOLVER": {
         "OPTIMIZER": "ADAMW",
         "BACKBONE_MULTIPLIER": 0.1,  # of the learning rate
@@ -144,6 +150,24 @@ KEYS = {
         "POLY_LR_CONSTANT_ENDING": 0.0,
         "AMP": {"DTYPE": "fp16"},  # ours: fp16 or bf16; SOLVER.AMP.ENABLED False is off
         "ACCUMULATION_STEPS": 1,  # ours: IMS_PER_BATCH is run in this many equal parts
+        # ours: BASE_LR is for a batch of this size, and scales with IMS_PER_BATCH; 0: it does not
+        "REFERENCE_BATCH_SIZE": 0,
+        # ours: where METRIC of an evaluation falls by more than DROP below the best so far, the
+        # rate of the multi-label head is multiplied by FACTOR
+        "MLHEAD_GUARD": {
+            "ENABLED": False,
+            "METRIC": "multilabel/mAP",
+            "DROP": 0.5,
+            "FACTOR": 0.1,
+        },
+    },
+    "TEST": {  # ours
+        "PICTURES": 0,  # so many images go to sheet.png, with truth, prediction and ranking
+        "SAVE_PREDICTIONS": False,  # evaluators write what was predicted too, in COCO's formats
+        # model_best.pth is the checkpoint with the best METRIC, such as sem_seg/mIoU; "": none
+        "BEST": {"METRIC": "", "MODE": "max"},  # or min
+        # semantic results from windows of the image (height, width), not from all of it at once
+        "SLIDING_WINDOW": {"ENABLED": False, "SIZE": [512, 512], "STRIDE": [341, 341]},
     },
     "LOG_OUTPUT": None,  # upstream's; nothing reads it
 }
@@ -175,12 +199,37 @@ def get_config(name_or_path, opts=()) -> CfgNode:
     cfg = get_cfg()
     add_rankseg_config(cfg)
     keys = settable_keys(cfg)
-    for path, values in read_chain(_find(os.fspath(name_or_path)), find_base=_find_base):
-        pop_version(values, path)
-        set_keys(keys, values, path)
-    set_keys(keys, _parse_opts(opts), "opts")
+    named_by, said = "", set()  # who sets DATASETS.FILES; the keys that are set there or later
+    for source, values in _sources(name_or_path, opts):
+        set_keys(keys, values, source)
+        names = settable_keys(values).keys()
+        if "DATASETS.FILES" in names:
+            named_by, said = source, set()
+        said |= names
+    if cfg.DATASETS.FILES:
+        from .data.follow import follow_files
+
+        follow_files(cfg, named_by, said, _class_list(cfg))
+    _register_shapes(cfg)
     resolve_device(cfg)
     return cfg
+
+
+def _register_shapes(cfg: CfgNode) -> None:
+    """Register the built-in data sets that are named, which there are in any size."""
+    names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
+    if any(str(name).startswith("shapes") for name in names):
+        from .data.datasets.shapes import register_named
+
+        register_named(names)
+
+
+def _sources(name_or_path, opts):
+    """(what to call it, its keys) of each file of the chain, and of `opts`; later ones win."""
+    for path, values in read_chain(_find(os.fspath(name_or_path)), find_base=_find_base):
+        pop_version(values, path)
+        yield path, values
+    yield "opts", _parse_opts(opts)
 
 
 def shipped_configs_dir() -> Path:
@@ -254,6 +303,9 @@ def check_datasets(cfg: CfgNode) -> None:
     """Raise KeyError if DATASETS.TRAIN or DATASETS.TEST names a data set that is not registered."""
     from detectron2.data import DatasetCatalog
 
+    from .data.follow import register_files
+
+    register_files(cfg)
     registered = DatasetCatalog.list()
     for key in ("TRAIN", "TEST"):
         for name in cfg.DATASETS[key]:

@@ -1,0 +1,125 @@
+"""Label images: one integer per pixel, read to contiguous class ids or to segment ids."""
+
+import cv2
+import numpy as np
+from detectron2.utils.file_io import PathManager
+
+
+class UnreadableError(ValueError):
+    """A file that should be an image is damaged, or something else."""
+
+
+def read_label_map(path: str, metadata) -> np.ndarray:
+    """Contiguous class ids of an 8- or 16-bit label image, void as `ignore_label`: (H, W).
+
+    Args:
+        metadata: of the data set. `label_table`, if there is one, takes each raw value to its
+            class id, to `ignore_label`, or to -1 if it must not occur; else the values are class
+            ids already.
+    """
+    values = read_values(path)
+    table = metadata.get("label_table")
+    if table is not None:
+        table = np.asarray(table)
+        is_wrong = (values < 0) | (values >= len(table))
+        _raise_if_any(is_wrong, values, path, _ranges(table))
+        _raise_if_any((table < 0)[values], values, path, _ranges(table))
+        return smallest_integers(table)[values]
+    classes, ignore = metadata.get("stuff_classes"), metadata.get("ignore_label", 255)
+    if classes is not None:
+        is_wrong = (values < 0) | (values >= len(classes)) & (values != ignore)
+        _raise_if_any(is_wrong, values, path, f"0 to {len(classes) - 1}, or {ignore} for void")
+    return values
+
+
+def read_values(path: str) -> np.ndarray:
+    """The values that the file holds: (H, W)."""
+    values = np.asarray(_open(path, "label image"))
+    if values.ndim != 2 or values.dtype.kind == "f":
+        what = f"{values.shape[2]} channels" if values.ndim == 3 else f"values of {values.dtype}"
+        raise ValueError(
+            f"the label image {path} has {what}; a label image has one channel of integers, 8 or "
+            "16 bits, or a palette"
+        )
+    return values.astype(np.uint8) if values.dtype == bool else values
+
+
+def read_segment_ids(path: str) -> np.ndarray:
+    """The segment ids R + 256 G + 65536 B of a COCO panoptic PNG: (H, W) uint32."""
+    with PathManager.open(path, "rb") as file:
+        data = np.frombuffer(file.read(), np.uint8)
+    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
+    if image is None:
+        raise UnreadableError(f"the panoptic image {path} cannot be read: it is damaged")
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        channels = image.shape[2] if image.ndim == 3 else 1
+        raise ValueError(
+            f"the panoptic image {path} has {channels} channels of {image.dtype}; segment ids are "
+            "stored in three of 8 bits, R + 256 G + 65536 B"
+        )
+    rgba = cv2.cvtColor(image, cv2.COLOR_BGR2RGBA)  # (H, W, 4): the bytes of one integer
+    return rgba.view("<u4")[..., 0] & 0xFFFFFF
+
+
+def number_segments(ids: np.ndarray, wanted) -> np.ndarray:
+    """The place of each pixel's id in `wanted`, from 1; 0 where it is not there: ids' shape."""
+    keys = np.array([-1, *wanted])  # so that place 0 is no segment's
+    order = keys.argsort()
+    flat = ids.ravel()
+    starts = run_starts(flat)
+    values = flat[starts].astype(keys.dtype)
+    places = order[np.searchsorted(keys, values, sorter=order).clip(max=len(wanted))]
+    places[keys[places] != values] = 0
+    lengths = np.diff(starts, append=len(flat))
+    return places.astype(np.min_scalar_type(len(wanted))).repeat(lengths).reshape(ids.shape)
+
+
+def present_values(labels: np.ndarray) -> np.ndarray:
+    """Sorted values of a label map, each once; faster than np.unique, for labels come in runs."""
+    flat = labels.ravel()
+    return np.unique(flat[run_starts(flat)])
+
+
+def run_starts(flat: np.ndarray) -> np.ndarray:
+    """Where a value differs from the one before it."""
+    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    return np.concatenate([np.zeros(min(len(flat), 1), changes.dtype), changes])
+
+
+def smallest_integers(values: np.ndarray) -> np.ndarray:
+    """The same values, not negative, in the smallest unsigned type that holds them."""
+    return values.astype(np.min_scalar_type(int(values.max(initial=0))))
+
+
+def _open(path: str, kind: str):
+    """The whole image of a file, as Pillow's."""
+    from PIL import Image
+
+    with PathManager.open(path, "rb") as file:
+        try:
+            image = Image.open(file)
+            image.load()
+        except (OSError, SyntaxError) as error:  # SyntaxError: a broken PNG
+            raise UnreadableError(f"the {kind} {path} cannot be read: {error}") from error
+    return image
+
+
+def _raise_if_any(is_wrong: np.ndarray, values: np.ndarray, path: str, allowed: str) -> None:
+    if not is_wrong.any():
+        return
+    wrong = np.unique(values[is_wrong])
+    shown = ", ".join(map(str, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
+    raise ValueError(
+        f"the label image {path} has the value {shown}, but the classes of its data set are "
+        f"{allowed}; mend the file, the class list, or the offset of the labels "
+        "(`label_offset`: by how much raw values exceed class ids; `rankseg-d2 dataset check` "
+        "says which one fits all files)"
+    )
+
+
+def _ranges(table: np.ndarray) -> str:
+    """The values that a label table knows, such as "1 to 12, 255"."""
+    known = np.flatnonzero(table >= 0)
+    ends = np.flatnonzero(np.diff(known) > 1)
+    pairs = zip(known[[0, *(ends + 1)]], known[[*ends, -1]], strict=True)
+    return ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in pairs) + " (void included)"
