@@ -1,0 +1,268 @@
+"""Write a split of `shapes` to disk: JPEG images, label PNG, COCO panoptic and instance json.
+
+A split is built in a hidden folder beside its own and renamed when it is whole. Whoever needs it
+holds a lock meanwhile, which the system takes back from a process that dies.
+"""
+
+import functools
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+import sys
+import threading
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .scene import Scene, draw, make_scene
+from .vocabulary import Vocabulary, check_num_categories, make_vocabulary
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1  # of what is drawn and written: splits of another one are made anew
+SPLITS = ("train", "val")
+MIN_AREA = 16  # pixels; of what shows less, the pixels are void
+JPEG_QUALITY = 92
+CHUNK = 32  # images that a process makes at a time
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a split is made of; its files follow from it alone."""
+
+    num_categories: int
+    split: str
+    num_images: int
+    height: int = 96
+    width: int = 128
+    version: int = VERSION
+
+    def __post_init__(self):
+        check_num_categories(self.num_categories)
+        if self.split not in SPLITS or self.num_images < 1:
+            raise ValueError(
+                f"a split of shapes is one of {', '.join(SPLITS)} and has 1 image or more, not "
+                f"{self.split!r} with {self.num_images}"
+            )
+
+
+def ignore_label(num_categories: int) -> int:
+    """The label of void pixels: the highest value of 8 bits, or of 16 where these are needed."""
+    return 255 if num_categories <= 255 else 65535
+
+
+def ensure_split(folder: Path, spec: Spec, num_workers: int | None = None) -> None:
+    """Make the split in `folder` unless it is there; other processes wait for the one that does."""
+    if _is_made(folder, spec):
+        return
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(folder.with_name(f".{folder.name}.lock")):
+            if not _is_made(folder, spec):
+                _build(folder, spec, num_workers or usable_cpus())
+    except OSError as error:
+        raise RuntimeError(
+            f"shapes cannot be written to {folder} ({error.strerror}); set the environment "
+            "variable DETECTRON2_DATASETS to a folder with room where you may write"
+        ) from error
+
+
+def usable_cpus() -> int:
+    """How many processors this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _is_made(folder: Path, spec: Spec) -> bool:
+    if not folder.exists():
+        return False
+    file = folder / "spec.json"
+    if not file.is_file():
+        raise RuntimeError(
+            f"{folder} is where shapes would be written, but holds other files (no spec.json); "
+            "move it away, or set the environment variable DETECTRON2_DATASETS to another folder"
+        )
+    return json.loads(file.read_text()) == asdict(spec)
+
+
+@contextmanager
+def _lock(path: Path):
+    import fcntl
+
+    with open(path, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.info("Waiting for another process, which writes shapes to %s", path.parent)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _build(folder: Path, spec: Spec, num_workers: int) -> None:
+    making, old = (folder.with_name(f".{folder.name}.{word}") for word in ("making", "old"))
+    for leftover in (making, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    logger.info("Drawing %d images of shapes, once, into %s", spec.num_images, folder)
+    for name in ("images", "labels", "panoptic"):
+        (making / name).mkdir(parents=True)
+    annotations = _draw_all(making, spec, num_workers)
+    _write_jsons(making, spec, annotations)
+    (making / "spec.json").write_text(json.dumps(asdict(spec)))
+    if folder.exists():  # of another version or size
+        folder.rename(old)
+    making.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _draw_all(folder: Path, spec: Spec, num_workers: int) -> list[dict]:
+    """Write the images and label images; the panoptic annotations, in order."""
+    from tqdm import tqdm
+
+    chunks = [
+        range(start, min(start + CHUNK, spec.num_images))
+        for start in range(0, spec.num_images, CHUNK)
+    ]
+    draw_chunk = functools.partial(_draw_chunk, folder, spec)
+    with tqdm(total=spec.num_images, desc=f"shapes {spec.split}", unit=" images") as bar:
+        annotations = []
+        for part in _parallel(draw_chunk, chunks, min(num_workers, len(chunks))):
+            annotations += part
+            bar.update(len(part))
+    return annotations
+
+
+def _parallel(function, inputs: list, num_workers: int) -> Iterable:
+    if num_workers <= 1:
+        yield from map(function, inputs)
+        return
+    # Started by fork, a process needs no import of torch, and a script no guard around its main.
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    with ProcessPoolExecutor(num_workers, context, _end_with_parent) as pool:
+        yield from pool.map(function, inputs)
+
+
+def _end_with_parent() -> None:
+    """A process whose parent is killed would wait, and hold the lock, for ever."""
+
+    def watch():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _draw_chunk(folder: Path, spec: Spec, indices: Iterable[int]) -> list[dict]:
+    return [_draw_image(folder, spec, index) for index in indices]
+
+
+def _draw_image(folder: Path, spec: Spec, index: int) -> dict:
+    """Write the files of one image; its panoptic annotation, with the mask of each thing."""
+    from PIL import Image
+
+    vocabulary = make_vocabulary(spec.num_categories)
+    seed = (spec.num_categories, SPLITS.index(spec.split), index)
+    scene = make_scene(vocabulary, seed, spec.width / spec.height)
+    picture, numbers = draw(scene, spec.height, spec.width)
+    labels, ids, segments = annotate(scene, numbers)
+    name = f"{index:06d}"
+    Image.fromarray(picture).save(folder / "images" / f"{name}.jpg", quality=JPEG_QUALITY)
+    Image.fromarray(labels).save(folder / "labels" / f"{name}.png")
+    channels = [ids & 255, ids >> 8 & 255, ids >> 16]
+    rgb = np.stack(channels, -1).astype(np.uint8)
+    Image.fromarray(rgb).save(folder / "panoptic" / f"{name}.png")
+    return {
+        "image_id": index + 1,
+        "file_name": f"{name}.png",
+        "segments_info": segments,
+        "rles": _encode(ids, segments, vocabulary),
+    }
+
+
+def annotate(scene: Scene, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[dict]]:
+    """Class labels (H, W), segment ids (H, W), 0 for void, and COCO's facts of the segments."""
+    paints = [*scene.grounds, *scene.things]
+    areas = np.bincount(numbers.ravel(), minlength=len(paints))
+    num_categories = len(scene.vocabulary.categories)
+    void = ignore_label(num_categories)
+    labels = np.full(len(paints), void, np.uint8 if void == 255 else np.uint16)
+    ids = np.zeros(len(paints), np.int32)
+    segments = []
+    for number in np.flatnonzero(areas >= MIN_AREA).tolist():
+        labels[number] = category = paints[number].category
+        ids[number] = 1000 * (category + 1) + number
+        segments.append(
+            {
+                "id": int(ids[number]),
+                "category_id": category + 1,
+                "area": int(areas[number]),
+                "bbox": _box(numbers == number),
+                "iscrowd": 0,
+            }
+        )
+    return labels[numbers], ids[numbers], segments
+
+
+def _box(mask: np.ndarray) -> list[int]:
+    """x, y, width, height."""
+    x, y = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
+    return [int(value) for value in (x[0], y[0], x[-1] - x[0] + 1, y[-1] - y[0] + 1)]
+
+
+def _encode(ids: np.ndarray, segments: list[dict], vocabulary: Vocabulary) -> dict[int, dict]:
+    """Segment id -> COCO's run lengths, of the things."""
+    from pycocotools import mask as coco_mask
+
+    things = [s["id"] for s in segments if s["category_id"] <= vocabulary.num_things]
+    masks = np.asfortranarray(ids[..., None] == np.array(things, ids.dtype), np.uint8)  # (H, W, N)
+    return {
+        number: {**rle, "counts": rle["counts"].decode("ascii")}
+        for number, rle in zip(things, coco_mask.encode(masks), strict=True)
+    }
+
+
+def _write_jsons(folder: Path, spec: Spec, annotations: list[dict]) -> None:
+    rles = [annotation.pop("rles") for annotation in annotations]
+    size = {"height": spec.height, "width": spec.width}
+    images = [
+        {"id": a["image_id"], "file_name": a["file_name"].replace(".png", ".jpg"), **size}
+        for a in annotations
+    ]
+    categories = coco_categories(spec.num_categories)
+    instances = [
+        {**segment, "image_id": annotation["image_id"], "segmentation": masks[segment["id"]]}
+        for annotation, masks in zip(annotations, rles, strict=True)
+        for segment in annotation["segments_info"]
+        if segment["id"] in masks
+    ]
+    for number, instance in enumerate(instances, 1):  # pycocotools takes 0 for no match
+        instance["id"] = number
+    things = [category for category in categories if category["isthing"]]
+    for name, rows, kinds in [
+        ("panoptic", annotations, categories),
+        ("instances", instances, things),
+    ]:
+        content = {"images": images, "annotations": rows, "categories": kinds}
+        (folder / f"{name}.json").write_text(json.dumps(content))
+
+
+def coco_categories(num_categories: int) -> list[dict]:
+    """COCO's facts of all categories; ids are from 1 on, as in COCO."""
+    categories = make_vocabulary(num_categories).categories
+    colors = np.random.default_rng(num_categories).integers(32, 256, (num_categories, 3)).tolist()
+    return [
+        {
+            "id": number,
+            "name": category.name,
+            "supercategory": category.form,
+            "isthing": int(category.is_thing),
+            "color": color,
+        }
+        for number, (category, color) in enumerate(zip(categories, colors, strict=True), 1)
+    ]

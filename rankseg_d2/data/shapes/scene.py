@@ -1,0 +1,180 @@
+"""Scenes of `shapes`: what there is, where, and how it moves; and the picture of it at any time.
+
+Lengths are in image heights, times in frames. A scene follows from its seed alone, and a picture
+from its scene and the time, so that the frames of a clip are pictures of one scene.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .patterns import COLORS, GROUNDS, SHAPES, TEXTURES
+from .vocabulary import Category, Vocabulary
+
+NUM_THINGS = (3, 10)  # the lowest and the highest number in a scene
+NUM_GROUNDS = (2, 4)
+RADII = (0.09, 0.24)
+CROWDING, CROWD_SPREAD = 0.4, 0.12  # how often a thing is by the one before, and how far away
+SPEED, SPIN, CAMERA_SPEED = 0.015, 0.06, 0.005  # standard deviations, per frame
+TONE_NOISE = 18  # of a thing's or ground's colour, of 255
+PIXEL_NOISE = 7
+
+
+@dataclass(frozen=True)
+class Paint:
+    """How one thing or ground looks: its category, and what is its own."""
+
+    category: int
+    tones: np.ndarray  # (2, 3): the colour and the second tone of the texture
+    angle: float
+    period: float  # of the texture
+
+
+@dataclass(frozen=True)
+class Thing(Paint):
+    center: np.ndarray  # (x, y)
+    velocity: np.ndarray
+    radius: float
+    spin: float
+
+
+@dataclass(frozen=True)
+class Ground(Paint):
+    anchor: np.ndarray  # (x, y): the ground is where its anchor is the nearest
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Things from back to front, before the grounds."""
+
+    seed: tuple[int, ...]
+    vocabulary: Vocabulary
+    grounds: tuple[Ground, ...]
+    things: tuple[Thing, ...]
+    camera: np.ndarray  # velocity (x, y)
+    wave: np.ndarray  # of the borders between grounds: amplitude, frequency, phase
+    light: np.ndarray  # brightness, and how it changes along x and y
+
+
+def make_scene(vocabulary: Vocabulary, seed: tuple[int, ...], aspect: float) -> Scene:
+    """The scene of a seed; `aspect` is width / height of the pictures."""
+    rng = np.random.default_rng(seed)
+    types = vocabulary.scene_types
+    scene_type = types[rng.choice(len(types), p=vocabulary.type_odds)]
+    count = min(rng.integers(*NUM_GROUNDS, endpoint=True), len(scene_type.grounds))
+    chosen = rng.choice(scene_type.grounds, count, replace=False, p=scene_type.ground_odds)
+    grounds = [_make_ground(rng, vocabulary, category, aspect) for category in chosen]
+    count = rng.integers(*NUM_THINGS, endpoint=True)
+    chosen = rng.choice(scene_type.things, count, p=scene_type.thing_odds)
+    things = []
+    for category in chosen:
+        center = rng.uniform(0, (aspect, 1))
+        if things and rng.random() < CROWDING:
+            center = things[-1].center + rng.normal(0, CROWD_SPREAD, 2)
+        things.append(_make_thing(rng, vocabulary, category, center))
+    return Scene(
+        seed,
+        vocabulary,
+        tuple(grounds),
+        tuple(things),
+        camera=rng.normal(0, CAMERA_SPEED, 2),
+        wave=rng.uniform((0.02, 3, 0), (0.08, 9, 2 * np.pi)),
+        light=rng.normal((1, 0, 0), (0.08, 0.12, 0.12)),
+    )
+
+
+def _make_ground(rng, vocabulary, category, aspect) -> Ground:
+    kind = vocabulary.categories[category]
+    tones = np.array([COLORS[kind.color], GROUNDS[kind.form]], np.float32)
+    tones[0] = 0.5 * tones[0] + 0.5 * tones.mean()  # faded, and with less contrast than things
+    tones[1] = 0.4 * tones[0] + 0.6 * tones[1]
+    return Ground(
+        category=int(category),
+        tones=_vary(rng, tones),
+        angle=rng.uniform(0, 2 * np.pi),
+        period=rng.uniform(0.09, 0.14),
+        anchor=rng.uniform(0, (aspect, 1)),
+    )
+
+
+def _make_thing(rng, vocabulary, category, center: np.ndarray) -> Thing:
+    tone = np.array(COLORS[vocabulary.categories[category].color], np.float32)
+    second = 0.45 * tone if tone.mean() > 90 else 0.5 * tone + 100
+    radius = rng.uniform(*RADII)
+    return Thing(
+        category=int(category),
+        tones=_vary(rng, np.stack([tone, second])),
+        angle=rng.uniform(0, 2 * np.pi),
+        period=max(0.55 * radius, 0.065),
+        center=center,
+        velocity=rng.normal(0, SPEED, 2),
+        radius=radius,
+        spin=rng.normal(0, SPIN),
+    )
+
+
+def _vary(rng, tones: np.ndarray) -> np.ndarray:
+    """Both tones changed alike."""
+    return tones + rng.normal(0, TONE_NOISE, 3).astype(np.float32)
+
+
+def draw(scene: Scene, height: int, width: int, time: float = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Picture (H, W, 3) uint8, RGB, and what each pixel shows (H, W): the number of the ground, or,
+    numbered on from these, of the thing."""
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    x, y = (x + 0.5) / height, (y + 0.5) / height
+    picture, numbers = _draw_grounds(scene, x + scene.camera[0] * time, y + scene.camera[1] * time)
+    for number, thing in enumerate(scene.things, len(scene.grounds)):
+        _draw_thing(picture, numbers, number, thing, scene.vocabulary, height, time)
+    light = scene.light[0] + scene.light[1] * (x - x.mean()) + scene.light[2] * (y - 0.5)
+    noise = np.random.default_rng([*scene.seed, round(1000 * time)])
+    picture *= light[..., None].astype(np.float32)
+    picture += PIXEL_NOISE * noise.standard_normal(picture.shape, np.float32)
+    return picture.clip(0, 255).astype(np.uint8), numbers
+
+
+def _draw_grounds(scene: Scene, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each point belongs to the ground whose anchor is nearest, with wavy borders."""
+    amplitude, frequency, phase = scene.wave.astype(np.float32)
+    wavy_x = x + amplitude * np.sin(frequency * y + phase)
+    wavy_y = y + amplitude * np.sin(frequency * x - phase)
+    anchors = np.array([ground.anchor for ground in scene.grounds], np.float32)
+    distances = [(wavy_x - ax) ** 2 + (wavy_y - ay) ** 2 for ax, ay in anchors]
+    numbers = np.argmin(distances, axis=0).astype(np.int32)
+    picture = np.empty((*numbers.shape, 3), np.float32)
+    for number, ground in enumerate(scene.grounds):
+        inside = numbers == number
+        category = scene.vocabulary.categories[ground.category]
+        u, v = _turn(x[inside] - ground.anchor[0], y[inside] - ground.anchor[1], ground.angle)
+        picture[inside] = _painted(ground, category, u, v)
+    return picture, numbers
+
+
+def _draw_thing(picture, numbers, number, thing: Thing, vocabulary, height, time) -> None:
+    """Draw over what is there, in the square around the thing."""
+    category = vocabulary.categories[thing.category]
+    cx, cy = thing.center + thing.velocity * time
+    low = [max(0, int((c - thing.radius) * height)) for c in (cy, cx)]
+    high = [max(0, int((c + thing.radius) * height) + 2) for c in (cy, cx)]
+    rows, columns = map(slice, low, high)
+    part = numbers[rows, columns]
+    if not part.size:
+        return
+    y, x = np.ogrid[: part.shape[0], : part.shape[1]]
+    x = ((x + columns.start + 0.5) / height - cx).astype(np.float32)
+    y = ((y + rows.start + 0.5) / height - cy).astype(np.float32)
+    u, v = _turn(x, y, thing.angle + thing.spin * time)
+    inside = SHAPES[category.form](u / thing.radius, v / thing.radius)
+    part[inside] = number
+    picture[rows, columns][inside] = _painted(thing, category, u[inside], v[inside])
+
+
+def _turn(x, y, angle: float):
+    cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    return cos * x + sin * y, cos * y - sin * x
+
+
+def _painted(paint: Paint, category: Category, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Colours (N, 3) of the points (N,), in the thing's or ground's own axes."""
+    weight = TEXTURES[category.texture](u / paint.period, v / paint.period)[:, None]
+    return paint.tones[0] * (1 - weight) + paint.tones[1] * weight

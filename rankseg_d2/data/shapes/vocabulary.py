@@ -1,0 +1,113 @@
+"""The categories of `shapes`, and which of them are seen together."""
+
+import functools
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+
+from .patterns import COLORS, GROUNDS, SHAPES, TEXTURES
+
+MIN_CATEGORIES, MAX_CATEGORIES = 10, 2000
+THING_SHARE = 0.7  # of the categories; the others are stuff
+OWN_THINGS, MORE_THINGS = 7, 5  # of a scene type: its own, and some of other types
+MORE_GROUNDS = 2
+SEED = 2022
+
+
+@dataclass(frozen=True)
+class Category:
+    """A thing is a shape, stuff a ground, each with a colour and a texture."""
+
+    name: str
+    form: str  # of SHAPES for things, of GROUNDS for stuff
+    color: str
+    texture: str
+    is_thing: bool
+
+
+@dataclass(frozen=True)
+class SceneType:
+    """The categories that one kind of scene has, the usual ones first, and how probable each is."""
+
+    things: np.ndarray
+    grounds: np.ndarray
+    thing_odds: np.ndarray
+    ground_odds: np.ndarray
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """All categories (things first, then stuff) and scene types, with the odds of each type."""
+
+    categories: tuple[Category, ...]
+    num_things: int
+    scene_types: tuple[SceneType, ...]
+    type_odds: np.ndarray
+
+
+@functools.lru_cache(maxsize=8)
+def make_vocabulary(num_categories: int) -> Vocabulary:
+    """The vocabulary of that size: always the same one."""
+    check_num_categories(num_categories)
+    rng = np.random.default_rng([SEED, num_categories])
+    num_things = round(THING_SHARE * num_categories)
+    things = _choose(rng, num_things, SHAPES, is_thing=True)
+    grounds = _choose(rng, num_categories - num_things, GROUNDS, is_thing=False)
+    types = _scene_types(rng, num_things, num_categories)
+    return Vocabulary((*things, *grounds), num_things, tuple(types), _long_tail(len(types), 0.7))
+
+
+def check_num_categories(num_categories: int) -> None:
+    """Raise ValueError for a number that `shapes` does not have."""
+    if not MIN_CATEGORIES <= num_categories <= MAX_CATEGORIES:
+        raise ValueError(
+            f"shapes has {MIN_CATEGORIES} to {MAX_CATEGORIES} categories, not {num_categories}; "
+            "the number is in the data set's name (shapes1000_panoptic_train has 1000)"
+        )
+
+
+def _choose(rng, count: int, forms: dict, is_thing: bool) -> list[Category]:
+    """`count` combinations of few forms, colours and textures: every one has look-alikes."""
+    names = [list(forms), list(COLORS), list(TEXTURES)]
+    sizes = [2, 2, 2]
+    while np.prod(sizes) < count:  # the attribute that is least used up, in turn
+        shares = [size / len(options) for size, options in zip(sizes, names, strict=True)]
+        sizes[int(np.argmin(shares))] += 1
+    used = [options[:size] for options, size in zip(names, sizes, strict=True)]
+    combinations = list(itertools.product(*used))
+    return [
+        Category(f"{color} {texture} {form}", form, color, texture, is_thing)
+        for form, color, texture in (
+            combinations[i] for i in rng.permutation(len(combinations))[:count]
+        )
+    ]
+
+
+def _scene_types(rng, num_things: int, num_categories: int) -> list[SceneType]:
+    """Every category is at home in one scene type, and a guest in some others."""
+    count = max(2, num_things // OWN_THINGS)
+    types = []
+    for things, grounds in zip(
+        np.array_split(rng.permutation(num_things), count),
+        np.array_split(rng.permutation(np.arange(num_things, num_categories)), count),
+        strict=True,
+    ):
+        things = _with_guests(rng, things, 0, num_things, MORE_THINGS)
+        grounds = _with_guests(rng, grounds, num_things, num_categories, MORE_GROUNDS)
+        odds = _long_tail(len(things), 1.0), _long_tail(len(grounds), 0.5)
+        types.append(SceneType(things, grounds, *odds))
+    return types
+
+
+def _with_guests(rng, own: np.ndarray, start: int, stop: int, count: int) -> np.ndarray:
+    """`own`, and up to `count` others, not more than half of those that there are."""
+    others = np.setdiff1d(np.arange(start, stop), own)
+    guests = rng.permutation(others)[: min(count, (len(others) + 1) // 2)]
+    return rng.permutation(np.concatenate([own, guests]))
+
+
+def _long_tail(count: int, exponent: float) -> np.ndarray:
+    """Probabilities that fall with the rank: Zipf's law."""
+    odds = np.arange(1, count + 1) ** -exponent
+    return odds / odds.sum()
