@@ -1,5 +1,11 @@
-"""Metrics, reduced over all ranks; which one a data set gets is in `build`."""
+"""Metrics, reduced over all ranks; which ones a data set gets is in `choices`."""
 
+from . import choices  # noqa: F401  (registers the evaluator types)
 from .build import EVALUATORS, build_evaluator, register_evaluator
+from .instance import InstanceEvaluator
+from .multilabel import MultiLabelEvaluator
+from .panoptic import PanopticEvaluator
+from .semantic import SemanticEvaluator
 
 __all__ = ["EVALUATORS", "build_evaluator", "register_evaluator"]
+__all__ += ["InstanceEvaluator", "MultiLabelEvaluator", "PanopticEvaluator", "SemanticEvaluator"]

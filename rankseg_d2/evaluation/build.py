@@ -39,4 +39,9 @@ def build_evaluator(cfg, dataset_name: str, output_folder: str | None = None) ->
     if output_folder is None:
         output_folder = os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
     evaluators = EVALUATORS[evaluator_type](cfg, dataset_name, output_folder)
+    if count := cfg.TEST.get("PICTURES", 0):
+        from .pictures import PictureSheet
+
+        evaluators = evaluators if isinstance(evaluators, list) else [evaluators]
+        evaluators = [*evaluators, PictureSheet(dataset_name, output_folder, count)]
     return DatasetEvaluators(evaluators) if isinstance(evaluators, list) else evaluators

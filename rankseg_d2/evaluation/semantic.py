@@ -1,0 +1,179 @@
+"""Semantic segmentation: mIoU and its relatives, from one confusion matrix."""
+
+import logging
+import os
+
+import numpy as np
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+
+from ..weights import write_atomically
+from .overlap import add_runs, joint_runs
+from .tables import main_metrics, text_table, unique_names, write_json, write_tables
+from .truth import LabelMaps, image_key
+
+logger = logging.getLogger(__name__)
+
+
+class SemanticEvaluator(DatasetEvaluator):
+    """{"sem_seg": mIoU, mIoU_nanmean, fwIoU, mACC, pACC, IoU-<class>, ACC-<class>}, in percent.
+
+    mIoU is the mean over the classes in the ground truth (detectron2), mIoU_nanmean over those in
+    ground truth or prediction (mmsegmentation). A prediction of no category is a wrong pixel.
+    """
+
+    def __init__(self, dataset_name: str, output_folder: str | None = None, save_predictions=False):
+        """
+        Args:
+            output_folder: for the tables and the confusion matrix; None: no files.
+            save_predictions: write sem_seg_predictions.json too, RLE masks in COCO's stuff format.
+        """
+        metadata = MetadataCatalog.get(dataset_name)
+        self.names = unique_names(metadata.stuff_classes)
+        self.ignore = metadata.get("ignore_label", 255)
+        if 0 <= self.ignore < len(self.names):
+            raise ValueError(
+                f"the ignore_label of {dataset_name!r} is {self.ignore}, but that is also one of "
+                f"its {len(self.names)} classes; set it in the metadata, for example to 65535"
+            )
+        dataset_ids = metadata.get("stuff_dataset_id_to_contiguous_id", {})
+        self.dataset_ids = {contiguous: own for own, contiguous in dataset_ids.items()}
+        self.label_maps = LabelMaps(dataset_name)
+        self.output_folder = output_folder
+        self.save_predictions = save_predictions
+        self.reset()
+
+    def reset(self):
+        count = len(self.names)
+        self.matrix = np.zeros((count, count + 1), np.int64)  # truth, prediction; last: no category
+        self.predictions = []
+
+    def process(self, inputs, outputs):
+        for sample, output in zip(inputs, outputs, strict=True):
+            predicted = predicted_labels(output)
+            truth, path = self.label_maps.read(sample)
+            if truth.shape != predicted.shape:
+                raise ValueError(
+                    f"{path} has {size_text(truth)} pixels, but the prediction for "
+                    f"{image_key(sample)} has {size_text(predicted)}; they must be of one size: "
+                    "check height and width in the record, and that image and label belong together"
+                )
+            self.add(truth, predicted, path)
+            if self.save_predictions:
+                self.predictions += self.encode(predicted, sample)
+
+    def add(self, truth: np.ndarray, predicted: np.ndarray, path: str) -> None:
+        truth, predicted, lengths = joint_runs(truth, predicted)
+        count = len(self.names)
+        if predicted.min() < 0 or predicted.max() > count:
+            raise ValueError(
+                f"the prediction for {path} has labels from {predicted.min()} to "
+                f"{predicted.max()}, but the data set has {count} classes, 0 to {count - 1}, and "
+                f"{count} for none; evaluate a model with as many classes as the data set"
+            )
+        known = truth != self.ignore
+        add_runs(self.matrix, truth[known], predicted[known], lengths[known])
+
+    def encode(self, predicted: np.ndarray, sample: dict) -> list[dict]:
+        from pycocotools import mask as mask_util
+
+        rows = []
+        for label in np.unique(predicted).tolist():
+            if label == len(self.names):
+                continue
+            mask = mask_util.encode(np.asfortranarray(predicted == label, np.uint8))
+            mask["counts"] = mask["counts"].decode()
+            category = self.dataset_ids.get(label, label)
+            key = {"file_name": image_key(sample)}
+            rows.append(key | {"category_id": category, "segmentation": mask})
+        return rows
+
+    def evaluate(self):
+        matrices, predictions = comm.gather(self.matrix), comm.gather(self.predictions)
+        if not comm.is_main_process():
+            return None
+        matrix = sum(matrices)
+        classes = class_metrics(matrix)
+        metrics = semantic_metrics(matrix)
+        for key in ("IoU", "ACC"):
+            percents = (100 * classes[key]).tolist()
+            names = (f"{key}-{name}" for name in self.names)
+            metrics |= dict(zip(names, percents, strict=True))
+        self.write(matrix, metrics, classes, sum(predictions, []))
+        logger.info("semantic segmentation\n%s", text_table([main_metrics(metrics)]))
+        return {"sem_seg": metrics}
+
+    def write(self, matrix, metrics, classes, predictions) -> None:
+        if self.output_folder is None:
+            return
+        columns = {
+            "IoU": (100 * classes["IoU"]).tolist(),
+            "ACC": (100 * classes["ACC"]).tolist(),
+            "true_pixels": classes["truth"].tolist(),
+            "predicted_pixels": classes["predicted"].tolist(),
+        }
+        rows = [
+            {"id": i, "class": name} | {key: values[i] for key, values in columns.items()}
+            for i, name in enumerate(self.names)
+        ]
+        write_tables(self.output_folder, "sem_seg", main_metrics(metrics), rows)
+        with write_atomically(os.path.join(self.output_folder, "sem_seg_confusion.npz")) as file:
+            np.savez_compressed(file, matrix=matrix, classes=self.names)
+        if self.save_predictions:
+            write_json(self.output_folder, "sem_seg_predictions", predictions)
+
+
+def predicted_labels(output: dict) -> np.ndarray:
+    """The predicted class of each pixel (H, W); scores do not leave their device.
+
+    On CPUs `max` is more than twice as fast as `argmax`, which gives the same.
+    """
+    if "sem_seg_labels" in output:
+        labels = output["sem_seg_labels"]
+    elif "sem_seg" in output:
+        labels = output["sem_seg"].max(0).indices
+    elif "sem_seg_scores" in output:
+        classes = output["sem_seg_classes"]
+        labels = classes[output["sem_seg_scores"].max(0).indices]
+    else:
+        raise ValueError(
+            "the model's output has none of sem_seg_labels, sem_seg and sem_seg_scores, but only "
+            f"{', '.join(output) or 'nothing'}; set MODEL.MASK_FORMER.TEST.SEMANTIC_ON True, or "
+            "leave out the semantic evaluator"
+        )
+    return labels.cpu().numpy()
+
+
+def semantic_metrics(matrix: np.ndarray) -> dict[str, float]:
+    """The metrics over all classes, in percent, of a confusion matrix (C, C+1)."""
+    classes = class_metrics(matrix)
+    is_true = classes["truth"] > 0
+    iou, share = classes["IoU"][is_true], classes["truth"][is_true] / matrix.sum().clip(1)
+    is_seen = is_true | (classes["predicted"] > 0)
+    metrics = {
+        "mIoU": mean(iou),
+        "mIoU_nanmean": np.nansum(classes["IoU"]) / is_seen.sum() if is_seen.any() else np.nan,
+        "fwIoU": (share * iou).sum() if is_true.any() else np.nan,
+        "mACC": mean(classes["ACC"][is_true]),
+        "pACC": matrix.diagonal().sum() / matrix.sum() if is_true.any() else np.nan,
+    }
+    return {name: 100 * float(value) for name, value in metrics.items()}
+
+
+def class_metrics(matrix: np.ndarray) -> dict[str, np.ndarray]:
+    """IoU and ACC as shares, NaN for classes that are not in the truth, and pixels: (C,) each."""
+    hits, truth = matrix.diagonal(), matrix.sum(1)
+    predicted = matrix[:, :-1].sum(0)
+    with np.errstate(invalid="ignore"):
+        accuracy = hits / truth  # 0 / 0 is NaN
+        iou = np.where(truth > 0, hits / (truth + predicted - hits), np.nan)
+    return {"IoU": iou, "ACC": accuracy, "truth": truth, "predicted": predicted}
+
+
+def mean(values: np.ndarray) -> float:
+    return values.mean() if len(values) else np.nan
+
+
+def size_text(labels: np.ndarray) -> str:
+    return " x ".join(map(str, labels.shape[::-1]))

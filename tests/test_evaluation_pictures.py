@@ -1,0 +1,117 @@
+"""The picture sheet shows image, truth, prediction and ranking, and changes no result."""
+
+import numpy as np
+import pytest
+import torch
+from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
+
+from rankseg_d2.config import add_rankseg_config
+from rankseg_d2.evaluation import build_evaluator
+from rankseg_d2.evaluation.pictures import (
+    CELL,
+    GAP,
+    LINE_HEIGHT,
+    MISSED,
+    RIGHT,
+    WRONG,
+    PictureSheet,
+    category_lines,
+    predicted_labels,
+)
+
+NAMES, COLORS = ["sky", "road", "tree"], [(10, 20, 30), (40, 50, 60), (70, 80, 90)]
+TRUTH = np.array([[0] * 4, [0] * 4, [1] * 4, [1, 1, 255, 255]], np.uint8)
+
+
+@pytest.fixture
+def sample(tmp_path):
+    """A registered data set of one image, 4 x 4, of one colour."""
+    Image.new("RGB", (4, 4), (200, 100, 50)).save(tmp_path / "a.png")
+    Image.fromarray(TRUTH).save(tmp_path / "truth.png")
+    record = {"file_name": str(tmp_path / "a.png"), "image_id": 1}
+    record["sem_seg_file_name"] = str(tmp_path / "truth.png")
+    DatasetCatalog.register("pictured", lambda: [record])
+    MetadataCatalog.get("pictured").set(
+        stuff_classes=NAMES, stuff_colors=COLORS, ignore_label=255, evaluator_type="sem_seg"
+    )
+    yield record
+    DatasetCatalog.remove("pictured")
+    MetadataCatalog.remove("pictured")
+
+
+def prediction():
+    labels = torch.tensor([[0] * 4] * 3 + [[2] * 4])
+    ranking = {"scores": torch.tensor([3.0, -1.0, 0.0]), "classes": torch.tensor([0, 2])}
+    return {"sem_seg_labels": labels, "ranking": ranking}
+
+
+def sheet_of(folder):
+    return np.asarray(Image.open(folder / "sheet.png"))
+
+
+def middle(sheet, column, row, rows=4):
+    """The colour in the middle of a pixel of a panel's 4 x 4 picture."""
+    side = CELL[0]  # the picture is square, the cell wider
+    x = column * (CELL[1] + GAP) + (CELL[1] - side) // 2
+    return tuple(sheet[LINE_HEIGHT + (2 * row + 1) * side // (2 * rows), x + side // 8])
+
+
+def test_the_sheet_shows_image_truth_and_prediction(sample, tmp_path):
+    sheet = PictureSheet("pictured", str(tmp_path / "out"), 2)
+    sheet.process([sample], [prediction()])
+    assert sheet.evaluate() is None
+    picture = sheet_of(tmp_path / "out")
+    assert picture.shape == (LINE_HEIGHT + CELL[0] + GAP, 4 * (CELL[1] + GAP), 3)
+    assert middle(picture, 0, 0) == (200, 100, 50)
+    assert [middle(picture, 1, row) for row in range(4)] == [COLORS[0]] * 2 + [COLORS[1]] * 2
+    assert [middle(picture, 2, row) for row in range(4)] == [COLORS[0]] * 3 + [COLORS[2]]
+    text = picture[:, 3 * (CELL[1] + GAP) :].reshape(-1, 3).astype(int)  # its edges are soft
+    for color in (RIGHT, WRONG, MISSED):
+        assert abs(text - color).max(1).min() < 40
+
+
+def test_only_the_first_images_are_shown(sample, tmp_path):
+    sheet = PictureSheet("pictured", str(tmp_path), 2)
+    for _ in range(5):
+        sheet.process([sample], [prediction()])
+    sheet.evaluate()
+    assert len(sheet_of(tmp_path)) == LINE_HEIGHT + 2 * (CELL[0] + GAP)
+
+
+def test_lines_say_what_is_there_what_is_not_and_what_is_missed():
+    lines = category_lines(prediction(), TRUTH, prediction()["sem_seg_labels"].numpy(), NAMES)
+    assert lines[1:] == [("0.95 sky", RIGHT), ("0.50 tree", WRONG), ("missed: road", MISSED)]
+
+
+def test_without_a_ranking_the_lines_go_by_area():
+    labels = prediction()["sem_seg_labels"]
+    lines = category_lines({"sem_seg_labels": labels}, TRUTH, labels.numpy(), NAMES)
+    assert lines[1:] == [("0.75 sky", RIGHT), ("0.25 tree", WRONG), ("missed: road", MISSED)]
+
+
+def test_edges_of_panoptic_segments_are_drawn_and_void_is_known():
+    ids = torch.tensor([[7, 7, 0], [7, 7, 0], [9, 9, 9]])
+    segments = [{"id": 7, "category_id": 2}, {"id": 9, "category_id": 2}]
+    labels, edges = predicted_labels({"panoptic_seg": (ids, segments)}, 3)
+    assert labels.tolist() == [[2, 2, 3], [2, 2, 3], [2, 2, 2]]
+    assert edges.tolist() == [[False, False, True]] * 2 + [[True] * 3]
+    labels, edges = predicted_labels({"panoptic_seg": (torch.zeros(2, 2).int(), [])}, 3)
+    assert (labels == 3).all() and not edges.any()
+
+
+def test_the_key_adds_a_sheet_and_leaves_the_results_alone(sample, tmp_path):
+    cfg = get_cfg()
+    add_rankseg_config(cfg)
+    results = []
+    for count in (0, 1):
+        cfg.TEST.PICTURES = count
+        evaluator = build_evaluator(cfg, "pictured", str(tmp_path / str(count)))
+        evaluator.reset()
+        evaluator.process([sample], [prediction()])
+        results.append(evaluator.evaluate())
+    assert results[0]["sem_seg"]["mIoU"] == results[1]["sem_seg"]["mIoU"]
+    assert results[0].keys() == results[1].keys()
+    assert (tmp_path / "1" / "sheet.png").is_file()
+    assert not (tmp_path / "0" / "sheet.png").exists()
