@@ -1,0 +1,131 @@
+"""The optimizer: few parameter groups, each with the rate and weight decay that SOLVER gives it."""
+
+import logging
+
+import torch
+from torch import nn
+
+from ..errors import unknown_name
+
+logger = logging.getLogger(__name__)
+
+# The first is what torch's batch and instance norms of any dimension have in common.
+NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+POSITIONS = ("relative_position_bias_table", "absolute_pos_embed")  # Swin's embeddings
+PARTS = {"backbone": "BACKBONE_MULTIPLIER", "ml_head": "MLHEAD_MULTIPLIER"}
+REST = "rest"  # of the model
+
+OPTIMIZERS = {
+    "ADAMW": lambda groups, solver: torch.optim.AdamW(groups, solver.BASE_LR),
+    "SGD": lambda groups, solver: torch.optim.SGD(
+        groups, solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV
+    ),
+}
+CLIPPERS = {
+    "full_model": lambda parameters, clip: nn.utils.clip_grad_norm_(
+        parameters, clip.CLIP_VALUE, clip.NORM_TYPE
+    ),
+    "norm": lambda parameters, clip: [
+        nn.utils.clip_grad_norm_(parameter, clip.CLIP_VALUE, clip.NORM_TYPE)
+        for parameter in parameters
+    ],
+    "value": lambda parameters, clip: nn.utils.clip_grad_value_(parameters, clip.CLIP_VALUE),
+}
+
+
+def build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
+    """SOLVER.OPTIMIZER over all parameters that are trained; it clips as CLIP_GRADIENTS says."""
+    name = cfg.SOLVER.OPTIMIZER
+    if name not in OPTIMIZERS:
+        raise unknown_name("SOLVER.OPTIMIZER", name, OPTIMIZERS)
+    groups = parameter_groups(cfg, model)
+    logger.info("%s over %s", name, "; ".join(map(describe, groups)))
+    optimizer = OPTIMIZERS[name](groups, cfg.SOLVER)
+    clip_before_step(optimizer, cfg.SOLVER.CLIP_GRADIENTS)
+    return optimizer
+
+
+def parameter_groups(cfg, model: nn.Module) -> list[dict]:
+    """One group per part of the model, rate and decay; its `name` is the part.
+
+    Parts are "backbone", "ml_head" and "rest". Shared parameters count where they come first,
+    frozen ones nowhere.
+    """
+    base, undecayed = base_lr(cfg), without_decay(model)
+    groups, seen = {}, set()
+    for path, module in model.named_modules():
+        part = next((part for part in PARTS if part in path.split(".")), REST)
+        for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.requires_grad or id(parameter) in seen:
+                continue
+            seen.add(id(parameter))
+            rate = base * (cfg.SOLVER[PARTS[part]] if part in PARTS else 1.0)
+            if name == "bias":
+                rate *= cfg.SOLVER.BIAS_LR_FACTOR
+            decay = 0.0 if id(parameter) in undecayed else weight_decay(cfg, module, name)
+            groups.setdefault((part, rate, decay), []).append(parameter)
+    return [
+        {"params": parameters, "name": part, "lr": rate, "weight_decay": decay}
+        for (part, rate, decay), parameters in groups.items()
+    ]
+
+
+def describe(group: dict) -> str:
+    count = sum(parameter.numel() for parameter in group["params"])
+    return (
+        f"{group['name']}: {count:,} at rate {group['lr']:.3g}, decay {group['weight_decay']:.3g}"
+    )
+
+
+def weight_decay(cfg, module: nn.Module, name: str) -> float:
+    """The weight decay of a module's own parameter."""
+    solver = cfg.SOLVER
+    if name == "bias" and solver.WEIGHT_DECAY_BIAS is not None:
+        return solver.WEIGHT_DECAY_BIAS
+    if isinstance(module, NORMS):
+        return solver.WEIGHT_DECAY_NORM
+    if isinstance(module, nn.Embedding) or name in POSITIONS:
+        return solver.WEIGHT_DECAY_EMBED
+    return solver.WEIGHT_DECAY
+
+
+def without_decay(model: nn.Module) -> set[int]:
+    """Ids of the parameters that a module's `no_weight_decay()` names, as timm's models have it."""
+    found = set()
+    for module in model.modules():
+        if callable(getattr(module, "no_weight_decay", None)):
+            own = dict(module.named_parameters())
+            found |= {id(own[name]) for name in module.no_weight_decay() if name in own}
+    return found
+
+
+def base_lr(cfg) -> float:
+    """SOLVER.BASE_LR, scaled to the batch size where SOLVER.REFERENCE_BATCH_SIZE asks for it."""
+    solver, reference = cfg.SOLVER, cfg.SOLVER.REFERENCE_BATCH_SIZE
+    if not reference:
+        return solver.BASE_LR
+    if reference < 0 or solver.REFERENCE_WORLD_SIZE:
+        raise ValueError(
+            f"SOLVER.REFERENCE_BATCH_SIZE ({reference}) must be positive, or 0 for no scaling of "
+            f"the rate, and SOLVER.REFERENCE_WORLD_SIZE ({solver.REFERENCE_WORLD_SIZE}), which "
+            "scales it too, must be 0 beside it; set one of them to 0"
+        )
+    return solver.BASE_LR * solver.IMS_PER_BATCH / reference
+
+
+def clip_before_step(optimizer: torch.optim.Optimizer, clip) -> None:
+    """Let every step clip first: by then gradients are accumulated, and AMP's scale is undone.
+
+    "full_model" limits the norm of all gradients together, "norm" that of each parameter, "value"
+    each number. A CLIP_VALUE of 0 clips nothing.
+    """
+    if not clip.ENABLED or clip.CLIP_VALUE <= 0:
+        return
+    if clip.CLIP_TYPE not in CLIPPERS:
+        raise unknown_name("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", clip.CLIP_TYPE, CLIPPERS)
+    clipper = CLIPPERS[clip.CLIP_TYPE]
+
+    def clip_gradients(optimizer, args, kwargs):
+        clipper([p for group in optimizer.param_groups for p in group["params"]], clip)
+
+    optimizer.register_step_pre_hook(clip_gradients)
