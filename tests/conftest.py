@@ -5,6 +5,7 @@ import pytest
 # One thread in each of several test processes (pytest -n 2), two in a single one.
 THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
 os.environ["OMP_NUM_THREADS"] = str(THREADS)  # for the processes that tests start, too
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads leave the cores to others
 
 import torch  # noqa: E402
 
