@@ -5,6 +5,7 @@
     python train_net.py --config-file my.yaml --num-gpus 8 SOLVER.IMS_PER_BATCH 16
     python train_net.py --config-file my.yaml --resume
     python train_net.py --config-file my.yaml --eval-only MODEL.WEIGHTS model_final.pth
+    python train_net.py --config-file my.yaml --eval-only --resume TEST.AUG.ENABLED True
     torchrun --nproc-per-node 8 train_net.py --config-file my.yaml
 """
 

@@ -293,6 +293,33 @@ def test_imagenet_resnet_loads_into_the_backbone(make, tmp_path, log):
     assert "unused: stem.fc.weight, stem.fc.bias" in log[0].getMessage()
 
 
+def test_torchvisions_resnet_loads_into_the_backbone(make, tmp_path, log):
+    """Under its own names, as torchvision publishes it; the features tell that all is in place."""
+    torchvision = pytest.importorskip("torchvision")
+    resnet = {
+        "MODEL.BACKBONE.NAME": "build_resnet_backbone",
+        "MODEL.RESNETS.DEPTH": 18,
+        "MODEL.RESNETS.RES2_OUT_CHANNELS": 64,
+        "MODEL.RESNETS.STEM_TYPE": "basic",
+        "MODEL.RESNETS.OUT_FEATURES": ["res2", "res3", "res4", "res5"],
+    }
+    source, model = torchvision.models.resnet18(weights=None).eval(), make(resnet).eval()
+    for name, value in source.state_dict().items():
+        if name.endswith(("running_var", "running_mean")):
+            value.uniform_(0.5, 1.5)
+    path = tmp_path / "resnet18-f37072fd.pth"
+    torch.save(source.state_dict(), path)
+    Checkpointer(model).load(str(path))
+    counted = [name for name in source.state_dict() if name.endswith("num_batches_tracked")]
+    assert counts(log)["loaded"] == len(source.state_dict()) - len(counted) - 2  # fc
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        features = source.maxpool(source.bn1(source.conv1(image)).relu())
+        for name in ("res2", "res3", "res4", "res5"):
+            features = getattr(source, f"layer{int(name[-1]) - 1}")(features)
+            torch.testing.assert_close(model.backbone(image)[name], features)
+
+
 # --- between kinds of models ----------------------------------------------------------------------
 
 

@@ -1,15 +1,20 @@
 """Training: launch, setup, trainer, checkpoints, and a resume that continues exactly."""
 
 from .checkpoint import Checkpointer
+from .hooks import BestCheckpointer, HeadGuard
 from .launch import launch
-from .resume import ResumableLoader, build_train_loader
-from .trainer import BestCheckpointer, Trainer, check_run, setup
+from .optimizer import build_optimizer
+from .resume import ResumableLoader, build_test_loader, build_train_loader
+from .trainer import Trainer, check_run, setup
 
 __all__ = [
     "BestCheckpointer",
     "Checkpointer",
+    "HeadGuard",
     "ResumableLoader",
     "Trainer",
+    "build_optimizer",
+    "build_test_loader",
     "build_train_loader",
     "check_run",
     "launch",

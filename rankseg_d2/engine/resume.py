@@ -17,11 +17,16 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from detectron2.data import DatasetFromList, get_detection_dataset_dicts
+from detectron2.data import (
+    DatasetFromList,
+    build_detection_test_loader,
+    get_detection_dataset_dicts,
+)
 from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
+from ..data.mappers import build_mapper
 from ..errors import unknown_name
 
 _STEP, _SAMPLE = 0, 1  # the two kinds of places where random choices are made
@@ -103,14 +108,11 @@ class ResumableLoader:
 def build_train_loader(cfg, mapper=None, dataset=None) -> ResumableLoader:
     """The training loader of a config: detectron2's, but it can be started at any iteration.
 
-    `mapper` is detectron2's DatasetMapper unless given, `dataset` (a list of dicts, or a
+    `mapper` is that of INPUT.DATASET_MAPPER_NAME unless given, `dataset` (a list of dicts, or a
     map-style Dataset) that of DATASETS.TRAIN. DATALOADER.ASPECT_RATIO_GROUPING goes by the
     "width" and "height" of the dicts and is off where they are missing.
     """
-    if mapper is None:
-        from detectron2.data import DatasetMapper
-
-        mapper = DatasetMapper(cfg, is_train=True)
+    mapper = build_mapper(cfg, is_train=True) if mapper is None else mapper
     if dataset is None:
         dataset = get_detection_dataset_dicts(
             cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
@@ -131,6 +133,12 @@ def build_train_loader(cfg, mapper=None, dataset=None) -> ResumableLoader:
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         groups=groups,
     )
+
+
+def build_test_loader(cfg, dataset_name: str, mapper=None) -> DataLoader:
+    """detectron2's loader of a data set's images in order, with the mapper of the config."""
+    mapper = build_mapper(cfg, False, dataset_name) if mapper is None else mapper
+    return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
 
 
 def batch_size_per_rank(cfg) -> int:

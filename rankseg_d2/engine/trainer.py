@@ -25,9 +25,19 @@ from torch.nn.parallel import DistributedDataParallel
 from .. import __version__, engine_name
 from ..config import check_datasets, check_num_classes, class_names
 from ..evaluation import build_evaluator
+from ..modeling.sliding_window import SlidingWindow
+from ..modeling.test_time_augmentation import TestTimeAugmentation
 from .checkpoint import Checkpointer
+from .hooks import hooks_after_evaluation
 from .launch import check_num_gpus
-from .resume import ResumableLoader, batch_size_per_rank, build_train_loader, seed_step
+from .optimizer import build_optimizer
+from .resume import (
+    ResumableLoader,
+    batch_size_per_rank,
+    build_test_loader,
+    build_train_loader,
+    seed_step,
+)
 from .scheduler import build_lr_scheduler
 
 logger = logging.getLogger(__name__)
@@ -85,6 +95,9 @@ class Trainer(DefaultTrainer):
         check_datasets(cfg)
         check_num_classes(cfg)
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        if cfg.TEST.AUG.ENABLED:
+            logger.info("TEST.AUG is for --eval-only; evaluations during the training go without")
+            cfg = changed(cfg, "TEST.AUG.ENABLED", False)
         batch_size_per_rank(cfg)  # raises its error before anything is built
         device = torch.device(cfg.MODEL.DEVICE)
         model = self.build_model(cfg)
@@ -114,9 +127,24 @@ class Trainer(DefaultTrainer):
         # After training, `iter` is one past the last iteration that was done.
         return super().state_dict() | {"iteration": min(self.iter, self.max_iter - 1)}
 
+    def build_hooks(self):
+        """detectron2's, and after the evaluation those that look at it."""
+        built = super().build_hooks()
+        kinds = [isinstance(hook, d2_hooks.EvalHook) for hook in built]
+        place = kinds.index(True) + 1
+        return built[:place] + hooks_after_evaluation(self.cfg, self.checkpointer) + built[place:]
+
     @classmethod
     def build_train_loader(cls, cfg):
         return build_train_loader(cfg)
+
+    @classmethod
+    def build_test_loader(cls, cfg, dataset_name):
+        return build_test_loader(cfg, dataset_name)
+
+    @classmethod
+    def build_optimizer(cls, cfg, model):
+        return build_optimizer(cfg, model)
 
     @classmethod
     def build_lr_scheduler(cls, cfg, optimizer):
@@ -125,6 +153,16 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_evaluator(cls, cfg, dataset_name):
         return build_evaluator(cfg, dataset_name)
+
+    @classmethod
+    def test(cls, cfg, model, evaluators=None):
+        """Evaluate on DATASETS.TEST, by the passes of TEST.SLIDING_WINDOW and TEST.AUG."""
+        if cfg.TEST.SLIDING_WINDOW.ENABLED:
+            model = SlidingWindow.from_config(cfg, model)
+        if cfg.TEST.AUG.ENABLED:
+            model = TestTimeAugmentation.from_config(cfg, model)
+            cfg = changed(cfg, "INPUT.MIN_SIZE_TEST", 0)  # images come at their native size
+        return super().test(cfg, model, evaluators)
 
 
 class StepTrainer(SimpleTrainer):
@@ -217,15 +255,12 @@ class StepTrainer(SimpleTrainer):
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
 
 
-class BestCheckpointer(d2_hooks.BestCheckpointer):
-    """detectron2's, but a resumed run remembers what the best was."""
-
-    def state_dict(self):
-        return {"best_metric": self.best_metric, "best_iter": self.best_iter}
-
-    def load_state_dict(self, state_dict):
-        self.best_metric = state_dict["best_metric"]
-        self.best_iter = state_dict["best_iter"]
+def changed(cfg, key: str, value):
+    """A copy of the config with another value of one key."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.merge_from_list([key, value])
+    return cfg
 
 
 def amp_dtype(cfg, device: torch.device) -> torch.dtype | None:

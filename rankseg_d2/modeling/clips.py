@@ -47,7 +47,7 @@ def image_targets(
 ) -> dict:
     """The labels (N,) and masks (N, 1, H, W) of an image's `instances`."""
     instances = _instances(sample)
-    masks = _mask_tensor(instances)[:, None]
+    masks = _mask_tensor(instances, device)[:, None]
     return _target(sample, instances.gt_classes, masks, padded_size, num_classes, device)
 
 
@@ -60,14 +60,25 @@ def clip_targets(
     class is that of the first frame where it is present; objects that are never are left out.
     """
     frames = _instances(sample)
-    masks = torch.stack([_mask_tensor(frame) for frame in frames], 1)  # (N, T, h, w)
+    masks = torch.stack([_mask_tensor(frame, device) for frame in frames], 1)  # (N, T, h, w)
     present = torch.stack([frame.gt_ids != -1 for frame in frames], 1)  # (N, T)
     classes = torch.stack([frame.gt_classes for frame in frames], 1)  # (N, T)
     first = present.int().argmax(1, keepdim=True)
     labels = classes.gather(1, first).squeeze(1)
     ever = present.any(1)
-    masks = masks & present[:, :, None, None]
+    masks = masks & present[:, :, None, None].to(device)
     return _target(sample, labels[ever], masks[ever], padded_size, num_classes, device)
+
+
+def output_size(sample: dict, input_size: tuple[int, int]) -> tuple[int, int]:
+    """The size that the caller wants results in."""
+    return sample.get("height", input_size[0]), sample.get("width", input_size[1])
+
+
+def places(length: int, size: int, stride: int) -> list[slice]:
+    """Where windows lie along a side, or in a video; one that is longer than it is cut to it."""
+    last = max(0, length - size)
+    return [slice(at, min(at + size, length)) for at in [*range(0, last, stride), last]]
 
 
 def pad(masks: Tensor, size: tuple[int, int]) -> Tensor:
@@ -85,11 +96,14 @@ def _instances(sample: dict):
     return sample["instances"]
 
 
-def _mask_tensor(instances) -> Tensor:
-    """The true masks (N, h, w) as bool, from a plain tensor or from BitMasks; none if N is 0."""
+def _mask_tensor(instances, device: torch.device) -> Tensor:
+    """The true masks (N, h, w) as bool; none if N is 0.
+
+    They are a plain tensor, BitMasks, or packed masks, which are unpacked on the device.
+    """
     if not len(instances):
-        return instances.gt_classes.new_zeros(0, *instances.image_size, dtype=torch.bool)
-    masks = instances.gt_masks
+        return torch.zeros(0, *instances.image_size, dtype=torch.bool, device=device)
+    masks = instances.gt_masks.to(device)
     return getattr(masks, "tensor", masks).bool()
 
 
@@ -105,8 +119,7 @@ def _target(
     name = _name(sample)
     if not labels.is_cuda:  # where a look at them is free
         _check_labels(labels, num_classes, name)
-    masks = pad(masks.to(device), padded_size)
-    target = {"labels": labels.to(device), "masks": masks}
+    target = {"labels": labels.to(device), "masks": pad(masks, padded_size)}
     return target if name is None else target | {"file_name": name}
 
 

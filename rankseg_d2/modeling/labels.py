@@ -6,16 +6,19 @@ from detectron2.utils.file_io import PathManager
 from torch import Tensor
 
 MEND = (
-    "MODEL.RANKSEG.USE_GT ranks by the labels: give samples with one of `instances`, `sem_seg` or "
-    "`sem_seg_file_name`, or set the key False"
+    "MODEL.RANKSEG.USE_GT ranks by the labels: give samples with one of `present_classes`, "
+    "`instances`, `sem_seg` or `sem_seg_file_name`, or set the key False"
 )
 
 
 def present_labels(sample: dict) -> Tensor:
-    """Category ids in the sample; a resized label map is read from its file, if that is known.
+    """Category ids in the sample, of labels at their native size where these are known.
 
-    Small categories vanish when a label map shrinks, and with them the oracle's ceiling.
+    Small categories vanish when a label map shrinks, and with them the oracle's ceiling: the
+    dataset mappers of rankseg_d2 add `present_classes`, and a file is read rather than `sem_seg`.
     """
+    if "present_classes" in sample:
+        return sample["present_classes"]
     if "sem_seg_file_name" in sample:
         return read_labels(sample["sem_seg_file_name"])
     if "sem_seg" in sample:
@@ -24,7 +27,8 @@ def present_labels(sample: dict) -> Tensor:
         frames = sample["instances"]
         frames = frames if isinstance(frames, list) else [frames]
         return torch.cat([frame.gt_classes.flatten() for frame in frames]).unique()
-    name = sample.get("file_name", "a sample")
+    files = sample.get("file_names") or [sample.get("file_name", "a sample")]
+    name = files[0] if len(files) == 1 else f"the clip {files[0]} to {files[-1]}"
     raise RuntimeError(f"{name} has no labels. {MEND}")
 
 

@@ -13,11 +13,12 @@ from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, build_sem_se
 from torch import Tensor, nn
 
 from .backbone import check_backbone
-from .clips import Clips, batch_clips, clip_targets, image_targets
+from .clips import Clips, batch_clips, clip_targets, image_targets, output_size
 from .criterion import build_criterion
 from .inference import ResultOptions, Shape, image_result, video_result
 from .register import register
 from .transformer_decoder import Predictions
+from .video_windows import VideoWindows, segment_video
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ class MaskFormer(nn.Module):
     """Predicts a set of masks, each with one class: every kind of segmentation follows from it."""
 
     ranked: type | None = None  # the same model with RankSeg, which a config can switch on
+    uses_oracle = False  # needs to be told which categories there are
 
     def __new__(cls, cfg=None, *args, **kwargs):
         """A config that names this class and sets MODEL.RANKSEG.FLAG means the RankSeg class."""
@@ -87,10 +89,16 @@ class MaskFormer(nn.Module):
 
     def forward(self, batched_inputs: list[dict]):
         """Losses by name in training, otherwise one dict of results per image or clip."""
+        if not self.training:
+            return self.segment(batched_inputs)
+        clips = self.preprocess(batched_inputs)
+        outputs = self.predict(clips.tensor, clips.num_frames)
+        return self.losses(outputs, self.prepare_targets(batched_inputs, clips))
+
+    def segment(self, batched_inputs: list[dict]) -> list[dict]:
+        """Results, for which no ground truth is needed."""
         clips = self.preprocess(batched_inputs)
         outputs = self.predict(clips.tensor, clips.num_frames, clips.present)
-        if self.training:
-            return self.losses(outputs, self.prepare_targets(batched_inputs, clips))
         return self.inference(outputs, batched_inputs, clips)
 
     def predict(
@@ -163,7 +171,26 @@ class MaskFormer(nn.Module):
 
 @register(META_ARCH_REGISTRY)
 class VideoMaskFormer(MaskFormer):
-    """The same for clips: only how frames come in and how results go out differs."""
+    """The same for clips: only how frames come in and how results go out differs.
+
+    With `windows` a video may be of any length. `label_sinks` are then called with each label map
+    as soon as there is one: sink(sample, number of the frame, labels (H, W)).
+    """
+
+    @configurable
+    def __init__(self, *, windows: VideoWindows | None = None, **options):
+        super().__init__(**options)
+        self.windows = windows
+        self.label_sinks = []
+
+    @classmethod
+    def from_config(cls, cfg):
+        return super().from_config(cfg) | {"windows": VideoWindows.from_config(cfg)}
+
+    def segment(self, batched_inputs):
+        if self.windows is None:
+            return super().segment(batched_inputs)
+        return [segment_video(self, sample, self.windows) for sample in batched_inputs]
 
     def frames(self, sample):
         return sample["image"]
@@ -173,8 +200,3 @@ class VideoMaskFormer(MaskFormer):
 
     def result(self, logits, masks, ranking, shape):
         return video_result(logits, masks, ranking, shape, self.results)
-
-
-def output_size(sample: dict, input_size: tuple[int, int]) -> tuple[int, int]:
-    """The size that the caller wants results in."""
-    return sample.get("height", input_size[0]), sample.get("width", input_size[1])

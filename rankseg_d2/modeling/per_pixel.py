@@ -123,7 +123,8 @@ def enlarge(logits: Tensor) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, ignore_value: int) -> Tensor:
-    """Mean over the pixels that are not ignored; 0 if all are."""
+    """Mean over the pixels that are not ignored; 0 if all are. Targets are of any integer type."""
+    targets = targets.long()
     height, width = targets.shape[-2:]
     logits = logits[..., :height, :width]  # what is more is padding of the last cells
     losses = F.cross_entropy(logits, targets, ignore_index=ignore_value, reduction="sum")

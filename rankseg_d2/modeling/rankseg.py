@@ -117,21 +117,19 @@ class RankSegMixin:
     def losses(self, outputs: Predictions, targets: list[dict]) -> dict[str, Tensor]:
         present = multi_hot([target["labels"] for target in targets], self.num_classes)  # (B, C)
         present = present.to(outputs.queries.device)
+        scores = self.category_scores(outputs, present)  # (B, C)
+        outputs = replace(outputs, ranking=self.rank(scores))
+        losses = super().losses(outputs, keep_ranked(targets, outputs.ranking))
         if self.uses_oracle:
-            ranking, losses = rank_from_labels(present, self.topk), {}
-        else:
-            scores = self.multi_label_logits(outputs)  # (B, C)
-            ranking = self.rank(scores)
-            losses = {"loss_ml": self.loss_weight * self.loss(scores, present)}
-        outputs = replace(outputs, ranking=ranking)
-        return super().losses(outputs, keep_ranked(targets, ranking)) | losses
+            return losses
+        return losses | {"loss_ml": self.loss_weight * self.loss(scores, present)}
 
     def decide(self, outputs, present=None):
-        if self.uses_oracle:
-            ranking = rank_from_labels(present, self.topk)
-        else:
-            ranking = self.rank(self.multi_label_logits(outputs))
-        return super().decide(replace(outputs, ranking=ranking))
+        """Rank, unless `outputs` bring a ranking with them."""
+        if outputs.ranking is None:
+            ranking = self.rank(self.category_scores(outputs, present))
+            outputs = replace(outputs, ranking=ranking)
+        return super().decide(outputs)
 
     def inference(self, outputs, batched_inputs, clips):
         """Results with `ranking`: scores (C,), logits, and the kept classes (K,), best first."""
@@ -144,6 +142,10 @@ class RankSegMixin:
             result["ranking"] = {"scores": ranking.scores[i], "classes": classes}
         return results
 
+    def category_scores(self, outputs: Predictions, present: Tensor | None = None) -> Tensor:
+        """What the ranking goes by, (B, C): logits, or for the oracle what is present."""
+        return present if self.uses_oracle else self.multi_label_logits(outputs)
+
     def multi_label_logits(self, outputs: Predictions) -> Tensor:
         """How strongly each category is seen in the image: (B, C) logits."""
         features = outputs.layers[self.layer - 1]  # (B, Q, D)
@@ -153,6 +155,8 @@ class RankSegMixin:
 
     def rank(self, scores: Tensor) -> Ranking:
         """The best κ; with a threshold (a probability) fewer where fewer are likely."""
+        if self.uses_oracle:
+            return rank_from_labels(scores, self.topk)
         if self.threshold is None:
             return rank(scores, self.topk)
         ranking = rank(scores.sigmoid(), self.topk, self.threshold)

@@ -67,7 +67,7 @@ def semantic(
     scores = scores.view(-1, *size)
     if not len(scores):
         return scores, classes.ids.new_full(size, classes.num_classes)
-    return scores, classes.ids[scores.argmax(0)]
+    return scores, classes.ids[scores.max(0).indices]  # on CPUs twice as fast as argmax
 
 
 def panoptic(
@@ -93,7 +93,7 @@ def panoptic(
     parts = masks[keep].split(part_size(count))
     maps = torch.cat([probability_maps(part, shape) for part in parts])  # (N, T, H, W)
     inside = maps >= 0.5
-    winner = maps.mul_(scores.view(-1, 1, 1, 1)).argmax(0)  # (T, H, W)
+    winner = maps.mul_(scores.view(-1, 1, 1, 1)).max(0).indices  # (T, H, W)
     covered = inside.gather(0, winner[None])[0] | (not covered_only)
     areas = [
         inside.flatten(1).sum(1),
