@@ -18,6 +18,10 @@ import time
 from pathlib import Path
 
 import torch
+
+import rankseg_d2  # noqa: F401  (first: it makes `import detectron2` work anywhere)
+
+# isort: split
 from detectron2.data import DatasetCatalog
 from detectron2.utils.env import seed_all_rng
 

@@ -138,8 +138,8 @@ KEYS = {
         "CORRUPT": "raise",  # or skip: warn of training files that cannot be read, and go on
         "KEEP_EMPTY": False,  # True: objects that the crop cut away stay, with empty masks
     },
-    # ours: yaml files of own data sets, which are registered (docs/own_data.md); what follows from
-    # them (TRAIN, TEST, NUM_CLASSES, IGNORE_VALUE) need not be set
+    # ours: yaml files of own data sets, which are registered (docs/own_data.md) and set TRAIN and
+    # TEST; NUM_CLASSES and IGNORE_VALUE follow any data set that is registered
     "DATASETS": {"FILES": ()},
     "SOLVER": {
         "OPTIMIZER": "ADAMW",
@@ -168,6 +168,13 @@ KEYS = {
         "BEST": {"METRIC": "", "MODE": "max"},  # or min
         # semantic results from windows of the image (height, width), not from all of it at once
         "SLIDING_WINDOW": {"ENABLED": False, "SIZE": [512, 512], "STRIDE": [341, 341]},
+        "VIDEO": {  # whole videos in bounded memory (docs/video.md)
+            "WINDOW": 0,  # so many frames at a time; 0: the whole video at once
+            "OVERLAP": 4,  # frames that two windows share
+            "RANKING": "running",  # or two_pass: rank first, by all windows, then segment
+            "LINK_THRESHOLD": 0.5,  # less alike objects of two windows are not the same
+            "LINK_PATIENCE": 3,  # an object that more windows than that have missed is gone
+        },
     },
     "LOG_OUTPUT": None,  # upstream's; nothing reads it
 }
@@ -199,18 +206,12 @@ def get_config(name_or_path, opts=()) -> CfgNode:
     cfg = get_cfg()
     add_rankseg_config(cfg)
     keys = settable_keys(cfg)
-    named_by, said = "", set()  # who sets DATASETS.FILES; the keys that are set there or later
+    sources = []  # (name, its keys), in the order in which they are set
     for source, values in _sources(name_or_path, opts):
         set_keys(keys, values, source)
-        names = settable_keys(values).keys()
-        if "DATASETS.FILES" in names:
-            named_by, said = source, set()
-        said |= names
-    if cfg.DATASETS.FILES:
-        from .data.follow import follow_files
-
-        follow_files(cfg, named_by, said, _class_list(cfg))
+        sources.append((source, set(settable_keys(values))))
     _register_shapes(cfg)
+    _follow_data(cfg, sources)
     resolve_device(cfg)
     return cfg
 
@@ -222,6 +223,14 @@ def _register_shapes(cfg: CfgNode) -> None:
         from .data.datasets.shapes import register_named
 
         register_named(names)
+
+
+def _follow_data(cfg: CfgNode, sources: list[tuple[str, set[str]]]) -> None:
+    """Set what follows from the data sets, where there are any."""
+    if cfg.DATASETS.FILES or cfg.DATASETS.TRAIN:
+        from .data.follow import follow_data
+
+        follow_data(cfg, sources, _class_list(cfg))
 
 
 def _sources(name_or_path, opts):

@@ -1,4 +1,4 @@
-"""Weight files: reading one runs no code, whatever it holds; writing one leaves no half file."""
+"""Weight files: reading one runs no code, whatever it holds."""
 
 import mmap
 import os
@@ -6,7 +6,6 @@ import pickle
 import re
 import tarfile
 import zipfile
-from contextlib import contextmanager, suppress
 from urllib.parse import parse_qs, urlparse
 
 import numpy as np
@@ -106,35 +105,6 @@ def locate(path, path_manager) -> tuple[str, bool]:
             'it empty ("") to start from random weights'
         )
     return local, heuristics
-
-
-@contextmanager
-def write_atomically(path):
-    """A binary file to write into; it takes the place of `path` when all of it is on the disk."""
-    path = os.path.abspath(path)
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.remove(temporary)
-        raise
-    _sync_folder(folder)
-
-
-def _sync_folder(folder):
-    """Bring a rename to the disk now, on systems that can be told to (not Windows, not all NFS)."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _cache_place(name):

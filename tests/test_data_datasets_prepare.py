@@ -13,8 +13,9 @@ import raw_datasets as raw
 from detectron2.data import DatasetCatalog
 from PIL import Image
 
+from rankseg_d2 import files
 from rankseg_d2.cli import main
-from rankseg_d2.data import files, prepare
+from rankseg_d2.data import prepare
 from rankseg_d2.data.datasets import COMMANDS, ade20k_convert, cityscapes, coco_lvis, register_all
 
 ADE = "ADEChallengeData2016"

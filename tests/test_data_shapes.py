@@ -223,7 +223,7 @@ def test_the_default_size_can_be_drawn_ahead(tmp_path, monkeypatch):
 def test_any_number_of_categories_is_known_by_name(names):
     register_named(["shapes321_panoptic_train", "shapes_sem_seg_val", "shapes_panoptic_tarin"])
     names += [name for name in DatasetCatalog.list() if name.startswith("shapes321_")]
-    assert len(names) == 6
+    assert len(names) == 10
     register_named(["shapes321_sem_seg_val"])  # again
     assert len(MetadataCatalog.get("shapes321_sem_seg_val").stuff_classes) == 321
     assert len(MetadataCatalog.get("shapes_panoptic_val").stuff_classes) == 100

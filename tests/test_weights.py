@@ -12,7 +12,7 @@ import pytest
 import torch
 from iopath.common.file_io import PathHandler, PathManager
 
-from rankseg_d2.weights import is_whole, locate, read_checkpoint, read_weights, write_atomically
+from rankseg_d2.weights import is_whole, locate, read_checkpoint, read_weights
 
 ARRAYS = {
     "float": np.random.default_rng(0).normal(size=(4, 3, 2)).astype("f4"),
@@ -388,24 +388,3 @@ def test_offline_error_says_where_the_file_belongs(tmp_path, offline, name):
     expected = rf"R-50\.pkl could not be fetched .*{tmp_path}/cache/detectron2/x/R-50\.pkl"
     with pytest.raises(FileNotFoundError, match=expected):
         locate(name, offline)
-
-
-# --- writing --------------------------------------------------------------------------------------
-
-
-def test_written_file_appears_when_it_is_whole(tmp_path):
-    path = tmp_path / "a.pth"
-    with write_atomically(path) as file:
-        file.write(b"new")
-        assert not path.exists()
-    assert path.read_bytes() == b"new" and os.listdir(tmp_path) == ["a.pth"]
-    (tmp_path / "plain").write_bytes(b"")
-    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
-
-
-def test_failed_write_leaves_the_old_file_alone(tmp_path):
-    path = save(tmp_path / "a.pth", b"old")
-    with pytest.raises(RuntimeError, match="disk"), write_atomically(path) as file:
-        file.write(b"half")
-        raise RuntimeError("disk full")
-    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["a.pth"]

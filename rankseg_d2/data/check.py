@@ -10,10 +10,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..errors import unknown_name
 from ..evaluation.tables import text_table
+from ..files import write_json
 from .custom import register_own_data
 from .custom_records import Fault, find_records
 from .custom_yaml import read_own_data
-from .files import write_json
 from .scan import UNKNOWN, VOID, Meaning, Tally, class_names, scan
 from .stats import add_stats_arguments, stats_report, write_matrix
 
@@ -150,6 +150,8 @@ def mend_values(parts: list[Part], tallies: dict[str, Tally]) -> str | None:
     values = np.array(sorted(set().union(*(tally.values for tally in tallies.values()))), np.int64)
     meaning = Meaning.of(parts[0].metadata)
     classes = meaning.classes(values)
+    if parts[0].metadata.get("unknown_is_void", False):
+        return None
     if not (classes == UNKNOWN).any():
         return None
     offset = 0 if meaning.table is None else int(np.flatnonzero(meaning.table == 0)[-1])

@@ -7,11 +7,18 @@ import os
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from .custom_records import load_records
-from .custom_yaml import OwnData, Split, read_own_data
+from .custom_yaml import LABEL_IMAGES, OwnData, Split, read_own_data
 
 logger = logging.getLogger(__name__)
 
-EVALUATORS = {"semantic": "sem_seg", "instances": "coco", "panoptic": "coco_panoptic_seg"}
+EVALUATORS = {
+    "semantic": "sem_seg",
+    "instances": "coco",
+    "panoptic": "coco_panoptic_seg",
+    "video_semantic": "vspw_sem_seg",
+    "video_instances": "ytvis",
+}
+ONLY_THINGS = ("instances", "video_instances")
 _registered: dict[str, OwnData] = {}
 
 
@@ -50,20 +57,20 @@ def _forget(data: OwnData) -> None:
 def metadata(data: OwnData, split: Split) -> dict:
     """What detectron2's MetadataCatalog knows of a split."""
     classes = list(enumerate(data.classes))
-    things = [(i, entry) for i, entry in classes if entry.isthing or split.kind == "instances"]
+    things = [(i, entry) for i, entry in classes if entry.isthing or split.kind in ONLY_THINGS]
     facts = {
         "evaluator_type": EVALUATORS[split.kind],
         "image_root": str(split.images),
         "ignore_label": data.ignore_label,
     }
-    if split.kind != "instances":
+    if split.kind not in ONLY_THINGS:
         facts |= _named("stuff", classes, data)
     if things:
         facts |= _named("thing", things, data)
-    if split.kind == "semantic":
+    if split.kind in LABEL_IMAGES:
         facts["sem_seg_root"] = str(split.labels)
     elif split.chosen is None:  # a part of a json has no file of its own: see the records
-        facts["json_file" if split.kind == "instances" else "panoptic_json"] = str(split.labels)
+        facts["json_file" if split.kind in ONLY_THINGS else "panoptic_json"] = str(split.labels)
     if split.kind == "panoptic":
         facts |= {"panoptic_root": str(split.segments), "label_divisor": 1000}
     if data.flip_pairs:

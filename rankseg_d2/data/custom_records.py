@@ -12,7 +12,9 @@ from .custom_classes import read_json
 from .custom_yaml import OwnData, Split
 from .datasets.instances import load_instances
 from .datasets.panoptic import contiguous
+from .datasets.ytvis import check_frames, load_video_instances
 from .labels import present_values, read_segment_ids
+from .video_frames import natural_order, video_size
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 LABELS = (".png", ".tif", ".tiff", ".bmp")
@@ -40,14 +42,22 @@ def load_records(data: OwnData, split: Split) -> list[dict]:
     if not records:
         raise ValueError(f"{data.path}: the split {split.name} is empty; of "
                          f"{split.images} and {split.labels} nothing is its own; mend splits")
-    if data.kind != "semantic":
+    if data.kind == "video_instances":
+        check_frames(records)
+    elif data.kind in ("instances", "panoptic"):
         _check_first(records[0], split)
     return records
 
 
 def find_records(data: OwnData, split: Split) -> tuple[list[dict], list[Fault]]:
     """Records of what pairs, by rising name, and what does not."""
-    find = {"semantic": _semantic, "instances": _instances, "panoptic": _panoptic}
+    find = {
+        "semantic": _semantic,
+        "instances": _instances,
+        "panoptic": _panoptic,
+        "video_semantic": _video_semantic,
+        "video_instances": _video_instances,
+    }
     return find[split.kind](data, split)
 
 
@@ -124,19 +134,80 @@ def _segment(segment: dict, ids: dict, data: OwnData, json: Path) -> dict:
     return {"iscrowd": 0} | segment | {"category_id": class_id, "isthing": isthing}
 
 
-def _chosen_records(records: list[dict], split: Split):
-    """The records of the split, by their image's path without extension below the folder."""
+def _image_name(record: dict, folder: Path) -> str:
+    """The path of an image below the folder, without extension."""
+    return Path(os.path.relpath(record["file_name"], folder)).with_suffix("").as_posix()
+
+
+def _chosen_records(records: list[dict], split: Split, name_of=_image_name):
+    """The records of the split, by `name_of(record, folder)`."""
     if split.chosen is None:
         return records, []
     by_name = {}
     for record in records:
-        name = Path(os.path.relpath(record["file_name"], split.images)).with_suffix("").as_posix()
+        name = name_of(record, split.images)
         if name in by_name:
-            raise ValueError(f"{split.labels} has two images {name!r}, which no split can tell "
+            what = "videos" if "file_names" in record else "images"
+            raise ValueError(f"{split.labels} has two {what} {name!r}, which no split can tell "
                              "apart; give each its own name")
         by_name[name] = record
     names, faults = _choose(by_name, split)
     return [by_name[name] for name in names], faults
+
+
+def _video_semantic(data: OwnData, split: Split):
+    videos, label_folders = _video_folders(split.images), _video_folders(split.labels)
+    names, faults = _choose(videos, split)
+    if not isinstance(split.chosen, Path):
+        alone = sorted(label_folders.keys() - videos.keys())
+        faults += [Fault("labels without video", str(label_folders[name])) for name in alone]
+    records = []
+    for name in names:
+        frames = _files(videos[name], data.image_suffix, IMAGES)
+        labels = {}
+        if name in label_folders:
+            labels = _files(label_folders[name], data.label_suffix, LABELS)
+        faults += [Fault("image without label", frames[k]) for k in frames if k not in labels]
+        faults += [Fault("label without image", labels[k]) for k in labels if k not in frames]
+        keys = sorted(frames.keys() & labels.keys(), key=natural_order)
+        if not frames:
+            faults.append(Fault("empty video", str(videos[name])))
+        if keys:
+            record = {"video_id": name, "file_names": [frames[key] for key in keys]}
+            record["sem_seg_file_names"] = [labels[key] for key in keys]
+            records.append(record | {"length": len(keys)} | video_size(record["file_names"]))
+    return records, faults
+
+
+def _video_folders(pattern: Path) -> dict[str, Path]:
+    """The folder of each video's files: `*` in the path is its name, by default the last part."""
+    parts = pattern.parts
+    place = parts.index("*") if "*" in parts else len(parts)
+    base, rest = Path(*parts[:place]), parts[place + 1 :]
+    if not base.is_dir():
+        raise FileNotFoundError(f"the folder {base} does not exist; paths in a data set's yaml "
+                                "are relative to the yaml")
+    folders = {entry.name: entry.joinpath(*rest) for entry in base.iterdir()}
+    return {name: folder for name, folder in sorted(folders.items())
+            if folder.is_dir() and not name.startswith(".")}
+
+
+def _video_instances(data: OwnData, split: Split):
+    ids = {entry.raw_id: i for i, entry in enumerate(data.classes)}
+    try:
+        records = load_video_instances(
+            split.labels, split.images, {"thing_dataset_id_to_contiguous_id": ids}
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{split.labels} is not a json of YouTube-VIS's form: {error!r}"
+                         ) from error
+    return _chosen_records(records, split, _video_name)
+
+
+def _video_name(record: dict, folder: Path) -> str:
+    """The path of a video's frames below the folder, or its id where all frames lie there."""
+    name = Path(os.path.relpath(record["file_names"][0], folder)).parent.as_posix()
+    return str(record["video_id"]) if name == "." else name
 
 
 def _choose(known: dict, split: Split, suffix: str = "") -> tuple[list[str], list[Fault]]:

@@ -14,7 +14,10 @@ from .custom_keys import Keys
 
 FILE_KEYS = {"image_suffix", "label_suffix"}  # of folders: a json names its files itself
 VALUE_KEYS = {"label_offset", "ignore", "background"}  # of label images
-KEYS = FILE_KEYS | VALUE_KEYS | {"name", "images", "labels", "classes", "splits", "flip_pairs"}
+KEYS = FILE_KEYS | VALUE_KEYS | {
+    "name", "images", "videos", "labels", "classes", "splits", "flip_pairs"
+}  # fmt: skip
+LABEL_IMAGES = ("semantic", "video_semantic")  # kinds whose labels are images, not a json
 SPLITS = (
     "{train: train, val: val} for sub-folders, {train: train.txt, val: val.txt} for lists of "
     "names, {train: 0.9, val: 0.1} for parts of all, or {train: {images: ..., labels: ...}, ...}"
@@ -23,6 +26,7 @@ LABELS = (
     "a folder of label images, a COCO instance json, or {json: a COCO panoptic json, folder: its "
     "PNG files}"
 )
+VIDEO_LABELS = "a folder with a folder of label images for each video, or a json as YouTube-VIS has"
 
 
 class Split(NamedTuple):
@@ -30,7 +34,7 @@ class Split(NamedTuple):
 
     name: str
     images: Path
-    kind: str  # semantic, instances or panoptic
+    kind: str  # semantic, instances, panoptic, video_semantic or video_instances
     labels: Path  # the folder of label images, or the json
     segments: Path | None = None  # the PNG files of a panoptic json
     chosen: Path | tuple[float, float] | None = None  # by a list of names, a part of all, or all
@@ -71,7 +75,7 @@ class OwnData(NamedTuple):
         None where values are class ids and `ignore_label` as they are.
         """
         first, ignore, background = self.values
-        if self.kind != "semantic" or (first == 0 and ignore == (self.ignore_label,)):
+        if self.kind not in LABEL_IMAGES or (first == 0 and ignore == (self.ignore_label,)):
             return None
         end = first + len(self.classes)
         table = np.full(max(end, *(value + 1 for value in ignore)), -1, np.int32)
@@ -93,7 +97,7 @@ def read_own_data(path: str | os.PathLike) -> OwnData:
     if not re.fullmatch(r"[\w.-]+", name):
         raise ValueError(f"{path}: name must be letters, digits, '_', '-' or '.', got {name!r}")
     splits = _splits(keys)
-    if splits[0].kind == "semantic":
+    if splits[0].kind in LABEL_IMAGES:
         classes = read_classes(keys)
         values = _values(keys, classes)
     else:
@@ -137,8 +141,9 @@ def _by_names(keys: Keys, said: dict):
     for name, value in said.items():
         where = f"{keys.where}: splits: {name}"
         if isinstance(value, dict):
-            own = Keys(value, {"images", "labels"}, keys.path, where)
-            images, labels = (own if key in value else keys for key in ("images", "labels"))
+            own = Keys(value, {"images", "videos", "labels"}, keys.path, where)
+            images = own if value.keys() & {"images", "videos"} else keys
+            labels = own if "labels" in value else keys
             yield _split(images, labels, name)
             continue
         if not isinstance(value, str):
@@ -146,15 +151,18 @@ def _by_names(keys: Keys, said: dict):
         split = _split(keys, keys, name)
         if value.endswith(".txt"):
             yield split._replace(chosen=keys.beside(value))
-        elif split.kind == "semantic":
+        elif split.kind in LABEL_IMAGES and "*" not in f"{split.images}{split.labels}":
             yield split._replace(images=split.images / value, labels=split.labels / value)
         else:
-            raise ValueError(f"{where} is the sub-folder {value!r}, but a json has none; write "
-                             "{images: ..., labels: ...} with the json of each split")
+            raise ValueError(f"{where} is the sub-folder {value!r}, but a json and a path with * "
+                             "have none; write {images: ..., labels: ...} (videos: ... for videos) "
+                             "with what each split has, or a list of names, a .txt file")
 
 
 def _split(images: Keys, labels: Keys, name: str) -> Split:
     said = labels.take("labels", (str, dict), LABELS)
+    if "videos" in images.values:
+        return _video_split(images, labels, name, said)
     folder = images.file("images", "a folder")
     if isinstance(said, dict):
         parts = Keys(said, {"json", "folder"}, labels.path, f"{labels.where}: labels")
@@ -162,6 +170,15 @@ def _split(images: Keys, labels: Keys, name: str) -> Split:
         return Split(name, folder, "panoptic", json, pngs)
     kind = "instances" if said.endswith(".json") else "semantic"
     return Split(name, folder, kind, labels.beside(said))
+
+
+def _video_split(images: Keys, labels: Keys, name: str, said: str | dict) -> Split:
+    if "images" in images.values:
+        raise ValueError(f"{images.where}: there are images and videos; keep one of them")
+    if isinstance(said, dict):
+        raise ValueError(f"{labels.where}: labels of videos must be {VIDEO_LABELS}, got {said}")
+    kind = "video_instances" if said.endswith(".json") else "video_semantic"
+    return Split(name, images.file("videos", "a folder"), kind, labels.beside(said))
 
 
 def _values(keys: Keys, classes: tuple[Class, ...]) -> Values:

@@ -1,4 +1,4 @@
-"""What a config takes from DATASETS.FILES: data sets, number of classes, the value of void."""
+"""What a config takes from its data: data sets, number of classes, the value of void."""
 
 import os
 
@@ -16,32 +16,49 @@ def register_files(cfg) -> list[str]:
     return [name for path in files for name in register_own_data(path)]
 
 
-def follow_files(cfg, named_by: str, said: set[str], class_list: str) -> None:
-    """Register the data sets of DATASETS.FILES, and set the keys that follow from them.
+def follow_data(cfg, sources: list[tuple[str, set[str]]], class_list: str) -> None:
+    """Register the data sets of DATASETS.FILES; set the keys that follow from them or from TRAIN.
+
+    A key that is set by the source that names the data sets, or by a later one, stays.
 
     Args:
-        named_by: the config file that sets DATASETS.FILES.
-        said: the keys that are set there or later; they stay.
+        sources: of the config, later ones win: (what it is called, the keys that it sets).
         class_list: what the metadata calls the names of the classes that the model learns.
     """
-    cfg.DATASETS.FILES = _find(cfg.DATASETS.FILES, named_by)
-    names = register_files(cfg)
-    for key, split in (("TRAIN", "_train"), ("TEST", "_val")):
-        if f"DATASETS.{key}" not in said:
-            cfg.DATASETS[key] = tuple(name for name in names if name.endswith(split))
-    used = [name for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST) if name in names]
-    if not used:
-        return
-    metadata, head = MetadataCatalog.get(used[0]), cfg.MODEL.SEM_SEG_HEAD
-    if NUM_CLASSES not in said:
-        head.NUM_CLASSES = len(metadata.get(class_list) or metadata.get("thing_classes"))
-        _check_topk(cfg, used[0])
+    if cfg.DATASETS.FILES:
+        named_by, said = _since(sources, "DATASETS.FILES")
+        cfg.DATASETS.FILES = _find(cfg.DATASETS.FILES, named_by)
+        names = register_files(cfg)
+        for key, split in (("TRAIN", "_train"), ("TEST", "_val")):
+            if f"DATASETS.{key}" not in said:
+                cfg.DATASETS[key] = tuple(name for name in names if name.endswith(split))
+        used = [name for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST) if name in names]
+    else:
+        _, said = _since(sources, "DATASETS.TRAIN")
+        used = [name for name in cfg.DATASETS.TRAIN if name in MetadataCatalog.list()]
+    if used:
+        _follow_metadata(cfg, used[0], said, class_list)
+
+
+def _since(sources: list[tuple[str, set[str]]], key: str) -> tuple[str, set[str]]:
+    """The last source that sets a key, and all keys that are set there or later."""
+    last = max(place for place, (_, keys) in enumerate(sources) if key in keys)
+    return sources[last][0], set().union(*(keys for _, keys in sources[last:]))
+
+
+def _follow_metadata(cfg, dataset: str, said: set[str], class_list: str) -> None:
+    metadata, head = MetadataCatalog.get(dataset), cfg.MODEL.SEM_SEG_HEAD
+    names = metadata.get(class_list) or metadata.get("thing_classes")
+    if NUM_CLASSES not in said and names:
+        head.NUM_CLASSES = len(names)
+        _check_topk(cfg, dataset)
+    void = metadata.get("ignore_label", head.IGNORE_VALUE)
     if IGNORE_VALUE not in said:
-        head.IGNORE_VALUE = metadata.ignore_label
-    elif metadata.ignore_label != head.IGNORE_VALUE:
+        head.IGNORE_VALUE = void
+    elif void != head.IGNORE_VALUE:
         raise ValueError(
-            f"{IGNORE_VALUE} is {head.IGNORE_VALUE}, but void in {used[0]} is read as "
-            f"{metadata.ignore_label}, whatever it is in the files; leave out the key"
+            f"{IGNORE_VALUE} is {head.IGNORE_VALUE}, but void in {dataset} is read as {void}, "
+            "whatever it is in the files; leave out the key"
         )
 
 

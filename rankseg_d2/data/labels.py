@@ -1,8 +1,13 @@
 """Label images: one integer per pixel, read to contiguous class ids or to segment ids."""
 
+import logging
+
 import cv2
 import numpy as np
 from detectron2.utils.file_io import PathManager
+
+logger = logging.getLogger(__name__)
+_told_of = set()  # data sets with pixels of unknown values
 
 
 class UnreadableError(ValueError):
@@ -15,12 +20,18 @@ def read_label_map(path: str, metadata) -> np.ndarray:
     Args:
         metadata: of the data set. `label_table`, if there is one, takes each raw value to its
             class id, to `ignore_label`, or to -1 if it must not occur; else the values are class
-            ids already.
+            ids already. With `unknown_is_void`, what must not occur is void, with one warning.
     """
-    values = read_values(path)
+    return to_classes(read_values(path), path, metadata)
+
+
+def to_classes(values: np.ndarray, path: str, metadata) -> np.ndarray:
+    """The contiguous class ids of the values that a label image holds; see `read_label_map`."""
     table = metadata.get("label_table")
     if table is not None:
         table = np.asarray(table)
+        if metadata.get("unknown_is_void", False):
+            table, values = _void_if_unknown(table, values, path, metadata)
         is_wrong = (values < 0) | (values >= len(table))
         _raise_if_any(is_wrong, values, path, _ranges(table))
         _raise_if_any((table < 0)[values], values, path, _ranges(table))
@@ -104,14 +115,43 @@ def _open(path: str, kind: str):
     return image
 
 
+def _void_if_unknown(table: np.ndarray, values: np.ndarray, path: str, metadata):
+    """The table with void for what must not occur, and the values that it does not have as one."""
+    inside = np.minimum(values.astype(np.int32), len(table))
+    table = np.append(table, -1)
+    is_unknown = (table < 0)[inside]
+    if is_unknown.any():
+        _tell_once(values[is_unknown], path, metadata.get("name", "this data set"))
+    return np.where(table < 0, metadata.get("ignore_label", 255), table), inside
+
+
+def _tell_once(unknown: np.ndarray, path: str, dataset: str) -> None:
+    """Warn of the first file of a data set that has pixels of `unknown` values."""
+    if dataset not in _told_of:
+        _told_of.add(dataset)
+        logger.warning(
+            "%d pixels in %s have no class of %s (%s) and count as void, as such pixels of other "
+            "files will; `rankseg-d2 dataset check %s` counts them all",
+            len(unknown),
+            path,
+            dataset,
+            _listed(unknown),
+            dataset,
+        )
+
+
+def _listed(values: np.ndarray) -> str:
+    """A few of the values, each once."""
+    values = np.unique(values)
+    return ", ".join(map(str, values[:5])) + (", ..." if len(values) > 5 else "")
+
+
 def _raise_if_any(is_wrong: np.ndarray, values: np.ndarray, path: str, allowed: str) -> None:
     if not is_wrong.any():
         return
-    wrong = np.unique(values[is_wrong])
-    shown = ", ".join(map(str, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
     raise ValueError(
-        f"the label image {path} has the value {shown}, but the classes of its data set are "
-        f"{allowed}; mend the file, the class list, or the offset of the labels "
+        f"the label image {path} has the value {_listed(values[is_wrong])}, but the classes of its "
+        f"data set are {allowed}; mend the file, the class list, or the offset of the labels "
         "(`label_offset`: by how much raw values exceed class ids; `rankseg-d2 dataset check` "
         "says which one fits all files)"
     )

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from .files import listed, remove_leftovers, write_bytes, write_json
+from ..files import listed, remove_leftovers, write_bytes, write_json
 
 UNKNOWN = -1  # in a table of label values: this value must not occur
 

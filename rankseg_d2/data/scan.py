@@ -10,6 +10,7 @@ import numpy as np
 from .custom_records import Fault, segment_faults
 from .labels import read_segment_ids, read_values, run_starts
 from .prepare import run_jobs
+from .video_frames import frame_records
 
 UNKNOWN, VOID = -1, -2
 WORTH_A_PROCESS = 300  # records: about what is read in the seconds that a process takes to start
@@ -113,7 +114,9 @@ def scan(
 
 
 def look_at(record: dict, meaning: Meaning, images: bool) -> Seen:
-    """What the label of a record holds, and what is wrong with it and with the image."""
+    """What the labels of a record hold, and what is wrong with them and with its images."""
+    if "file_names" in record:
+        return _all_of([look_at(frame, meaning, images) for frame in frame_records(record)])
     key, read = next((pair for pair in READERS.items() if pair[0] in record), (None, None))
     if read is None:
         raise ValueError(f"{record.get('file_name', 'a record')} has no label that can be checked, "
@@ -133,6 +136,15 @@ def look_at(record: dict, meaning: Meaning, images: bool) -> Seen:
     present, place = np.unique(classes[is_class], return_inverse=True)
     totals = np.bincount(place, pixels[is_class], len(present)).astype(np.int64)
     return Seen(present, totals, void, values, faults)
+
+
+def _all_of(frames: list[Seen]) -> Seen:
+    """What the frames of a video hold together."""
+    present, place = np.unique(np.concatenate([f.present for f in frames]), return_inverse=True)
+    pixels = np.bincount(place, np.concatenate([f.pixels for f in frames]), len(present))
+    values = np.unique(np.concatenate([f.values for f in frames]))
+    faults = [fault for f in frames for fault in f.faults]
+    return Seen(present, pixels.astype(np.int64), sum(f.void for f in frames), values, faults)
 
 
 def _semantic(record: dict, meaning: Meaning):

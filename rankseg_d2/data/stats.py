@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..evaluation.tables import text_table
-from .files import replacing, write_bytes
+from ..files import replacing, write_bytes
 from .scan import Tally, class_names
 
 SHARES = (0.95, 0.99, 0.999)

@@ -8,8 +8,9 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 
+from ..files import replacing_durably
 from ..modeling.checkpoints import adapt, differences, rename, table
-from ..weights import is_whole, locate, read_checkpoint, write_atomically
+from ..weights import is_whole, locate, read_checkpoint
 
 PLAIN = {torch.Tensor, torch.nn.Parameter, str, bytes, bool, int, float, complex, type(None)}
 
@@ -53,12 +54,12 @@ class Checkpointer(DetectionCheckpointer):
             data["class_names"] = list(self.class_names)
         path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info(f"Saving checkpoint to {path}")
-        with write_atomically(path) as file:
+        with replacing_durably(path) as file:
             torch.save({"model": self.model.state_dict(), **data}, file)
         self.tag_last_checkpoint(f"{name}.pth")
 
     def tag_last_checkpoint(self, last_filename_basename):
-        with write_atomically(self._tag_file()) as file:
+        with replacing_durably(self._tag_file()) as file:
             file.write(last_filename_basename.encode())
 
     def get_checkpoint_file(self):

@@ -17,16 +17,14 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from detectron2.data import (
-    DatasetFromList,
-    build_detection_test_loader,
-    get_detection_dataset_dicts,
-)
+from detectron2.data import DatasetFromList, build_detection_test_loader
 from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
 from ..data.mappers import build_mapper
+from ..data.records import load_records
+from ..data.video_frames import flat_record
 from ..errors import unknown_name
 
 _STEP, _SAMPLE = 0, 1  # the two kinds of places where random choices are made
@@ -114,7 +112,7 @@ def build_train_loader(cfg, mapper=None, dataset=None) -> ResumableLoader:
     """
     mapper = build_mapper(cfg, is_train=True) if mapper is None else mapper
     if dataset is None:
-        dataset = get_detection_dataset_dicts(
+        dataset = load_records(
             cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
         )
     groups = None
@@ -136,9 +134,14 @@ def build_train_loader(cfg, mapper=None, dataset=None) -> ResumableLoader:
 
 
 def build_test_loader(cfg, dataset_name: str, mapper=None) -> DataLoader:
-    """detectron2's loader of a data set's images in order, with the mapper of the config."""
+    """detectron2's loader of a data set in order, one image or video at a time.
+
+    `mapper` is that of the config unless given.
+    """
     mapper = build_mapper(cfg, False, dataset_name) if mapper is None else mapper
-    return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+    return build_detection_test_loader(
+        load_records([dataset_name]), mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS
+    )
 
 
 def batch_size_per_rank(cfg) -> int:
@@ -162,7 +165,7 @@ def _sampler_builder(cfg, dicts):
         return lambda seed: TrainingSampler(size, seed=seed)
     if name == "RepeatFactorTrainingSampler":
         factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
-            dicts, cfg.DATALOADER.REPEAT_THRESHOLD
+            [flat_record(record) for record in dicts], cfg.DATALOADER.REPEAT_THRESHOLD
         )
         return lambda seed: RepeatFactorTrainingSampler(factors, seed=seed)
     known = ("TrainingSampler", "RepeatFactorTrainingSampler")

@@ -3,9 +3,12 @@
 from . import choices  # noqa: F401  (registers the evaluator types)
 from .build import EVALUATORS, build_evaluator, register_evaluator
 from .instance import InstanceEvaluator
-from .multilabel import MultiLabelEvaluator
+from .multilabel import MultiLabelEvaluator, VideoMultiLabelEvaluator
 from .panoptic import PanopticEvaluator
 from .semantic import SemanticEvaluator
+from .vspw import VideoSemanticEvaluator
+from .ytvis import VideoInstanceEvaluator
 
 __all__ = ["EVALUATORS", "build_evaluator", "register_evaluator"]
 __all__ += ["InstanceEvaluator", "MultiLabelEvaluator", "PanopticEvaluator", "SemanticEvaluator"]
+__all__ += ["VideoInstanceEvaluator", "VideoMultiLabelEvaluator", "VideoSemanticEvaluator"]

@@ -8,9 +8,11 @@ from detectron2.utils.file_io import PathManager
 
 from .build import register_evaluator
 from .instance import InstanceEvaluator
-from .multilabel import MultiLabelEvaluator
+from .multilabel import MultiLabelEvaluator, VideoMultiLabelEvaluator
 from .panoptic import PanopticEvaluator
 from .semantic import SemanticEvaluator
+from .vspw import VideoSemanticEvaluator
+from .ytvis import VideoInstanceEvaluator
 
 logger = logging.getLogger(__name__)
 
@@ -24,30 +26,43 @@ TASKS = {
     "cityscapes_panoptic_seg": ("semantic", "panoptic", "instance"),
     "mapillary_vistas_panoptic_seg": ("semantic", "panoptic", "instance"),
     "coco": ("instance",),
+    "vspw_sem_seg": ("semantic",),
+    "vss": ("semantic",),
+    "ytvis": ("instance",),
+}
+# Of videos, and the key of their records that is their truth
+VIDEOS = {
+    "vspw_sem_seg": "sem_seg_file_names",
+    "vss": "sem_seg_file_names",
+    "ytvis": "annotations",
 }
 CLASSES = {
     "semantic": SemanticEvaluator,
     "panoptic": PanopticEvaluator,
     "instance": InstanceEvaluator,
 }
+VIDEO_CLASSES = {"semantic": VideoSemanticEvaluator, "instance": VideoInstanceEvaluator}
 
 
 def choose_evaluators(cfg, dataset_name: str, output_folder: str) -> list:
     """Those for what the model predicts and the data set has."""
     metadata = MetadataCatalog.get(dataset_name)
     possible = TASKS[metadata.evaluator_type]
+    truth_key = VIDEOS.get(metadata.evaluator_type)
+    classes = VIDEO_CLASSES if truth_key else CLASSES
     wanted = wanted_tasks(cfg)
     tasks = [task for task in possible if task in wanted]
-    if "instance" in tasks and not has_instances(dataset_name, metadata):
+    if "instance" in tasks and not truth_key and not has_instances(dataset_name, metadata):
         logger.warning(
             "%s has neither json_file nor annotations: instances are not evaluated", dataset_name
         )
         tasks.remove("instance")
     save = cfg.TEST.get("SAVE_PREDICTIONS", False)
-    evaluators = [CLASSES[task](dataset_name, output_folder, save) for task in tasks]
-    if ranks_categories(cfg):
+    evaluators = [classes[task](dataset_name, output_folder, save) for task in tasks]
+    if ranks_categories(cfg) and (not truth_key or has_truth(dataset_name, truth_key)):
         class_list = "thing_classes" if possible == ("instance",) else "stuff_classes"
-        evaluators.append(MultiLabelEvaluator(dataset_name, output_folder, class_list))
+        ranking = VideoMultiLabelEvaluator if truth_key else MultiLabelEvaluator
+        evaluators.append(ranking(dataset_name, output_folder, class_list))
     if not evaluators:
         keys = ", ".join(f"{task.upper()}_ON" for task in possible)
         raise ValueError(
@@ -90,3 +105,8 @@ def has_instances(dataset_name: str, metadata) -> bool:
             )
         return True
     return any("annotations" in record for record in DatasetCatalog.get(dataset_name)[:1])
+
+
+def has_truth(dataset_name: str, key: str) -> bool:
+    """Whether a record of a video has files or objects under that key; those of test may not."""
+    return any(any(record.get(key, ())) for record in DatasetCatalog.get(dataset_name))

@@ -11,6 +11,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from .instance_truth import InstanceTruth, load_truth
+from .rle import rle_areas
 from .tables import text_table, unique_names, write_json, write_tables
 
 logger = logging.getLogger(__name__)
@@ -158,8 +159,6 @@ def result_rows(image: dict, truth: InstanceTruth) -> list[dict]:
 
 def run_coco_eval(content: dict, rows: list[dict], task: str):
     """COCOeval with its results; by faster_coco_eval, if that is installed: the same numbers."""
-    from pycocotools import mask as mask_util
-
     if find_spec("faster_coco_eval"):
         from faster_coco_eval import COCO
         from faster_coco_eval import COCOeval_faster as COCOeval
@@ -168,7 +167,7 @@ def run_coco_eval(content: dict, rows: list[dict], task: str):
         from pycocotools.cocoeval import COCOeval
 
     if task == "segm":
-        areas = mask_util.area([row["segmentation"] for row in rows]) if rows else []
+        areas = rle_areas([row["segmentation"] for row in rows])
     else:
         areas = [row["bbox"][2] * row["bbox"][3] for row in rows]
     results = [

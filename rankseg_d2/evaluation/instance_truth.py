@@ -8,6 +8,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 
+from .rle import to_rle
+
 
 class InstanceTruth(NamedTuple):
     """What pycocotools evaluates against."""
@@ -74,14 +76,3 @@ def coco_annotation(annotation: dict, record: dict) -> dict:
         "area": float(annotation.get("area", mask_util.area(rle))),
         "iscrowd": int(annotation.get("iscrowd", 0)),
     }
-
-
-def to_rle(segmentation: dict | list, height: int, width: int) -> dict:
-    """One compressed RLE of polygons or of an RLE of either kind."""
-    from pycocotools import mask as mask_util
-
-    if isinstance(segmentation, list):
-        return mask_util.merge(mask_util.frPyObjects(segmentation, height, width))
-    if isinstance(segmentation["counts"], list):
-        return mask_util.frPyObjects(segmentation, height, width)
-    return segmentation

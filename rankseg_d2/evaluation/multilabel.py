@@ -1,6 +1,7 @@
 """The ranking of each image's categories: how well it finds those that are there."""
 
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -37,6 +38,8 @@ class MultiLabelEvaluator(DatasetEvaluator):
     scores of all images: N x C float32 numbers are kept.
     """
 
+    KEYS = ("sem_seg_file_name", "segments_info", "annotations")  # of records, for the truth
+
     def __init__(
         self,
         dataset_name: str,
@@ -50,8 +53,7 @@ class MultiLabelEvaluator(DatasetEvaluator):
         """
         self.metadata = MetadataCatalog.get(dataset_name)
         self.names = unique_names(getattr(self.metadata, class_list))
-        keys = ("sem_seg_file_name", "segments_info", "annotations")
-        self.truth = Truth(dataset_name, keys)
+        self.truth = Truth(dataset_name, self.KEYS)
         self.output_folder = output_folder
         self.reset()
 
@@ -87,16 +89,21 @@ class MultiLabelEvaluator(DatasetEvaluator):
 
     def present_categories(self, sample: dict) -> Tensor:
         """Which categories are in the image: (C,) bool."""
-        found = self.truth.find(sample)
-        if "sem_seg_file_name" in found:
-            labels = present_values(read_label_map(found["sem_seg_file_name"], self.metadata))
-            labels = labels[labels != self.metadata.get("ignore_label", 255)]
-        else:
-            objects = found.get("segments_info", found.get("annotations"))
-            labels = [entry["category_id"] for entry in objects]
+        labels = self.labels_of(self.truth.find(sample))
         present = torch.zeros(len(self.names), dtype=torch.bool)
         present[torch.as_tensor(np.asarray(labels, np.int64))] = True
         return present
+
+    def labels_of(self, record: dict) -> Sequence[int]:
+        """The categories that are there, in any order."""
+        if "sem_seg_file_name" in record:
+            return self.labels_in(record["sem_seg_file_name"])
+        objects = record.get("segments_info", record.get("annotations"))
+        return [entry["category_id"] for entry in objects]
+
+    def labels_in(self, path: str) -> np.ndarray:
+        labels = present_values(read_label_map(path, self.metadata))
+        return labels[labels != self.metadata.get("ignore_label", 255)]
 
     def evaluate(self):
         own = None
@@ -142,3 +149,14 @@ class MultiLabelEvaluator(DatasetEvaluator):
             for i, (count, share) in enumerate(zip(ranks.tolist(), found, strict=True), 1)
         ]
         write_tables(self.output_folder, "multilabel_ranks", {}, rows)
+
+
+class VideoMultiLabelEvaluator(MultiLabelEvaluator):
+    """The same for videos: their ranking, and the categories that are in any frame."""
+
+    KEYS = ("sem_seg_file_names", "annotations")
+
+    def labels_of(self, record):
+        if "sem_seg_file_names" in record:
+            return np.concatenate([self.labels_in(path) for path in record["sem_seg_file_names"]])
+        return [entry["category_id"] for frame in record["annotations"] for entry in frame]

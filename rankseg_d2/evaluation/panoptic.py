@@ -2,7 +2,6 @@
 
 import logging
 import os
-from collections import Counter
 from functools import cached_property
 
 import numpy as np
@@ -11,11 +10,13 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
+from ..data.datasets.panoptic import ids_to_colors
 from ..data.labels import read_segment_ids
-from ..weights import write_atomically
+from ..files import write_image
 from .panoptic_quality import Counts, Segments, count_matches, mean_quality, overlaps, quality
 from .panoptic_truth import PanopticTruth
 from .tables import text_table, unique_names, write_json, write_tables
+from .truth import check_complete
 
 logger = logging.getLogger(__name__)
 
@@ -105,14 +106,10 @@ class PanopticEvaluator(DatasetEvaluator):
         return row
 
     def save(self, image_id, ids: np.ndarray, infos: list[dict]) -> None:
-        import cv2
-
         name = os.path.splitext(os.path.basename(self.truth.images[image_id][0]))[0] + ".png"
         folder = os.path.join(self.output_folder, "panoptic_predictions")
         os.makedirs(folder, exist_ok=True)
-        colors = np.ascontiguousarray(ids, "<u4")[..., None].view(np.uint8)  # R, G, B, 0
-        with write_atomically(os.path.join(folder, name)) as file:
-            file.write(cv2.imencode(".png", colors[..., 2::-1])[1].tobytes())
+        write_image(os.path.join(folder, name), ids_to_colors(ids))
         own = self.truth.dataset_ids
         segments = [
             {"id": info["id"], "category_id": own[self.row(info, image_id)]} for info in infos
@@ -125,7 +122,8 @@ class PanopticEvaluator(DatasetEvaluator):
         parts = comm.gather((self.counts, self.seen, self.predictions))
         if not comm.is_main_process():
             return None
-        self.check_complete([image_id for _, seen, _ in parts for image_id in seen])
+        seen = (image_id for _, seen, _ in parts for image_id in seen)
+        check_complete(seen, self.truth.images, self.dataset_name)
         counts = sum(
             (counts for counts, _, _ in parts if counts is not None),
             Counts.zero(len(self.truth.names)),
@@ -145,17 +143,6 @@ class PanopticEvaluator(DatasetEvaluator):
         rows = [{"": name} | group for name, group in groups.items()]
         logger.info("panoptic segmentation\n%s", text_table(rows))
         return {"panoptic_seg": metrics}
-
-    def check_complete(self, seen: list) -> None:
-        """ValueError unless each image of the data set was predicted exactly once."""
-        times = Counter(seen)
-        wrong = [image_id for image_id in self.truth.images if times[image_id] != 1]
-        if wrong:
-            raise ValueError(
-                f"{len(wrong)} of the {len(self.truth.images)} images of {self.dataset_name!r} "
-                f"were not predicted exactly once: image {wrong[0]!r} has {times[wrong[0]]} "
-                "predictions; run the model once over each image of the data set"
-            )
 
     def write(self, metrics, counts: Counts, classes, predictions) -> None:
         truth = self.truth

@@ -8,6 +8,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
+from ..files import write_image
 from .truth import LabelMaps
 
 logger = logging.getLogger(__name__)
@@ -73,13 +74,8 @@ class PictureSheet(DatasetEvaluator):
     def evaluate(self):
         if not self.rows:
             return
-        from PIL import Image
-
         os.makedirs(os.path.dirname(self.file), exist_ok=True)
-        temporary = f"{self.file}.{os.getpid()}.tmp"
-        sheet = np.concatenate([header(), *self.rows])
-        Image.fromarray(sheet).save(temporary, format="png")
-        os.replace(temporary, self.file)
+        write_image(self.file, np.concatenate([header(), *self.rows]))
         logger.info("Pictures of %d images: %s", len(self.rows), self.file)
 
 

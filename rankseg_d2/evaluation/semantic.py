@@ -8,7 +8,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from ..weights import write_atomically
+from ..files import replacing
 from .overlap import add_runs, joint_runs
 from .tables import main_metrics, text_table, unique_names, write_json, write_tables
 from .truth import LabelMaps, image_key
@@ -118,8 +118,8 @@ class SemanticEvaluator(DatasetEvaluator):
             for i, name in enumerate(self.names)
         ]
         write_tables(self.output_folder, "sem_seg", main_metrics(metrics), rows)
-        with write_atomically(os.path.join(self.output_folder, "sem_seg_confusion.npz")) as file:
-            np.savez_compressed(file, matrix=matrix, classes=self.names)
+        with replacing(os.path.join(self.output_folder, "sem_seg_confusion.npz")) as temporary:
+            np.savez_compressed(temporary, matrix=matrix, classes=self.names)
         if self.save_predictions:
             write_json(self.output_folder, "sem_seg_predictions", predictions)
 

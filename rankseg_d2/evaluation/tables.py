@@ -2,12 +2,11 @@
 
 import csv
 import io
-import json
 import math
 import os
 from collections import Counter
 
-from ..weights import write_atomically
+from .. import files
 
 
 def write_tables(folder: str | None, name: str, metrics: dict, rows: list[dict]) -> None:
@@ -24,17 +23,11 @@ def write_tables(folder: str | None, name: str, metrics: dict, rows: list[dict])
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    write_text(folder, f"{name}.csv", text.getvalue())
+    files.write_bytes(os.path.join(folder, f"{name}.csv"), text.getvalue().encode())
 
 
 def write_json(folder: str, name: str, content, indent: int | None = None) -> None:
-    write_text(folder, f"{name}.json", json.dumps(content, indent=indent))
-
-
-def write_text(folder: str, file_name: str, text: str) -> None:
-    os.makedirs(folder, exist_ok=True)
-    with write_atomically(os.path.join(folder, file_name)) as file:
-        file.write(text.encode())
+    files.write_json(os.path.join(folder, f"{name}.json"), content, indent)
 
 
 def text_table(rows: list[dict]) -> str:

@@ -1,5 +1,7 @@
 """Ground truth of a data set: found by image, and read when it is needed."""
 
+from collections import Counter
+from collections.abc import Collection, Iterable
 from functools import cached_property
 
 import numpy as np
@@ -31,8 +33,8 @@ class Truth:
         key = image_key(sample)
         if key not in self.records:
             raise ValueError(
-                f"the image {key!r} is not in the data set {self.dataset_name!r}, which is to be "
-                "evaluated; build evaluator and data loader of the same data set"
+                f"the {kind_of(sample)} {key!r} is not in the data set {self.dataset_name!r}, "
+                "which is to be evaluated; build evaluator and data loader of the same data set"
             )
         if not self.records[key]:
             raise ValueError(
@@ -46,11 +48,28 @@ class Truth:
 
 
 def image_key(sample: dict):
-    """What tells an image from others: its file or, where it has none, its id."""
-    key = sample.get("file_name", sample.get("image_id"))
+    """What tells an image from others: its file or, where it has none, its id; a video's id."""
+    keys = ("video_id",) if kind_of(sample) == "video" else ("file_name", "image_id")
+    key = next((sample[key] for key in keys if key in sample), None)
     if key is None:
-        raise ValueError("a sample for an evaluator must have file_name or image_id")
+        raise ValueError("a sample for an evaluator must have file_name or image_id, or video_id")
     return key
+
+
+def kind_of(sample: dict) -> str:
+    return "video" if "video_id" in sample else "image"
+
+
+def check_complete(seen: Iterable, expected: Collection, dataset_name: str, kind="image") -> None:
+    """ValueError unless each image (or other `kind`) of the data set was predicted exactly once."""
+    times = Counter(seen)
+    wrong = [key for key in expected if times[key] != 1]
+    if wrong:
+        raise ValueError(
+            f"{len(wrong)} of the {len(expected)} {kind}s of {dataset_name!r} were not predicted "
+            f"exactly once: {kind} {wrong[0]!r} has {times[wrong[0]]} predictions; run the model "
+            f"once over each {kind} of the data set"
+        )
 
 
 class LabelMaps:

@@ -14,10 +14,23 @@ from . import (
     coco_stuff,
     pascal_context,
     shapes,
+    vspw,
+    ytvis,
 )
 from .common import data_root
 
-MODULES = (ade20k, ade20k_full, coco, coco_stuff, coco_lvis, pascal_context, cityscapes, shapes)
+MODULES = (
+    ade20k,
+    ade20k_full,
+    coco,
+    coco_stuff,
+    coco_lvis,
+    pascal_context,
+    cityscapes,
+    vspw,
+    ytvis,
+    shapes,
+)
 
 # What `rankseg-d2 dataset prepare` can make, by name.
 COMMANDS = {name: command for module in MODULES for name, command in module.COMMANDS.items()}

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ...files import write_image
 from ..classes import load_classes
-from ..files import write_image
 from ..labels import present_values, read_values
 from ..prepare import Job, relabel
 from .panoptic import ids_to_colors, regions

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ...files import remove_leftovers, write_image
 from ..classes import load_classes
-from ..files import remove_leftovers, write_image
 from ..prepare import Job, Preparation, make_files
 from . import common
 from .common import Command, find

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ...files import write_image
 from ..classes import load_classes
-from ..files import write_image
 from ..labels import number_segments, read_segment_ids
 from ..prepare import Job, Preparation, make_files
 from . import common

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ...files import write_image, write_json
 from ..classes import load_classes
-from ..files import write_image, write_json
 from ..prepare import Job, Preparation, make_files
 from . import common
 from .common import Command, find, read_json

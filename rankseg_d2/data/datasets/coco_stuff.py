@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ...files import write_image
 from ..classes import load_classes
-from ..files import write_image
 from ..labels import read_values
 from ..prepare import UNKNOWN, Job, Preparation, make_files, relabel
 from . import common

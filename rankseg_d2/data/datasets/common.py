@@ -8,7 +8,7 @@ from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ..files import listed
+from ...files import listed
 
 # Loaders whose names `register` may take over: detectron2's own, and ours for another root.
 REPLACEABLE = ("detectron2.data.datasets.", "rankseg_d2.data.datasets.")

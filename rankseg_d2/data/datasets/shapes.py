@@ -1,7 +1,8 @@
 """`shapes`: scenes that are drawn on first use, with 10 to 2,000 categories.
 
 `shapes_panoptic_train` has 100 categories, `shapes1000_panoptic_train` has 1000; beside `panoptic`
-there are `sem_seg` and `instance`, beside `train` there is `val`.
+there are `sem_seg` and `instance`, of videos `video_sem_seg` and `video_instance`, beside `train`
+there is `val`.
 """
 
 import functools
@@ -14,13 +15,17 @@ from detectron2.data import DatasetCatalog
 from detectron2.structures import BoxMode
 
 from ..shapes.build import SPLITS, Spec, coco_categories, ensure_split, ignore_label
+from ..shapes.clips import ClipSpec, ensure_clips, label_table
 from ..shapes.vocabulary import check_num_categories
 from .common import Command, data_root
 from .common import register as register_dataset
+from .vspw import load_videos
+from .ytvis import load_video_instances
 
 NUM_CATEGORIES = 100
 NUM_IMAGES = {"train": 4000, "val": 400}
-NAME = re.compile(r"shapes(\d*)_(panoptic|sem_seg|instance)_(train|val)")
+NUM_VIDEOS = {"train": 240, "val": 40}
+NAME = re.compile(r"shapes(\d*)_(panoptic|(video_)?(sem_seg|instance))_(train|val)")
 
 
 def register_shapes(
@@ -28,15 +33,16 @@ def register_shapes(
     *,
     root: str | None = None,
     num_images: dict[str, int] | None = None,
+    num_videos: dict[str, int] | None = None,
 ) -> None:
-    """Register the six data sets of that number of categories; nothing is drawn before its use.
+    """Register the data sets of that number of categories; nothing is drawn before its use.
 
-    Again, for another root or number of images, the later call counts.
+    Again, for another root or number of images or videos, the later call counts.
 
     Args:
         root: the folder that gets `shapes/<num_categories>`; by default that of the environment
             variable DETECTRON2_DATASETS.
-        num_images: of the splits "train" and "val".
+        num_images, num_videos: of the splits "train" and "val".
     """
     check_num_categories(num_categories)
     folder = Path(root or data_root()) / "shapes"
@@ -52,6 +58,15 @@ def register_shapes(
                 image_root=place / "images",
                 **facts_of(place, num_categories),
             )
+        place = folder / str(num_categories) / f"video_{split}"
+        clip_spec = ClipSpec(num_categories, split, (num_videos or NUM_VIDEOS)[split])
+        for task, (load, facts_of) in VIDEO_TASKS.items():
+            register_dataset(
+                f"{prefix}_video_{task}_{split}",
+                functools.partial(_make_and_load, load, place, clip_spec),
+                image_root=place / "data",
+                **facts_of(place, num_categories),
+            )
 
 
 def register_named(names) -> None:
@@ -62,9 +77,21 @@ def register_named(names) -> None:
             register_shapes(int(match[1] or NUM_CATEGORIES))
 
 
-def _make_and_load(load, folder: Path, spec: Spec) -> list[dict]:
+def _make_and_load(load, folder: Path, spec: Spec | ClipSpec) -> list[dict]:
+    if isinstance(spec, ClipSpec):
+        ensure_clips(folder, spec)
+        return load(folder, spec)
     ensure_split(folder, spec)
     return load(folder)
+
+
+def _load_label_videos(folder: Path, spec: ClipSpec) -> list[dict]:
+    return load_videos(folder, spec.split)
+
+
+def _load_object_videos(folder: Path, spec: ClipSpec) -> list[dict]:
+    facts = _instance_facts(folder, spec.num_categories)
+    return load_video_instances(folder / "instances.json", folder / "data", facts)
 
 
 def _load_panoptic(folder: Path) -> list[dict]:
@@ -137,6 +164,18 @@ def _semantic_facts(folder: Path, num_categories: int) -> dict:
     }
 
 
+def _label_video_facts(folder: Path, num_categories: int) -> dict:
+    return _semantic_facts(folder, num_categories) | {
+        "evaluator_type": "vspw_sem_seg",
+        "sem_seg_root": folder / "data",
+        "label_table": label_table(num_categories),
+    }
+
+
+def _object_video_facts(folder: Path, num_categories: int) -> dict:
+    return _instance_facts(folder, num_categories) | {"evaluator_type": "ytvis"}
+
+
 def _instance_facts(folder: Path, num_categories: int) -> dict:
     categories = coco_categories(num_categories)
     names, colors, ids = _lists([category for category in categories if category["isthing"]])
@@ -161,7 +200,10 @@ TASKS = {
     "sem_seg": (_load_semantic, _semantic_facts),
     "instance": (_load_instances, _instance_facts),
 }
-
+VIDEO_TASKS = {
+    "sem_seg": (_load_label_videos, _label_video_facts),
+    "instance": (_load_object_videos, _object_video_facts),
+}
 
 
 def register(root: Path) -> None:
@@ -170,9 +212,11 @@ def register(root: Path) -> None:
 
 
 def prepare(root: Path, split: str, workers: int) -> None:
-    """Draw a split of the default size now."""
-    place = Path(root, "shapes", str(NUM_CATEGORIES), split)
-    ensure_split(place, Spec(NUM_CATEGORIES, split, NUM_IMAGES[split]), workers)
+    """Draw a split of the default size now, images and videos."""
+    folder = Path(root, "shapes", str(NUM_CATEGORIES))
+    ensure_split(folder / split, Spec(NUM_CATEGORIES, split, NUM_IMAGES[split]), workers)
+    spec = ClipSpec(NUM_CATEGORIES, split, NUM_VIDEOS[split])
+    ensure_clips(folder / f"video_{split}", spec, workers)
 
 
 COMMANDS = {"shapes": Command(prepare, SPLITS, "draw the built-in data set, 100 categories")}

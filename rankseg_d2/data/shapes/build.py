@@ -1,7 +1,8 @@
 """Write a split of `shapes` to disk: JPEG images, label PNG, COCO panoptic and instance json.
 
-A split is built in a hidden folder beside its own and renamed when it is whole. Whoever needs it
-holds a lock meanwhile, which the system takes back from a process that dies.
+Those of videos are in `clips.py`. A split is built in a hidden folder beside its own and renamed
+when it is whole. Whoever needs it holds a lock meanwhile, which the system takes back from a
+process that dies.
 """
 
 import functools
@@ -12,7 +13,7 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -57,15 +58,21 @@ def ignore_label(num_categories: int) -> int:
     return 255 if num_categories <= 255 else 65535
 
 
-def ensure_split(folder: Path, spec: Spec, num_workers: int | None = None) -> None:
-    """Make the split in `folder` unless it is there; other processes wait for the one that does."""
+def ensure_split(
+    folder: Path, spec, num_workers: int | None = None, write: Callable | None = None
+) -> None:
+    """Make the split in `folder` unless it is there; other processes wait for the one that does.
+
+    `spec` is a dataclass, of whose split `write(folder, spec, num_workers)` makes the files; by
+    default, those of images.
+    """
     if _is_made(folder, spec):
         return
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _lock(folder.with_name(f".{folder.name}.lock")):
             if not _is_made(folder, spec):
-                _build(folder, spec, num_workers or usable_cpus())
+                _build(folder, spec, num_workers or usable_cpus(), write or _write_images)
     except OSError as error:
         raise RuntimeError(
             f"shapes cannot be written to {folder} ({error.strerror}); set the environment "
@@ -80,7 +87,7 @@ def usable_cpus() -> int:
     return os.cpu_count() or 1
 
 
-def _is_made(folder: Path, spec: Spec) -> bool:
+def _is_made(folder: Path, spec) -> bool:
     if not folder.exists():
         return False
     file = folder / "spec.json"
@@ -105,15 +112,13 @@ def _lock(path: Path):
         yield
 
 
-def _build(folder: Path, spec: Spec, num_workers: int) -> None:
+def _build(folder: Path, spec, num_workers: int, write: Callable) -> None:
     making, old = (folder.with_name(f".{folder.name}.{word}") for word in ("making", "old"))
     for leftover in (making, old):
         shutil.rmtree(leftover, ignore_errors=True)
-    logger.info("Drawing %d images of shapes, once, into %s", spec.num_images, folder)
-    for name in ("images", "labels", "panoptic"):
-        (making / name).mkdir(parents=True)
-    annotations = _draw_all(making, spec, num_workers)
-    _write_jsons(making, spec, annotations)
+    logger.info("Drawing shapes, once, into %s", folder)
+    making.mkdir(parents=True)
+    write(making, spec, num_workers)
     (making / "spec.json").write_text(json.dumps(asdict(spec)))
     if folder.exists():  # of another version or size
         folder.rename(old)
@@ -121,16 +126,23 @@ def _build(folder: Path, spec: Spec, num_workers: int) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _draw_all(folder: Path, spec: Spec, num_workers: int) -> list[dict]:
-    """Write the images and label images; the panoptic annotations, in order."""
+def _write_images(folder: Path, spec: Spec, num_workers: int) -> None:
+    for name in ("images", "labels", "panoptic"):
+        (folder / name).mkdir()
+    draw_one = functools.partial(_draw_image, folder, spec)
+    annotations = draw_all(draw_one, spec.num_images, f"shapes {spec.split}", num_workers)
+    _write_jsons(folder, spec, annotations)
+
+
+def draw_all(
+    draw_one: Callable[[int], dict], count: int, title: str, num_workers: int, chunk: int = CHUNK
+) -> list[dict]:
+    """What `draw_one`, which writes files, returns for 0 to count - 1; in several processes."""
     from tqdm import tqdm
 
-    chunks = [
-        range(start, min(start + CHUNK, spec.num_images))
-        for start in range(0, spec.num_images, CHUNK)
-    ]
-    draw_chunk = functools.partial(_draw_chunk, folder, spec)
-    with tqdm(total=spec.num_images, desc=f"shapes {spec.split}", unit=" images") as bar:
+    chunks = [range(start, min(start + chunk, count)) for start in range(0, count, chunk)]
+    draw_chunk = functools.partial(_draw_chunk, draw_one)
+    with tqdm(total=count, desc=title) as bar:
         annotations = []
         for part in _parallel(draw_chunk, chunks, min(num_workers, len(chunks))):
             annotations += part
@@ -158,8 +170,8 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _draw_chunk(folder: Path, spec: Spec, indices: Iterable[int]) -> list[dict]:
-    return [_draw_image(folder, spec, index) for index in indices]
+def _draw_chunk(draw_one: Callable[[int], dict], indices: Iterable[int]) -> list[dict]:
+    return [draw_one(index) for index in indices]
 
 
 def _draw_image(folder: Path, spec: Spec, index: int) -> dict:
@@ -181,7 +193,7 @@ def _draw_image(folder: Path, spec: Spec, index: int) -> dict:
         "image_id": index + 1,
         "file_name": f"{name}.png",
         "segments_info": segments,
-        "rles": _encode(ids, segments, vocabulary),
+        "rles": encode(ids, segments, vocabulary),
     }
 
 
@@ -215,7 +227,7 @@ def _box(mask: np.ndarray) -> list[int]:
     return [int(value) for value in (x[0], y[0], x[-1] - x[0] + 1, y[-1] - y[0] + 1)]
 
 
-def _encode(ids: np.ndarray, segments: list[dict], vocabulary: Vocabulary) -> dict[int, dict]:
+def encode(ids: np.ndarray, segments: list[dict], vocabulary: Vocabulary) -> dict[int, dict]:
     """Segment id -> COCO's run lengths, of the things."""
     from pycocotools import mask as coco_mask
 

@@ -4,8 +4,9 @@ import glob
 import json
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -16,14 +17,35 @@ def listed(root: Path, pattern: str) -> Iterator[str]:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """A temporary path of the same suffix; it takes the place of `path` at the end."""
+    path = Path(path)
     temporary = path.with_name(f".{os.getpid()}.tmp.{path.name}")
     try:
         yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_durably(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """A file to write into; it takes the place of `path` when all of it is on the disk."""
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+    _sync_folder(os.path.dirname(os.path.abspath(path)))
+
+
+def _sync_folder(folder: str) -> None:
+    """Bring a rename to the disk now, on systems that can be told to (not Windows, not all NFS)."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def remove_leftovers(folders: Iterable[Path]) -> None:
@@ -34,7 +56,7 @@ def remove_leftovers(folders: Iterable[Path]) -> None:
             leftover.unlink()
 
 
-def write_image(path: Path, values: np.ndarray) -> None:
+def write_image(path: str | os.PathLike, values: np.ndarray) -> None:
     """An image file of (H, W) 8- or 16-bit values or (H, W, 3) bytes."""
     from PIL import Image
 
@@ -42,11 +64,11 @@ def write_image(path: Path, values: np.ndarray) -> None:
         Image.fromarray(values).save(temporary)
 
 
-def write_json(path: Path, content) -> None:
-    write_bytes(path, json.dumps(content).encode())
+def write_json(path: str | os.PathLike, content, indent: int | None = None) -> None:
+    write_bytes(path, json.dumps(content, indent=indent).encode())
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+def write_bytes(path: str | os.PathLike, content: bytes) -> None:
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_bytes(content)

@@ -1,0 +1,83 @@
+"""VSPW, 124 classes: every frame of a video is labelled."""
+
+import functools
+import glob
+from pathlib import Path
+
+import numpy as np
+
+from ..classes import load_classes
+from ..video_frames import video_size
+from . import common
+from .common import find, read_names
+
+FOLDER = "VSPW_480p"
+SPLITS = ("train", "val", "test")
+VOID = 255
+OTHERS = 0  # in the files: what is none of the classes
+
+
+def register(root: Path) -> None:
+    """`vspw_{train,val,test}`; the labels of test are not public."""
+    classes = load_classes("vspw_124")
+    for split in SPLITS:
+        common.register(
+            f"vspw_{split}",
+            functools.partial(load_videos, root / FOLDER, split, split != "test"),
+            evaluator_type="vspw_sem_seg",
+            image_root=root / FOLDER / "data",
+            sem_seg_root=root / FOLDER / "data",
+            ignore_label=VOID,
+            label_table=label_table(classes),
+            unknown_is_void=True,  # a few files have values that are no class
+            **common.semantic_metadata(classes),
+        )
+
+
+def label_table(classes: list[dict]) -> np.ndarray:
+    """Value in the files -> contiguous id, VOID, or -1 for one that has no meaning: (256,)."""
+    table = np.full(256, -1)
+    table[[OTHERS, VOID]] = VOID
+    for entry in classes:
+        table[entry["id"]] = entry["train_id"]
+    return table
+
+
+def load_videos(folder: Path, split: str, has_labels: bool = True) -> list[dict]:
+    """One record per video of the split's list, in VSPW's layout."""
+    names = read_names(folder / f"{split}.txt")
+    frames = {name: find(folder / "data", f"{glob.escape(name)}/origin/*.jpg") for name in names}
+    labels = None
+    if has_labels:
+        labels = {name: find(folder / "data", f"{glob.escape(name)}/mask/*.png") for name in names}
+    return label_map_records(frames, labels, str(folder / f"{split}.txt"))
+
+
+def label_map_records(frames: dict, labels: dict | None, where: str) -> list[dict]:
+    """Records of videos, from their files by video and frame; in the order given.
+
+    All frames must have a label map and all label maps a frame, unless `labels` is None.
+    """
+    empty = [name for name, files in frames.items() if not files]
+    if empty:
+        raise FileNotFoundError(
+            f"{len(empty)} of the {len(frames)} videos of {where} are empty: there is no frame of "
+            f"{', '.join(empty[:3])}; bring their frames, or take them off the list"
+        )
+    if labels is not None:
+        pairs = [_by_path(frames), _by_path(labels)]
+        common.check_pairs(sorted(pairs[0].keys() | pairs[1].keys()), *pairs, where)
+    records = []
+    for name, files in frames.items():
+        record = {"video_id": name, "file_names": [str(path) for path in files.values()]}
+        if labels is not None:
+            record["sem_seg_file_names"] = [str(labels[name][frame]) for frame in files]
+        records.append(record | {"length": len(files)} | video_size(record["file_names"]))
+    return records
+
+
+def _by_path(files: dict[str, dict]) -> dict:
+    return {f"{video}/{frame}": path for video, of in files.items() for frame, path in of.items()}
+
+
+COMMANDS = {}  # its 480p release is used as it is

@@ -1,0 +1,103 @@
+"""The augmentations of upstream's recipes, from a config."""
+
+import sys
+
+import numpy as np
+from detectron2.data import transforms as T
+
+from ...errors import unknown_name
+from ..augmentations import (
+    ColorAugSSD,
+    LargeScaleJitter,
+    RandomRotation,
+    RandomSaturation,
+    ResizeShortestEdgeAndCrop,
+)
+
+FLIPS = ("none", "horizontal", "vertical", "flip_by_clip")  # the last one is horizontal
+DETR_SHORT_EDGES = [400, 500, 600]  # before the crop
+
+
+def shortest_edge(cfg, *, constrain_area: bool) -> list[T.Augmentation]:
+    """Resize, crop, SSD's colours, flip: MaskFormer's and Mask2Former's."""
+    keys = cfg.INPUT
+    crop = {}
+    if keys.CROP.ENABLED:
+        crop = {"crop_type": keys.CROP.TYPE, "crop_size": tuple(keys.CROP.SIZE)}
+        if constrain_area:
+            crop["max_area"] = keys.CROP.SINGLE_CATEGORY_MAX_AREA
+            crop["ignore_label"] = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
+    colours = [ColorAugSSD()] if keys.COLOR_AUG_SSD else []
+    return [_resize(keys, **crop), *colours, *_flips(keys)]
+
+
+def large_scale_jitter(cfg) -> list[T.Augmentation]:
+    """Flip, resize by a scale from a wide range, crop or pad to a square: Mask2Former's on COCO."""
+    keys = cfg.INPUT
+    return [*_flips(keys), LargeScaleJitter(keys.MIN_SCALE, keys.MAX_SCALE, keys.IMAGE_SIZE)]
+
+
+def detr(cfg) -> list[T.Augmentation]:
+    """Flip and resize; half of the time after a resize and a crop: MaskFormer's on COCO."""
+    keys = cfg.INPUT
+    flips, resize = _flips(keys), _resize(keys)
+    if not keys.CROP.ENABLED:
+        return [*flips, resize]
+    crop = ResizeShortestEdgeAndCrop(
+        DETR_SHORT_EDGES, sys.maxsize, "choice", keys.CROP.TYPE, tuple(keys.CROP.SIZE)
+    )
+    return [OneOf([*flips, resize], [*flips, crop, resize])]
+
+
+def clip(cfg, *, has_label_maps: bool) -> list[T.Augmentation]:
+    """Crop, resize, flip, change colours, rotate: Mask2Former's on videos."""
+    keys = cfg.INPUT
+    crop = [T.RandomCrop(keys.CROP.TYPE, keys.CROP.SIZE)] if keys.CROP.ENABLED else []
+    colours = [ColorAugSSD()] if keys.COLOR_AUG_SSD else []
+    void = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE if has_label_maps else 0
+    known = {
+        "brightness": T.RandomBrightness(0.9, 1.1),
+        "contrast": T.RandomContrast(0.9, 1.1),
+        "saturation": RandomSaturation(0.9, 1.1),
+        "rotation": RandomRotation(15, 0.1, void),
+    }
+    for name in keys.AUGMENTATIONS:
+        if name not in known:
+            raise unknown_name("INPUT.AUGMENTATIONS", str(name), known)
+    more = [augmentation for name, augmentation in known.items() if name in keys.AUGMENTATIONS]
+    return [*crop, _resize(keys), *_flips(keys), *colours, *more]
+
+
+def at_test_time(cfg) -> list[T.Augmentation]:
+    """Resize the shortest edge to INPUT.MIN_SIZE_TEST; 0 leaves the image as it is."""
+    keys = cfg.INPUT
+    return [T.ResizeShortestEdge(keys.MIN_SIZE_TEST, keys.MAX_SIZE_TEST, "choice")]
+
+
+class OneOf(T.Augmentation):
+    """One of two lists of augmentations, each half of the time."""
+
+    def __init__(self, first, second):
+        super().__init__()
+        self.lists = T.AugmentationList(first), T.AugmentationList(second)
+
+    def __call__(self, aug_input):
+        first, second = self.lists
+        return (first if np.random.rand() > 0.5 else second)(aug_input)
+
+    def __repr__(self):
+        return f"OneOf{self.lists}"
+
+
+def _resize(keys, **crop) -> ResizeShortestEdgeAndCrop:
+    style = keys.MIN_SIZE_TRAIN_SAMPLING.removesuffix("_by_clip")  # clips are always one whole
+    return ResizeShortestEdgeAndCrop(keys.MIN_SIZE_TRAIN, keys.MAX_SIZE_TRAIN, style, **crop)
+
+
+def _flips(keys) -> list[T.Augmentation]:
+    flip = keys.RANDOM_FLIP
+    if flip not in FLIPS:
+        raise ValueError(f"INPUT.RANDOM_FLIP must be one of {', '.join(FLIPS)}, not {flip!r}")
+    if flip == "none":
+        return []
+    return [T.RandomFlip(horizontal=flip != "vertical", vertical=flip == "vertical")]

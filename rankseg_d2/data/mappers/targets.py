@@ -1,0 +1,115 @@
+"""What a model learns from a sample: its classes (N,) and masks (N, H, W), one function per task.
+
+Each takes an `Augmented` record and gives the class ids and the packed masks. Pixels of crowds and
+of void belong to no mask.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from detectron2.data import transforms as T
+
+from ..augmentations import pad
+from ..labels import number_segments, present_values, read_segment_ids
+from ..packed_masks import IdMapMasks, packed_masks, paint
+from .polygons import decode, draw_polygons
+
+
+@dataclass(frozen=True)
+class Augmented:
+    """A record, what was done to its image, and its label map after that, if it has one."""
+
+    record: dict
+    labels: torch.Tensor | None  # (H, W)
+    ignore_label: int
+    transforms: T.TransformList
+    native_size: tuple[int, int]  # (height, width) of the image before that
+    size: tuple[int, int]  # and after
+    padded_size: tuple[int, int]
+
+
+def semantic_target(sample: Augmented):
+    """One mask for each class that is present, by rising id."""
+    needed(sample.record, "sem_seg_file_name")
+    classes = present_values(sample.labels.numpy())
+    classes = classes[classes != sample.ignore_label].tolist()
+    return classes, IdMapMasks(sample.labels, classes)
+
+
+def panoptic_target(sample: Augmented):
+    """One mask for each segment that is not a crowd, in the order of `segments_info`."""
+    record = sample.record
+    path = needed(record, "pan_seg_file_name")
+    ids = read_segment_ids(path)
+    check_same_size(record["file_name"], sample.native_size, path, ids.shape)
+    segments = objects(needed(record, "segments_info"))
+    numbers = number_segments(ids, [segment["id"] for segment in segments])
+    if segments and not numbers.any():
+        raise ValueError(
+            f"none of the segments_info of {record['file_name']} is in its panoptic image {path}; "
+            "the json file and the folder of PNG files must be of one data set"
+        )
+    masks = _place(numbers, len(segments), sample)
+    return [segment["category_id"] for segment in segments], masks
+
+
+def instance_target(sample: Augmented):
+    """One mask for each annotation that is not a crowd, in their order."""
+    annotations = objects(needed(sample.record, "annotations"))
+    if not all("segmentation" in annotation for annotation in annotations):
+        raise ValueError(
+            f"an annotation of {sample.record['file_name']} has no `segmentation`; masks are what "
+            "mask classification learns from, boxes are not enough"
+        )
+    classes = [annotation["category_id"] for annotation in annotations]
+    shapes = [annotation["segmentation"] for annotation in annotations]
+    if not all(isinstance(shape, list) for shape in shapes):
+        return classes, _place(decode(shapes, sample.native_size), len(shapes), sample)
+    pieces = []
+    for shape in shapes:
+        polygons = [np.array(polygon, float).reshape(-1, 2) for polygon in shape]
+        polygons = [sample.transforms.apply_coords(polygon) for polygon in polygons]
+        pieces.append(draw_polygons(polygons, sample.size))
+    return classes, packed_masks(paint(pieces, sample.padded_size), len(shapes))
+
+
+def _place(painted: np.ndarray, count: int, sample: Augmented):
+    """What `paint` made at the native size, moved as the image was."""
+
+    def move(plane):
+        return pad(sample.transforms.apply_segmentation(plane), sample.padded_size, 0)
+
+    if painted.ndim == 3:
+        return packed_masks(np.stack([move(plane) for plane in painted]), count)
+    # As bytes: for labels of 8 bits, the transforms choose the nearest pixel as Pillow does.
+    pixels = painted[..., None].view(np.uint8)
+    moved = np.stack([move(pixels[..., i]) for i in range(pixels.shape[-1])], -1)
+    return packed_masks(moved.view(painted.dtype)[..., 0], count)
+
+
+TARGETS = {"semantic": semantic_target, "panoptic": panoptic_target, "instance": instance_target}
+
+
+def objects(entries: list[dict]) -> list[dict]:
+    """The segments or annotations that are not crowds."""
+    return [entry for entry in entries if not entry.get("iscrowd", 0)]
+
+
+def needed(record: dict, key: str):
+    if key not in record:
+        raise ValueError(
+            f"the record of {record['file_name']} has no {key}, which the task needs; choose "
+            "INPUT.DATASET_MAPPER_NAME by what the data set is labelled with"
+        )
+    return record[key]
+
+
+def check_same_size(image_path, image_size, label_path, label_size) -> None:
+    """Raise ValueError where a label image, (height, width), does not fit its image."""
+    if tuple(image_size) != tuple(label_size):
+        (h, w), (label_h, label_w) = image_size, label_size
+        raise ValueError(
+            f"the image {image_path} is {w} x {h} (width x height), but its label image "
+            f"{label_path} is {label_w} x {label_h}; they must be of one size"
+        )

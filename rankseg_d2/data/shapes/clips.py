@@ -1,0 +1,137 @@
+"""Write a split of videos of `shapes` to disk: frames and label PNG as VSPW has them, and a json of
+YouTube-VIS's form. A video is a scene of `scene.py` at the times 0, 1, 2, ...
+"""
+
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .build import (
+    JPEG_QUALITY,
+    SPLITS,
+    annotate,
+    coco_categories,
+    draw_all,
+    encode,
+    ensure_split,
+    ignore_label,
+)
+from .scene import draw, make_scene
+from .vocabulary import check_num_categories, make_vocabulary
+
+VERSION = 1  # of what is drawn and written
+IS_VIDEO = 1  # in seeds: other scenes than those of images
+CHUNK = 2  # videos that a process makes at a time
+
+
+@dataclass(frozen=True)
+class ClipSpec:
+    """What a split of videos is made of; its files follow from it alone."""
+
+    num_categories: int
+    split: str
+    num_videos: int
+    shortest: int = 8  # frames
+    longest: int = 24
+    height: int = 96
+    width: int = 128
+    version: int = VERSION
+
+    def __post_init__(self):
+        check_num_categories(self.num_categories)
+        if self.split not in SPLITS or self.num_videos < 1:
+            raise ValueError(
+                f"a split of shapes is one of {', '.join(SPLITS)} and has 1 video or more, not "
+                f"{self.split!r} with {self.num_videos}"
+            )
+        if not 1 <= self.shortest <= self.longest:
+            raise ValueError(
+                "videos of shapes have from 1 frame up, the longest as many as the shortest or "
+                f"more, not {self.shortest} to {self.longest}"
+            )
+
+
+def ensure_clips(folder: Path, spec: ClipSpec, num_workers: int | None = None) -> None:
+    """Make the split in `folder` unless it is there."""
+    ensure_split(folder, spec, num_workers, _write_videos)
+
+
+def label_table(num_categories: int) -> np.ndarray:
+    """Value in the label images -> category: 0 is void, others are 1 more than the category."""
+    return np.append(ignore_label(num_categories), np.arange(num_categories))
+
+
+def _write_videos(folder: Path, spec: ClipSpec, num_workers: int) -> None:
+    draw_one = functools.partial(_draw_video, folder, spec)
+    title = f"shapes video {spec.split}"
+    drawn = draw_all(draw_one, spec.num_videos, title, num_workers, CHUNK)
+    videos = [content["video"] for content in drawn]
+    objects = [entry for content in drawn for entry in content["objects"]]
+    things = [kind for kind in coco_categories(spec.num_categories) if kind["isthing"]]
+    content = {
+        "videos": videos,
+        "annotations": [{"id": number} | entry for number, entry in enumerate(objects, 1)],
+        "categories": things,
+    }
+    (folder / "instances.json").write_text(json.dumps(content))
+    names = [video["file_names"][0].partition("/")[0] for video in videos]
+    (folder / f"{spec.split}.txt").write_text("".join(f"{name}\n" for name in names))
+
+
+def _draw_video(folder: Path, spec: ClipSpec, index: int) -> dict:
+    """Write the files of one video; what the json says of it and of its objects."""
+    from PIL import Image
+
+    seed = (spec.num_categories, SPLITS.index(spec.split), index, IS_VIDEO)
+    scene = make_scene(make_vocabulary(spec.num_categories), seed, spec.width / spec.height)
+    lengths = np.random.default_rng((*seed, 0))
+    length = int(lengths.integers(spec.shortest, spec.longest, endpoint=True))
+    place = folder / "data" / f"{index:05d}"
+    for name in ("origin", "mask"):
+        (place / name).mkdir(parents=True)
+    found = []
+    for time in range(length):
+        picture, numbers = draw(scene, spec.height, spec.width, time)
+        labels, ids, segments = annotate(scene, numbers)
+        found.append((segments, encode(ids, segments, scene.vocabulary)))
+        Image.fromarray(picture).save(place / f"origin/{time:08d}.jpg", quality=JPEG_QUALITY)
+        Image.fromarray(_values(labels, spec.num_categories)).save(place / f"mask/{time:08d}.png")
+    video = {
+        "id": index + 1,
+        "file_names": [f"{place.name}/origin/{time:08d}.jpg" for time in range(length)],
+        "length": length,
+        "height": spec.height,
+        "width": spec.width,
+    }
+    return {"video": video, "objects": _objects(index + 1, found)}
+
+
+def _values(labels: np.ndarray, num_categories: int) -> np.ndarray:
+    """Categories as the label images have them: see `label_table`."""
+    values = np.where(labels == ignore_label(num_categories), 0, labels.astype(np.int32) + 1)
+    return values.astype(np.uint8 if num_categories < 255 else np.uint16)
+
+
+def _objects(video_id: int, found: list[tuple[list[dict], dict]]) -> list[dict]:
+    """The things of a video, with null where a frame does not show them.
+
+    found: the segments of each frame, and the masks of the things among them by segment id; a
+    thing's id is the same in every frame.
+    """
+    categories = {s["id"]: s["category_id"] for segments, masks in found for s in segments
+                  if s["id"] in masks}  # fmt: skip
+    by_frame = [{segment["id"]: segment for segment in segments} for segments, _ in found]
+    return [
+        {
+            "video_id": video_id,
+            "category_id": categories[number],
+            "iscrowd": 0,
+            "segmentations": [masks.get(number) for _, masks in found],
+            "bboxes": [segments.get(number, {}).get("bbox") for segments in by_frame],
+            "areas": [segments.get(number, {}).get("area") for segments in by_frame],
+        }
+        for number in sorted(categories)
+    ]

@@ -1,0 +1,55 @@
+"""How much objects of a video overlap, over all of its frames."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .rle import rle_areas
+
+# The T masks of an object: compressed RLEs, None in frames where it is not
+Track = list[dict | None]
+
+
+class Overlaps(NamedTuple):
+    """Pixels of N objects, of M others, and of what they have in common."""
+
+    first: np.ndarray  # (N, T)
+    second: np.ndarray  # (M, T)
+    common: np.ndarray  # (N, M), all frames together; 0 for pairs that nobody wants to know
+
+    def iou(self) -> np.ndarray:
+        """Intersection over union, each summed over the frames: (N, M)."""
+        total = self.first.sum(1)[:, None] + self.second.sum(1)
+        return self.common / np.maximum(total - self.common, 1)
+
+
+def track_overlaps(
+    first: list[Track], second: list[Track], wanted: np.ndarray, length: int
+) -> Overlaps:
+    """Overlaps of N and M objects in a video of that many frames, for the `wanted` pairs (N, M)."""
+    from pycocotools import mask as mask_util
+
+    areas = pixels(first, length), pixels(second, length)
+    common = np.zeros(wanted.shape)
+    for frame in range(length):
+        some = np.flatnonzero(wanted.any(1) & (areas[0][:, frame] > 0))
+        others = np.flatnonzero(wanted.any(0) & (areas[1][:, frame] > 0))
+        if len(some) and len(others):
+            masks, regions = [first[i][frame] for i in some], [second[i][frame] for i in others]
+            # As with crowds: how much of each mask lies in each region
+            shares = mask_util.iou(masks, regions, [1] * len(regions))  # (n, m)
+            common[np.ix_(some, others)] += np.rint(shares * areas[0][some, frame, None])
+    return Overlaps(*areas, common * wanted)
+
+
+def pixels(tracks: list[Track], length: int) -> np.ndarray:
+    """Pixels of N objects in each of T frames: (N, T)."""
+    rles = [rle for track in tracks for rle in track]
+    areas = np.zeros(len(rles))
+    areas[[rle is not None for rle in rles]] = rle_areas([rle for rle in rles if rle is not None])
+    return areas.reshape(len(tracks), length)
+
+
+def mean_area(pixels: np.ndarray) -> np.ndarray:
+    """The size of N objects, its mean over the frames where they have a pixel: (N, T) -> (N,)."""
+    return pixels.sum(1) / np.count_nonzero(pixels, axis=1).clip(1)

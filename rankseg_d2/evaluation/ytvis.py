@@ -1,0 +1,169 @@
+"""Video instance segmentation: YouTube-VIS' average precision and recall."""
+
+import logging
+import os
+from functools import cached_property
+
+import numpy as np
+import torch
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+
+from ..modeling.video_results import rle_masks
+from .tables import text_table, unique_names, write_json, write_tables
+from .truth import check_complete
+from .video_overlap import Track, mean_area, track_overlaps
+from .ytvis_ap import Matches, category_metrics, match
+from .ytvis_truth import Video, VideoTruth
+
+logger = logging.getLogger(__name__)
+
+
+class VideoInstanceEvaluator(DatasetEvaluator):
+    """{"segm": AP, AP50, AP75, APs, APm, APl, AR1, AR10, AP-<class>}, in percent.
+
+    The numbers are those of YouTube-VIS' public script. The truth is the metadata's `json_file` or,
+    without one, the annotations of the records. Each video is compared as soon as it is predicted;
+    masks are kept for the result file only.
+    """
+
+    def __init__(self, dataset_name: str, output_folder: str | None = None, save_predictions=False):
+        """
+        Args:
+            output_folder: for the table of the classes and the result file; None: no files.
+            save_predictions: write results.json, the file for the server, also where the truth is
+                there; where it is not, this file is all there is.
+        """
+        self.dataset_name = dataset_name
+        self.output_folder = output_folder
+        self.save_predictions = save_predictions
+        self.reset()
+
+    @cached_property
+    def truth(self) -> VideoTruth:
+        return VideoTruth(self.dataset_name)
+
+    @property
+    def writes_results(self) -> bool:
+        wanted = self.save_predictions or not self.truth.has_objects
+        return wanted and self.output_folder is not None
+
+    def reset(self):
+        self.seen, self.rows = [], []
+        self.matches: list[tuple[int, object, Matches]] = []  # with category and video id
+
+    def process(self, inputs, outputs):
+        for sample, output in zip(inputs, outputs, strict=True):
+            if "pred_masks" not in output:
+                raise ValueError(
+                    "the model's output has no instances of a video, but only "
+                    f"{', '.join(output) or 'nothing'}; evaluate a VideoMaskFormer with "
+                    "MODEL.MASK_FORMER.TEST.INSTANCE_ON True, or leave out this evaluator"
+                )
+            video_id = sample["video_id"]
+            video = self.truth.find(video_id)
+            scores, classes = (
+                torch.as_tensor(output[key]).cpu().numpy() for key in ("pred_scores", "pred_labels")
+            )
+            tracks = rle_masks(output)
+            self.check(video_id, video, classes, tracks)
+            self.seen.append(video_id)
+            if self.truth.has_objects:
+                matches = compare(video, scores, classes, tracks)
+                self.matches += [(category, video_id, one) for category, one in matches.items()]
+            if self.writes_results:
+                self.rows += self.result_rows(video_id, scores, classes, tracks)
+
+    def check(self, video_id, video: Video, classes: np.ndarray, tracks: list[Track]) -> None:
+        """ValueError if the prediction cannot be of that video."""
+        what = f"the prediction for video {video_id!r} of {self.dataset_name!r}"
+        if unknown := sorted(set(classes.tolist()) - self.truth.names.keys()):
+            raise ValueError(
+                f"{what} has the category {unknown[0]}, but the data set has "
+                f"{len(self.truth.names)}, {min(self.truth.names)} to {max(self.truth.names)}; "
+                "evaluate a model with as many classes as the data set"
+            )
+        for track in tracks:
+            if len(track) != video.length:
+                raise ValueError(
+                    f"{what} has {len(track)} frames, but the ground truth has {video.length}; "
+                    "predict each frame of the video, in order"
+                )
+            sizes = {tuple(rle["size"]) for rle in track if rle is not None}
+            if wrong := sizes - {video.size}:
+                raise ValueError(
+                    f"{what} has masks of height and width {wrong.pop()}, but the ground truth "
+                    f"says {video.size}; check height and width in the record"
+                )
+
+    def result_rows(self, video_id, scores, classes, tracks: list[Track]) -> list[dict]:
+        """The server's format: ids of the data set, RLEs as text, null where an object is not."""
+        return [
+            {
+                "video_id": video_id,
+                "category_id": self.truth.dataset_ids[category],
+                "score": score,
+                "segmentations": [rle and as_text(rle) for rle in track],
+            }
+            for score, category, track in zip(
+                scores.tolist(), classes.tolist(), tracks, strict=True
+            )
+        ]
+
+    def evaluate(self):
+        parts = comm.gather((self.seen, self.matches, self.rows))
+        if not comm.is_main_process():
+            return None
+        seen, matches, rows = (sum(lists, []) for lists in zip(*parts, strict=True))
+        check_complete(seen, self.truth.videos, self.dataset_name, "video")
+        if self.writes_results:
+            write_json(self.output_folder, "results", rows)
+            logger.info("for the server: zip %s", os.path.join(self.output_folder, "results.json"))
+        if not self.truth.has_objects:
+            logger.warning("%s has no true objects to compare with: no AP", self.dataset_name)
+            return {}
+        by_category = {category: [] for category in sorted(self.truth.names)}
+        for category, _, one in sorted(matches, key=lambda entry: entry[1]):  # in order of videos
+            by_category[category].append(one)
+        classes = [category_metrics(several) for several in by_category.values()]
+        metrics = {name: nanmean([100 * each[name] for each in classes]) for name in classes[0]}
+        names = unique_names([self.truth.names[category] for category in by_category])
+        table = [
+            {"id": self.truth.dataset_ids[category], "class": name}
+            | {key: 100 * value for key, value in each.items()}
+            for category, name, each in zip(by_category, names, classes, strict=True)
+        ]
+        write_tables(self.output_folder, "segm", metrics, table)
+        logger.info("video instances\n%s", text_table([metrics]))
+        return {"segm": metrics | {f"AP-{row['class']}": row["AP"] for row in table}}
+
+
+def compare(
+    video: Video, scores: np.ndarray, classes: np.ndarray, tracks: list[Track]
+) -> dict[int, Matches]:
+    """How the detections (D) of each category that is there or is predicted fared."""
+    true_classes = np.array([one.category for one in video.objects], int)  # (G,)
+    crowd = np.array([one.crowd for one in video.objects], bool)
+    same = classes[:, None] == true_classes
+    overlaps = track_overlaps(tracks, video.tracks(), same, video.length)
+    iou, areas, true_areas = overlaps.iou(), mean_area(overlaps.first), video.areas(overlaps.second)
+    result = {}
+    for category in {*classes.tolist(), *true_classes.tolist()}:
+        own, true = classes == category, true_classes == category
+        result[category] = match(
+            scores[own], areas[own], iou[np.ix_(own, true)], true_areas[true], crowd[true]
+        )
+    return result
+
+
+def as_text(rle: dict) -> dict:
+    counts = rle["counts"]
+    return {
+        "size": list(rle["size"]),
+        "counts": counts.decode() if isinstance(counts, bytes) else counts,
+    }
+
+
+def nanmean(values: list[float]) -> float:
+    known = [value for value in values if not np.isnan(value)]
+    return sum(known) / len(known) if known else float("nan")

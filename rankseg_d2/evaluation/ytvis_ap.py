@@ -1,0 +1,98 @@
+"""Average precision and recall of video instances, by the rules of YouTube-VIS (COCO's)."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of the overlap
+RECALLS = np.linspace(0, 1, 101)
+AT_MOST = 100  # detections of a category in a video
+RANGES = {"": (0, 1e5**2), "s": (0, 128**2), "m": (128**2, 256**2), "l": (256**2, 1e5**2)}
+LOW, HIGH = np.array(list(RANGES.values())).T[..., None]  # (A, 1) each, both ends included
+
+
+class Matches(NamedTuple):
+    """How D detections of one category in one video fared, best first, in A ranges of size."""
+
+    scores: np.ndarray  # (D,)
+    hit: np.ndarray  # (A, T, D) bool: at each of T thresholds it has found an object
+    ignored: np.ndarray  # (A, T, D) bool: it counts neither for nor against
+    objects: np.ndarray  # (A,) objects to be found
+
+
+def match(
+    scores: np.ndarray,
+    areas: np.ndarray,
+    overlaps: np.ndarray,
+    true_areas: np.ndarray,
+    crowd: np.ndarray,
+) -> Matches:
+    """Give each detection, best first, the object that it overlaps most and that is still free.
+
+    An object that counts goes before one that does not: crowds, and sizes out of the range. Crowds
+    are never taken. Among equal overlaps the last object wins.
+
+    Args:
+        scores, areas: (D,) of the detections.
+        overlaps: (D, G) with the true objects.
+        true_areas, crowd: (G,) of these.
+    """
+    order = np.argsort(-scores, kind="stable")[:AT_MOST]
+    scores, areas, overlaps = scores[order], areas[order], overlaps[order, ::-1]
+    true_areas, crowd = true_areas[::-1], crowd[::-1]  # so that argmax takes the last
+    passed_over = crowd | (true_areas < LOW) | (true_areas > HIGH)  # (A, G)
+    outside = (areas < LOW) | (areas > HIGH)  # (A, D)
+    hit = np.zeros((len(RANGES), len(THRESHOLDS), len(scores)), bool)
+    ignored = hit | outside[:, None]
+    free = np.ones((*hit.shape[:2], len(crowd)), bool)  # (A, T, G)
+    enough = overlaps[:, None] >= THRESHOLDS[:, None]  # (D, T, G)
+    for i in np.flatnonzero(enough.any((1, 2))):
+        fits = free & enough[i]
+        counting = fits & ~passed_over[:, None]
+        fits = np.where(counting.any(2, keepdims=True), counting, fits)
+        best = np.where(fits, overlaps[i], -1).argmax(2, keepdims=True)
+        chosen = fits & (np.arange(len(crowd)) == best)
+        hit[..., i] = found = chosen.any(2)
+        ignored[..., i] = np.where(found, (chosen & passed_over[:, None]).any(2), ignored[..., i])
+        free &= ~chosen | crowd
+    return Matches(scores, hit, ignored, np.count_nonzero(~passed_over, axis=1))
+
+
+def category_metrics(matches: list[Matches]) -> dict[str, float]:
+    """AP, AP50, AP75, APs, APm, APl, AR1, AR10 of a category, in [0, 1]; NaN without objects.
+
+    Args:
+        matches: of its videos, in the order of the videos, which decides between equal scores.
+    """
+    objects = sum((match.objects for match in matches), np.zeros(len(RANGES), int))  # (A,)
+    precision = precisions(matches, objects)  # (A, T, R)
+    metrics = {"AP": precision[0].mean(), "AP50": precision[0, 0].mean()}
+    metrics["AP75"] = precision[0, 5].mean()
+    metrics |= {f"AP{size}": precision[i].mean() for i, size in enumerate("sml", 1)}
+    for count in (1, 10):
+        found = sum((match.hit & ~match.ignored)[0, :, :count].sum() for match in matches)
+        recall = found / len(THRESHOLDS) / objects[0] if objects[0] else np.nan
+        metrics[f"AR{count}"] = recall
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def precisions(matches: list[Matches], objects: np.ndarray) -> np.ndarray:
+    """Best precision at each recall or above: (A, T, R); NaN for ranges without objects."""
+    result = np.zeros((len(RANGES), len(THRESHOLDS), len(RECALLS)))
+    result[objects == 0] = np.nan
+    if not matches:
+        return result
+    scores = np.concatenate([match.scores for match in matches])
+    order = np.argsort(-scores, kind="stable")
+    hit = np.concatenate([match.hit for match in matches], 2)[..., order]
+    counts = ~np.concatenate([match.ignored for match in matches], 2)[..., order]
+    right = (hit & counts).cumsum(2)  # (A, T, D)
+    precision = right / (counts.cumsum(2) + np.spacing(1))
+    precision = np.maximum.accumulate(precision[..., ::-1], 2)[..., ::-1]
+    for range_, total in enumerate(objects):
+        for threshold in range(len(THRESHOLDS) if total else 0):
+            recall = right[range_, threshold] / total
+            places = recall.searchsorted(RECALLS)
+            places = places[places < len(recall)]
+            result[range_, threshold, : len(places)] = precision[range_, threshold, places]
+    return result
