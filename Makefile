@@ -21,8 +21,8 @@ $(INSTALLED): pyproject.toml setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "rankseg_d2 needs Python 3.10 or newer; name one: make PYTHON=python3.12"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --upgrade pip
-	$(BIN)/python -m pip install -e '.[dev]'
+	$(BIN)/python -m pip install --upgrade pip setuptools wheel ninja torch torchvision
+	$(BIN)/python -m pip install --no-build-isolation -e '.[dev]'
 	touch $@
 
 clean:
