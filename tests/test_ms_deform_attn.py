@@ -1,154 +1,142 @@
-import math
-from pathlib import Path
+"""The function: its choice of a backend, its errors, and its place in PyTorch."""
 
-import numpy as np
+import copy
+
 import pytest
 import torch
+from deform import ALL, COMPILED, OPS, SHAPES, WHY_NOT, call, make, with_grads
 
 from rankseg_d2.ops import ms_deform_attn as package
-from rankseg_d2.ops.ms_deform_attn import backends, ms_deform_attn
-
-GOLDEN = Path(__file__).parent / "data" / "msdeformattn.npz"
-SHAPES = ((3, 5), (2, 2), (1, 1))
+from rankseg_d2.ops.ms_deform_attn import backends, compiled, ms_deform_attn, ms_deform_attn_fused
 
 
-def make(batch=2, queries=6, heads=2, channels=3, points=2, dtype=torch.float64, seed=0):
-    """Value, locations (a third of them outside), weights."""
-    random = torch.Generator().manual_seed(seed)
-    area = sum(h * w for h, w in SHAPES)
-    value = torch.randn(batch, area, heads, channels, generator=random, dtype=dtype)
-    size = (batch, queries, heads, len(SHAPES), points)
-    locations = torch.rand(*size, 2, generator=random, dtype=dtype) * 1.6 - 0.3
-    weights = torch.rand(size, generator=random, dtype=dtype)
-    return value, locations, weights
-
-
-def by_loops(value, shapes, locations, weights):
-    """The definition, number by number, from the sum over the four neighbours of each point."""
-    batch, _, heads, channels = value.shape
-    queries, points = locations.shape[1], locations.shape[4]
-    out = torch.zeros(batch, queries, heads, channels, dtype=value.dtype)
-    for b, q, m, i, p in np.ndindex(batch, queries, heads, len(shapes), points):
-        h, w = shapes[i]
-        start = sum(a * c for a, c in shapes[:i])
-        x = locations[b, q, m, i, p, 0].item() * w - 0.5
-        y = locations[b, q, m, i, p, 1].item() * h - 0.5
-        for row in (math.floor(y), math.floor(y) + 1):
-            for column in (math.floor(x), math.floor(x) + 1):
-                if 0 <= row < h and 0 <= column < w:
-                    share = (1 - abs(y - row)) * (1 - abs(x - column))
-                    pixel = value[b, start + row * w + column, m]
-                    out[b, q, m] += weights[b, q, m, i, p] * share * pixel
-    return out.flatten(2)
-
-
-def test_golden_output_and_gradients():
-    golden = np.load(GOLDEN)
-    value = (torch.from_numpy(golden["value_int16"]).double() / 64).requires_grad_()
-    shapes = [tuple(shape) for shape in golden["spatial_shapes"].tolist()]
-    locations = torch.from_numpy(golden["sampling_locations"]).double().requires_grad_()
-    logits = torch.from_numpy(golden["attention_logits"]).double()
-    weights = logits.softmax(-1).view(locations.shape[:-1]).requires_grad_()
-
-    out = ms_deform_attn(value, shapes, locations, weights)
-    out.backward(torch.from_numpy(golden["grad_output"]).double())
-
-    def close(ours, name):
-        torch.testing.assert_close(ours, torch.from_numpy(golden[name]), rtol=1e-9, atol=1e-9)
-
-    close(out.detach(), "output")
-    close(value.grad[..., ::4], "grad_value_ch4")
-    close(value.grad.norm(dim=(1, 3)), "grad_value_norm_per_head")
-    close(locations.grad, "grad_sampling_locations")
-    close(weights.grad, "grad_attention_weights")
-
-
-@pytest.mark.parametrize("points", [1, 3])
-def test_equals_the_definition_computed_by_loops(points):
-    value, locations, weights = make(points=points)
-    expected = by_loops(value, SHAPES, locations, weights)
-    torch.testing.assert_close(ms_deform_attn(value, SHAPES, locations, weights), expected)
-
-
-def test_gradcheck():
-    value, locations, weights = make(batch=1, queries=2, channels=2)
-    for tensor in (value, locations, weights):
-        tensor.requires_grad_()
-    assert torch.autograd.gradcheck(
-        lambda v, x, a: ms_deform_attn(v, SHAPES, x, a), (value, locations, weights)
-    )
-
-
-def test_points_far_outside_give_zero_and_no_gradient():
-    value, locations, weights = make()
-    locations = torch.where(locations < 0.5, locations - 3, locations + 3).requires_grad_()
-    value.requires_grad_()
-    out = ms_deform_attn(value, SHAPES, locations, weights)
-    out.sum().backward()
-    assert out.abs().max() == value.grad.abs().max() == locations.grad.abs().max() == 0
-
-
-def test_non_contiguous_inputs_give_the_same():
-    value, locations, weights = make()
-    expected = ms_deform_attn(value, SHAPES, locations, weights)
-    strided = [
-        value.permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0),
-        SHAPES,
-        locations.flip(-1).contiguous().flip(-1).transpose(1, 4).contiguous().transpose(1, 4),
-        weights.repeat_interleave(2, -1)[..., ::2],
-    ]
-    assert not any(t.is_contiguous() for t in (strided[0], strided[2], strided[3]))
-    torch.testing.assert_close(ms_deform_attn(*strided), expected, rtol=0, atol=0)
-
-
-@pytest.mark.parametrize(("dtype", "rounding"), [(torch.bfloat16, 2**-8), (torch.float16, 2**-11)])
-def test_half_types_are_summed_in_float32(dtype, rounding):
-    value, locations, weights = make(queries=20, points=8, dtype=torch.float32)
-    value, weights = value.to(dtype), weights.to(dtype)
-    out = ms_deform_attn(value, SHAPES, locations, weights)
-    exact = ms_deform_attn(value.double(), SHAPES, locations.double(), weights.double())
-    assert out.dtype == dtype
-    # One rounding, that of the result.
-    assert ((out.double() - exact).abs() <= rounding * exact.abs() + 1e-5).all()
-
-
-def test_autocast_does_not_lower_the_precision():
-    value, locations, weights = make(dtype=torch.float32)
-    expected = ms_deform_attn(value, SHAPES, locations, weights)
-    with torch.autocast("cpu", torch.bfloat16):
-        out = ms_deform_attn(value, SHAPES, locations, weights)
+@pytest.mark.parametrize("backend", ALL)
+def test_autocast_does_not_lower_the_precision(backend):
+    tensors = make(dtype=torch.float32)
+    expected = call("plain", tensors, backend=backend)
+    with torch.autocast("cuda" if backend == "cuda" else "cpu", torch.bfloat16):
+        out = call("plain", tensors, backend=backend)
     torch.testing.assert_close(out, expected, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("empty", ["batch", "queries"])
-def test_nothing_in_gives_nothing_out(empty):
-    value, locations, weights = make(**{empty: 0})
-    out = ms_deform_attn(value.requires_grad_(), SHAPES, locations, weights)
-    out.sum().backward()
-    assert out.shape == (*locations.shape[:2], 6)
-    assert value.grad.abs().sum() == 0
+@pytest.mark.parametrize("backend", ALL)
+def test_trains_under_autocast(backend):
+    """Where linear layers give bfloat16; coordinates stay float32."""
+    value, *points = make("fused", channels=4, dtype=torch.float32)
+    projection = torch.nn.Linear(4, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = call("fused", [projection(value), *points], backend=backend)
+    assert out.dtype == torch.bfloat16
+    out.float().square().sum().backward()
+    exact = copy.deepcopy(projection).double()
+    exact.zero_grad()
+    points = [tensor.double() for tensor in points]
+    call("fused", [exact(value.double()), *points], backend="reference").square().sum().backward()
+    error = (projection.weight.grad - exact.weight.grad).norm() / exact.weight.grad.norm()
+    assert error < 0.02
 
 
-def test_shapes_as_a_tensor_give_the_same():
-    value, locations, weights = make()
-    out = ms_deform_attn(value, torch.tensor(SHAPES), locations, weights)
-    torch.testing.assert_close(out, ms_deform_attn(value, SHAPES, locations, weights))
+@pytest.mark.parametrize("shapes", [torch.tensor(SHAPES), torch.tensor(SHAPES).numpy()])
+def test_shapes_as_a_tensor_or_array_give_the_same(shapes):
+    value, *points = make()
+    out = ms_deform_attn(value, shapes, *points)
+    torch.testing.assert_close(out, ms_deform_attn(value, SHAPES, *points))
 
 
-def test_compiles_without_a_graph_break():
-    value, locations, weights = make()
-    compiled = torch.compile(
-        lambda v, x, a: ms_deform_attn(v, SHAPES, x, a), fullgraph=True, backend="aot_eager"
-    )
-    expected = ms_deform_attn(value, SHAPES, locations, weights)
-    torch.testing.assert_close(compiled(value, locations, weights), expected)
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("backend", ALL)
+def test_compiles_without_a_graph_break(backend, op):
+    tensors = make(op)
+    expected = with_grads(op, tensors, backend=backend)
+
+    def run(*tensors):
+        return call(op, tensors, backend=backend)
+
+    compiled_run = torch.compile(run, fullgraph=True, backend="aot_eager")
+    leaves = [tensor.requires_grad_() for tensor in tensors]
+    out = compiled_run(*leaves)
+    pattern = torch.arange(out.numel()).view(out.shape) % 7 - 3
+    out.backward(pattern.to(out.dtype))
+    for our, right in zip((out, *(t.grad for t in leaves)), expected, strict=True):
+        torch.testing.assert_close(our.detach(), right)
 
 
-@pytest.mark.gpu
-def test_gpu_equals_cpu():
-    value, locations, weights = make()
-    out = ms_deform_attn(value.cuda(), SHAPES, locations.cuda(), weights.cuda())
-    torch.testing.assert_close(out.cpu(), ms_deform_attn(value, SHAPES, locations, weights))
+@pytest.mark.parametrize("backend", COMPILED)
+def test_one_graph_serves_images_of_any_size(backend):
+    graphs = []
+
+    def count(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    @torch.compile(fullgraph=True, dynamic=True, backend=count)
+    def run(maps, locations, weights):
+        shapes = [tuple(level.shape[1:3]) for level in maps]
+        value = torch.cat([level.flatten(1, 2) for level in maps], 1)
+        return ms_deform_attn(value, shapes, locations, weights, backend=backend)
+
+    for sizes in ([(9, 5), (4, 11)], [(12, 7), (8, 10)], [(8, 15), (4, 13)]):
+        value, *points = make(shapes=sizes)
+        parts = value.split([h * w for h, w in sizes], 1)
+        maps = [part.unflatten(1, size) for part, size in zip(parts, sizes, strict=True)]
+        expected = call("plain", [value, *points], sizes, backend)
+        torch.testing.assert_close(run(maps, *points), expected)
+    assert len(graphs) == 1
+
+
+class Layer(torch.nn.Module):
+    def __init__(self, backend):
+        super().__init__()
+        self.backend = backend
+
+    def forward(self, value, references, offsets, logits):
+        return ms_deform_attn_fused(value, SHAPES, references, offsets, logits, self.backend)
+
+
+@pytest.mark.parametrize("backend", ALL)
+def test_exports(backend):
+    tensors = make("fused")
+    if backend == "cuda":
+        tensors = [tensor.cuda() for tensor in tensors]
+    layer = Layer(backend)
+    batch = torch.export.Dim("batch", min=2, max=64)
+    dynamic = ({0: batch}, {0: batch}, {0: batch}, {0: batch})
+    program = torch.export.export(layer, tuple(tensors), dynamic_shapes=dynamic)
+    names = [str(node.target) for node in program.graph.nodes]
+    assert (backend == "reference") == (not any("rankseg_d2" in name for name in names))
+    more = [torch.cat([tensor, tensor.flip(0)]) for tensor in tensors]
+    torch.testing.assert_close(program.module()(*more), layer(*more))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("backend", COMPILED)
+def test_is_a_good_custom_op(backend, op, dtype):
+    value, *points = make(op)
+    points_dtype = torch.float64 if dtype == torch.float64 else torch.float32
+    tensors = [value.to(dtype), *(tensor.to(points_dtype) for tensor in points)]
+    if backend == "cuda":
+        tensors = [tensor.cuda() for tensor in tensors]
+    tensors = [tensor.requires_grad_() for tensor in tensors]
+    value, *points = tensors
+    sizes = [size for shape in SHAPES for size in shape]
+    fused = {"plain": "", "fused": "_fused"}[op]
+    forward = getattr(torch.ops.rankseg_d2, f"ms_deform_attn{fused}_forward").default
+    torch.library.opcheck(forward, (value, sizes, *points))
+    backward = getattr(torch.ops.rankseg_d2, f"ms_deform_attn{fused}_backward").default
+    tensors = [tensor.detach() for tensor in tensors]
+    value, *points = tensors
+    grad = torch.ones_like(forward(value, sizes, *points))
+    torch.library.opcheck(backward, (grad, value, sizes, *points))
+
+
+@pytest.mark.parametrize("backend", COMPILED)
+def test_a_second_derivative_is_refused(backend):
+    value, *points = make()
+    out = call("plain", [value.requires_grad_(), *points], backend=backend)
+    (grad,) = torch.autograd.grad(out.square().sum(), value, create_graph=True)
+    with pytest.raises(RuntimeError, match="ms_deform_attn has no second derivative"):
+        grad.sum().backward()
 
 
 class Broken:
@@ -159,25 +147,35 @@ class Broken:
 
 
 def test_auto_skips_a_backend_that_cannot_and_a_forced_one_says_why(monkeypatch):
-    value, locations, weights = make()
-    expected = ms_deform_attn(value, SHAPES, locations, weights, backend="reference")
+    value, *points = make()
+    expected = ms_deform_attn(value, SHAPES, *points)
     monkeypatch.setattr(package, "BACKENDS", (Broken(), *package.BACKENDS))
-    out = ms_deform_attn(value, SHAPES, locations, weights)
+    out = ms_deform_attn(value, SHAPES, *points)
     torch.testing.assert_close(out, expected, rtol=0, atol=0)
-    assert backends() == [("broken", "no compiler made it"), ("reference", None)]
+    assert backends()[0] == ("broken", "no compiler made it")
+    assert [state.name for state in backends()] == ["broken", "cuda", "cpu", "reference"]
     with pytest.raises(RuntimeError, match="'broken' cannot run: no compiler made it; .*auto"):
-        ms_deform_attn(value, SHAPES, locations, weights, backend="broken")
+        ms_deform_attn(value, SHAPES, *points, backend="broken")
+
+
+@pytest.mark.parametrize("backend", [name for name, reason in WHY_NOT.items() if reason])
+def test_a_backend_that_cannot_run_here_says_why(backend):
+    value, *points = make()
+    with pytest.raises(RuntimeError, match=f"backend '{backend}' cannot run: "):
+        ms_deform_attn(value, SHAPES, *points, backend=backend)
+
+
+@pytest.mark.skipif(compiled.WHY_NOT is not None, reason=str(compiled.WHY_NOT))
+def test_the_cpu_backend_refuses_other_devices_and_auto_finds_one_that_can():
+    tensors = [tensor.to("meta") for tensor in make()]
+    with pytest.raises(RuntimeError, match="'cpu' cannot run: value is on meta, not on the CPU"):
+        call("plain", tensors, backend="cpu")
+    assert call("plain", tensors).shape == (2, 6, 6)
 
 
 def test_unknown_backend_names_the_near_one():
     with pytest.raises(KeyError, match="ms_deform_attn: 'referense'.*nearest .*reference"):
-        ms_deform_attn(*_inputs(), backend="referense")
-
-
-def _inputs(**changes):
-    value, locations, weights = make()
-    parts = {"value": value, "shapes": SHAPES, "locations": locations, "weights": weights}
-    return (parts | changes).values()
+        call("plain", make(), backend="referense")
 
 
 @pytest.mark.parametrize(
@@ -185,6 +183,8 @@ def _inputs(**changes):
     [
         ({"value": torch.zeros(2, 20, 6)}, r"value has shape \(2, 20, 6\), expected \(B, S"),
         ({"shapes": ((3, 5), (2, 2))}, r"S = 20 positions, but spatial_shapes .* have 19"),
+        ({"shapes": ((3, 5), (0, 2))}, r"spatial_shapes must be positive, got .*\(0, 2\)"),
+        ({"shapes": (3, 5), "value": torch.zeros(2, 15, 2, 3)}, "must be pairs"),
         ({"shapes": ((4, 5),)}, r"sampling_locations .*L, P, 2\) = \(2, 6, 2, 1, 2, 2\)"),
         ({"locations": torch.zeros(2, 6, 2, 3, 2)}, r"sampling_locations has shape .*expected"),
         ({"locations": torch.zeros(1, 6, 2, 3, 2, 2)}, r"sampling_locations has shape \(1, 6"),
@@ -194,5 +194,44 @@ def _inputs(**changes):
     ],
 )
 def test_wrong_inputs_are_named(changes, message):
+    value, locations, weights = make()
+    parts = {"value": value, "shapes": SHAPES, "locations": locations, "weights": weights}
     with pytest.raises(ValueError, match=message):
-        ms_deform_attn(*_inputs(**changes))
+        ms_deform_attn(*(parts | changes).values())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"references": torch.zeros(2, 6, 4, 2)}, r"reference_points has shape \(2, 6, 4, 2\), .*"),
+        ({"offsets": torch.zeros(2, 5, 2, 3, 2, 2)}, r"offsets has .*= \(2, 6, 2, 3, 2, 2\)"),
+        ({"logits": torch.zeros(2, 6, 2, 6)}, r"logits has .* expected \(B, Q, M, L, P\)"),
+        ({"logits": torch.zeros(2, 6, 2, 3, 2).int()}, "logits has dtype torch.int32"),
+    ],
+)
+def test_wrong_inputs_of_the_fused_one_are_named(changes, message):
+    value, references, offsets, logits = make("fused")
+    parts = {"references": references, "offsets": offsets, "logits": logits} | changes
+    with pytest.raises(ValueError, match=message):
+        ms_deform_attn_fused(value, SHAPES, *parts.values())
+
+
+@pytest.mark.parametrize("backend", COMPILED)
+def test_the_op_itself_checks_what_could_lead_it_outside_of_memory(backend):
+    value, locations, weights = make(dtype=torch.float32)
+    op = torch.ops.rankseg_d2.ms_deform_attn_forward
+    sizes = [size for shape in SHAPES for size in shape]
+    device = "cuda" if backend == "cuda" else "cpu"
+    wrong = [
+        (value[:, :-1], sizes, locations, weights),
+        (value, [*sizes[:-2], 5, 5], locations, weights),
+        (value, [-3, -5, *sizes[2:]], locations, weights),
+        (value, sizes[:-1], locations, weights),
+        (value, sizes, locations[:, :-1], weights),
+        (value, sizes, locations.double(), weights),
+        (value, sizes, locations, weights[:, :, :1]),
+    ]
+    for bad in wrong:
+        bad = [part.to(device) if isinstance(part, torch.Tensor) else part for part in bad]
+        with pytest.raises(RuntimeError, match="ms_deform_attn"):
+            op(*bad)

@@ -186,14 +186,13 @@ class MSDeformAttn(nn.Module):
 
     def forward(self, query: Tensor, tokens: Tensor, centers: Tensor, sizes) -> Tensor:
         """(N, S, D) queries at `centers` (S, 2) read `tokens` (N, S, D) -> (N, S, D)."""
-        num_heads, num_scales, num_points = self.shape
+        num_heads, num_scales, _ = self.shape
         value = self.value_proj(tokens).unflatten(-1, (num_heads, -1))  # (N, S, M, D/M)
         offsets = self.sampling_offsets(query).unflatten(-1, (*self.shape, 2))  # (N, S, M, L, P, 2)
-        weights = self.attention_weights(query).unflatten(-1, (num_heads, -1))  # (N, S, M, L·P)
-        weights = weights.softmax(-1).unflatten(-1, (num_scales, num_points))
-        cells = offsets.new_tensor([(width, height) for height, width in sizes])  # (L, 2), x and y
-        locations = centers[:, None, None, None] + offsets / cells[:, None]
-        return self.output_proj(ms_deform_attn.ms_deform_attn(value, sizes, locations, weights))
+        logits = self.attention_weights(query).unflatten(-1, self.shape)  # (N, S, M, L, P)
+        references = centers[:, None].expand(len(query), -1, num_scales, -1)  # (N, S, L, 2)
+        attended = ms_deform_attn.ms_deform_attn_fused(value, sizes, references, offsets, logits)
+        return self.output_proj(attended)
 
 
 def cell_centers(height: int, width: int, device) -> Tensor:

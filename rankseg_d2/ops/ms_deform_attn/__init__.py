@@ -8,21 +8,23 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from ...errors import unknown_name
-from .reference import Inputs, Reference
+from .checks import check, sizes_of
+from .cpu import Cpu
+from .cuda import Cuda
+from .reference import FusedInputs, Inputs, Reference
 
-__all__ = ["backends", "ms_deform_attn"]
+__all__ = ["backends", "ms_deform_attn", "ms_deform_attn_fused"]
 
-BACKENDS = (Reference(),)  # "auto" takes the first that can
-DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+BACKENDS = (Cuda(), Cpu(), Reference())  # "auto" takes the first that can
+Shapes = Sequence[tuple[int, int]] | Tensor
 
 
 def ms_deform_attn(
     value: Tensor,
-    spatial_shapes: Sequence[tuple[int, int]] | Tensor,
+    spatial_shapes: Shapes,
     sampling_locations: Tensor,
     attention_weights: Tensor,
     backend: str = "auto",
@@ -38,12 +40,28 @@ def ms_deform_attn(
         attention_weights: (B, Q, M, L, P).
         backend: "auto", or the name of one backend (see `backends`).
     """
-    if isinstance(spatial_shapes, Tensor):
-        spatial_shapes = spatial_shapes.tolist()
-    shapes = tuple((int(h), int(w)) for h, w in spatial_shapes)
-    inputs = Inputs(value, shapes, sampling_locations, attention_weights)
-    _check(inputs)
-    return _choose(backend, inputs).run(inputs)
+    inputs = Inputs(value, sizes_of(spatial_shapes), sampling_locations, attention_weights)
+    return _run(inputs, backend)
+
+
+def ms_deform_attn_fused(
+    value: Tensor,
+    spatial_shapes: Shapes,
+    reference_points: Tensor,
+    offsets: Tensor,
+    logits: Tensor,
+    backend: str = "auto",
+) -> Tensor:
+    """`ms_deform_attn` from what a layer predicts, in one pass over memory: (B, Q, M*D).
+
+    Args:
+        value, spatial_shapes, backend: as for `ms_deform_attn`.
+        reference_points: (B, Q, L, 2), (x, y) in [0, 1].
+        offsets: (B, Q, M, L, P, 2), (x, y) from the reference point, in pixels of the level.
+        logits: (B, Q, M, L, P); their softmax over levels and points together is the weight.
+    """
+    inputs = FusedInputs(value, sizes_of(spatial_shapes), reference_points, offsets, logits)
+    return _run(inputs, backend)
 
 
 class BackendState(NamedTuple):
@@ -56,7 +74,12 @@ def backends() -> list[BackendState]:
     return [BackendState(backend.name, backend.why_not(None)) for backend in BACKENDS]
 
 
-def _choose(name: str, inputs: Inputs):
+def _run(inputs: Inputs | FusedInputs, backend: str) -> Tensor:
+    check(inputs)
+    return _choose(backend, inputs).run(inputs)
+
+
+def _choose(name: str, inputs: Inputs | FusedInputs):
     if name == "auto":
         return next(backend for backend in BACKENDS if backend.why_not(inputs) is None)
     for backend in BACKENDS:
@@ -70,43 +93,3 @@ def _choose(name: str, inputs: Inputs):
             return backend
     names = ["auto", *(backend.name for backend in BACKENDS)]
     raise unknown_name("the backend of ms_deform_attn", name, names)
-
-
-def _check(inputs: Inputs) -> None:
-    value, shapes, locations, weights = inputs
-    tensors = {
-        "value": value,
-        "sampling_locations": locations,
-        "attention_weights": weights,
-    }
-    for name, tensor in tensors.items():
-        if tensor.dtype not in DTYPES:
-            raise ValueError(
-                f"ms_deform_attn: {name} has dtype {tensor.dtype}, expected one of "
-                f"{', '.join(map(str, DTYPES))}"
-            )
-        if tensor.device != value.device:
-            raise ValueError(
-                f"ms_deform_attn: {name} is on {tensor.device}, but value is on {value.device}; "
-                "move them to one device"
-            )
-    if value.ndim != 4:
-        _wrong_shape("value", value, "(B, S, M, D)")
-    area = sum(h * w for h, w in shapes)
-    if value.shape[1] != area:
-        raise ValueError(
-            f"ms_deform_attn: value has S = {value.shape[1]} positions, but spatial_shapes "
-            f"{shapes} have {area}"
-        )
-    if locations.ndim != 6:
-        _wrong_shape("sampling_locations", locations, "(B, Q, M, L, P, 2)")
-    batch, _, heads, _ = value.shape
-    expected = (batch, locations.shape[1], heads, len(shapes), locations.shape[4], 2)
-    if tuple(locations.shape) != expected:
-        _wrong_shape("sampling_locations", locations, f"(B, Q, M, L, P, 2) = {expected}")
-    if tuple(weights.shape) != expected[:-1]:
-        _wrong_shape("attention_weights", weights, f"(B, Q, M, L, P) = {expected[:-1]}")
-
-
-def _wrong_shape(name: str, tensor: Tensor, expected: str) -> None:
-    raise ValueError(f"ms_deform_attn: {name} has shape {tuple(tensor.shape)}, expected {expected}")

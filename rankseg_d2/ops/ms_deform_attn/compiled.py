@@ -1,0 +1,96 @@
+"""The compiled operations of csrc/: load them, and tell PyTorch their shapes and derivatives.
+
+Their coordinates, weights and sums are float32, or float64 where value is.
+"""
+
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .reference import FusedInputs, Inputs
+
+LIBRARY = Path(__file__).parents[2] / "_C.so"
+BUILD = "pip install --no-build-isolation -e ."
+
+
+class Compiled:
+    """What the backends made of C++ and of CUDA have in common."""
+
+    def run(self, inputs: Inputs | FusedInputs) -> Tensor:
+        value, shapes, *points = inputs
+        dtype = torch.promote_types(value.dtype, torch.float32)
+        sizes = [size for shape in shapes for size in shape]  # h0, w0, h1, w1, ...
+        points = [tensor.to(dtype) for tensor in points]
+        if isinstance(inputs, FusedInputs):
+            return torch.ops.rankseg_d2.ms_deform_attn_fused_forward(value, sizes, *points)
+        return torch.ops.rankseg_d2.ms_deform_attn_forward(value, sizes, *points)
+
+
+def load(library: Path = LIBRARY) -> str | None:
+    """Register the operations of `library`; the reason if that is not possible."""
+    if not library.exists():
+        return f"it is not compiled; in rankseg_d2's source folder: {BUILD}"
+    built_for = re.search(rb"rankseg_d2 is built for torch ([\w.]+)", library.read_bytes())
+    version = built_for[1].decode() if built_for else "an unknown version"
+    if version.split(".")[:2] != torch.__version__.split(".")[:2]:
+        return (
+            f"it is compiled for torch {version}, but this is torch {torch.__version__}; "
+            f"build it again: {BUILD}"
+        )
+    try:
+        torch.ops.load_library(library)
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        return f"the compiled part does not load ({reason}); build it again: {BUILD}"
+    return None
+
+
+def _register() -> None:
+    for fused in ("", "_fused"):
+        forward, backward = (f"rankseg_d2::ms_deform_attn{fused}_{way}" for way in WAYS)
+        torch.library.register_fake(forward, _fake_forward)
+        torch.library.register_fake(backward, _fake_backward)
+        run_backward = getattr(torch.ops.rankseg_d2, f"ms_deform_attn{fused}_backward")
+        torch.library.register_autograd(
+            forward, _differentiate(run_backward), setup_context=_keep_inputs
+        )
+        torch.library.register_autograd(backward, _no_second_derivative)
+
+
+WAYS = ("forward", "backward")
+
+
+def _fake_forward(value, shapes, *points):
+    batch, _, heads, channels = value.shape
+    return value.new_empty(batch, points[-1].shape[1], heads * channels)
+
+
+def _fake_backward(grad, value, shapes, *points):
+    return tuple(
+        torch.empty_like(t, memory_format=torch.contiguous_format) for t in (value, *points)
+    )
+
+
+def _keep_inputs(ctx, inputs, output) -> None:
+    value, ctx.shapes, *points = inputs
+    ctx.save_for_backward(value, *points)
+
+
+def _differentiate(run_backward):
+    def backward(ctx, grad):
+        value, *points = ctx.saved_tensors
+        grad_value, *grad_points = run_backward(grad, value, ctx.shapes, *points)
+        return grad_value, None, *grad_points
+
+    return backward
+
+
+def _no_second_derivative(ctx, *grads):
+    raise RuntimeError("ms_deform_attn has no second derivative")
+
+
+WHY_NOT = load()  # None: the operations are there
+if WHY_NOT is None:
+    _register()

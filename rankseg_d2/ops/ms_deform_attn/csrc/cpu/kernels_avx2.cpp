@@ -1,0 +1,39 @@
+// The loops for processors with AVX2 and FMA.
+
+#include "kernels.h"
+
+#if defined(__x86_64__) && defined(__GNUC__)
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,f16c")
+#endif
+
+#define VECTOR_BYTES 32
+
+namespace rankseg_d2::avx2 {
+namespace {
+#include "kernels_impl.h"
+}  // namespace
+
+template <typename S>
+const Kernels<S>& kernels() {
+  return table<S>();
+}
+
+template const Kernels<double>& kernels();
+template const Kernels<float>& kernels();
+template const Kernels<c10::Half>& kernels();
+template const Kernels<c10::BFloat16>& kernels();
+
+}  // namespace rankseg_d2::avx2
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+#endif

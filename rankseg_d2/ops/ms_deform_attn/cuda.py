@@ -1,0 +1,62 @@
+"""The CUDA kernels of csrc/cuda, where they were built and the tensors are on a GPU."""
+
+import torch
+
+from .compiled import Compiled
+from .reference import FusedInputs, Inputs
+
+# What the kernels can address; the same as in csrc/cuda/problem.cuh and ops.cu.
+MAX_LEVELS = 32
+MAX_IMAGES = MAX_HEADS = 65535
+MAX_NUMBERS = 2**31 - 1  # of value, per image
+MAX_QUERIES = 2**31 - 257
+
+NOT_BUILT = (
+    "rankseg_d2 was installed without its CUDA kernels; install it anew where there is nvcc (the "
+    "CUDA toolkit) and a CUDA build of PyTorch, without a GPU at hand with FORCE_CUDA=1"
+)
+
+
+class Cuda(Compiled):
+    """Sums in float32 (float64 for float64); the gradient of value is not deterministic."""
+
+    name = "cuda"
+
+    def why_not(self, inputs: Inputs | FusedInputs | None) -> str | None:
+        if not torch.cuda.is_available():
+            return "PyTorch finds no CUDA device"
+        if not BUILT:
+            return NOT_BUILT
+        if inputs is None:
+            return None
+        if inputs.value.device.type != "cuda":
+            return f"value is on {inputs.value.device}, not on a CUDA device"
+        return _too_large(inputs)
+
+
+def _is_built() -> bool:
+    try:
+        return torch._C._dispatch_has_kernel_for_dispatch_key(
+            "rankseg_d2::ms_deform_attn_forward", "CUDA"
+        )
+    except RuntimeError:  # there is no such operator
+        return False
+
+
+BUILT = _is_built()  # asked once: torch.compile cannot trace the question
+
+
+def _too_large(inputs: Inputs | FusedInputs) -> str | None:
+    value, shapes, *_, weights = inputs
+    batch, positions, heads, channels = value.shape
+    limits = {
+        "levels": (len(shapes), MAX_LEVELS),
+        "images": (batch, MAX_IMAGES),
+        "heads": (heads, MAX_HEADS),
+        "queries": (weights.shape[1], MAX_QUERIES),
+        "numbers per image": (positions * heads * channels, MAX_NUMBERS),
+    }
+    for what, (count, most) in limits.items():
+        if count > most:
+            return f"it takes at most {most} {what}, got {count}"
+    return None
