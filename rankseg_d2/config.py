@@ -129,11 +129,11 @@ KEYS = {
         "MAX_SCALE": 2.0,
         # clips of a video
         "SAMPLING_FRAME_NUM": 2,
-        "SAMPLING_FRAME_RANGE": 20,
-        "SAMPLING_FRAME_SHUFFLE": False,
+        "SAMPLING_FRAME_RANGE": 20,  # the others are so near to a reference frame, or nearer
+        "SAMPLING_FRAME_SHUFFLE": False,  # True: they are not in the order of time
+        "SAMPLING_RANDOM": True,  # False: the frames are SAMPLING_INTERVAL apart
         "SAMPLING_INTERVAL": 5,
-        "SAMPLING_RANDOM": True,
-        "AUGMENTATIONS": [],
+        "AUGMENTATIONS": [],  # more: brightness, contrast, saturation, rotation
         # ours
         "CORRUPT": "raise",  # or skip: warn of training files that cannot be read, and go on
         "KEEP_EMPTY": False,  # True: objects that the crop cut away stay, with empty masks

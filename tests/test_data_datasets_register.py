@@ -1,5 +1,6 @@
 """What is registered, under which names, with which metadata; on both engines the same."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -47,6 +48,12 @@ def names():
         yield from ((pattern.replace("*", split), facts) for split in ("train", "val"))
     for split in ("train", "test"):
         yield f"coco_2017_{split}_stuff_10k_sem_seg", ("sem_seg", 171, None, 255)
+    for split in ("train", "val", "test"):
+        yield f"vspw_{split}", ("vspw_sem_seg", 124, None, 255)
+        for year in (2019, 2021):
+            yield f"ytvis_{year}_{split}", ("ytvis", None, 40, None)
+    for year, part in itertools.product((2019, 2021), ("held_in", "held_out")):
+        yield f"ytvis_{year}_train_{part}", ("ytvis", None, 40, None)
 
 
 @pytest.mark.parametrize(("name", "facts"), names())

@@ -75,6 +75,8 @@ def test_segment_ids_are_the_three_bytes_of_a_colour(tmp_path):
     path = save(tmp_path / "pan.png", np.array([[[1, 2, 3], [255, 255, 255]]], np.uint8))
     ids = read_segment_ids(path)
     np.testing.assert_array_equal(ids, [[1 + 2 * 256 + 3 * 65536, 2**24 - 1]])
+    with_alpha = np.array([[[1, 2, 3, 0], [255, 255, 255, 77]]], np.uint8)
+    np.testing.assert_array_equal(read_segment_ids(save(tmp_path / "a.png", with_alpha)), ids)
     grey = save(tmp_path / "grey.png", np.zeros((2, 2), np.uint8))
     with pytest.raises(ValueError, match=r"grey\.png has 1 channels of uint8"):
         read_segment_ids(grey)

@@ -186,7 +186,7 @@ class RandomRotation(T.Augmentation):
 
     def get_transform(self, image):
         h, w = image.shape[:2]
-        angle = self._rand_range(-self.degrees, self.degrees)
+        angle = float(self._rand_range(-self.degrees, self.degrees))
         center = self._rand_range(0.5 - self.shift, 0.5 + self.shift, 2) * (w, h)
         return Rotate(h, w, angle, center, self.label_pad)
 
@@ -197,7 +197,7 @@ class Rotate(T.Transform):
     def __init__(self, h, w, angle, center, label_pad=0):
         super().__init__()
         self._set_attributes(locals())
-        self.matrix = cv2.getRotationMatrix2D([float(part) for part in center], angle, 1)  # (2, 3)
+        self.matrix = cv2.getRotationMatrix2D(tuple(map(float, center)), angle, 1)  # (2, 3)
 
     def apply_image(self, img):
         return self._warp(img, cv2.INTER_LINEAR, PAD_VALUE)

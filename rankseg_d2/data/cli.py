@@ -1,11 +1,11 @@
 """`rankseg-d2 dataset`: prepare public data sets, and look into any."""
 
-import os
 import sys
 from pathlib import Path
 
 from . import check
 from .datasets import COMMANDS, data_root
+from .processes import usable_cpus
 
 # What a wrong file, folder or value raises: told in one sentence, without a traceback.
 USER_ERRORS = (ValueError, OSError, RuntimeError, KeyError, ImportError)
@@ -31,7 +31,7 @@ def _add_prepare_parser(names, name: str, command) -> None:
         help="the folder of all data sets (by default DETECTRON2_DATASETS, else ./datasets)",
     )
     parser.add_argument(
-        "--workers", type=int, default=os.cpu_count(), metavar="N", help="how many processes work"
+        "--workers", type=int, default=usable_cpus(), metavar="N", help="how many processes work"
     )
     parser.add_argument(
         "--splits", nargs="+", choices=command.splits, default=command.splits, help="all by default"

@@ -56,19 +56,20 @@ def read_values(path: str) -> np.ndarray:
 
 
 def read_segment_ids(path: str) -> np.ndarray:
-    """The segment ids R + 256 G + 65536 B of a COCO panoptic PNG: (H, W) uint32."""
+    """The segment ids R + 256 G + 65536 B of a COCO panoptic PNG, whatever its alpha: (H, W)."""
     with PathManager.open(path, "rb") as file:
         data = np.frombuffer(file.read(), np.uint8)
     image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
     if image is None:
         raise UnreadableError(f"the panoptic image {path} cannot be read: it is damaged")
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        channels = image.shape[2] if image.ndim == 3 else 1
+    channels = image.shape[2] if image.ndim == 3 else 1
+    if channels not in (3, 4) or image.dtype != np.uint8:
         raise ValueError(
             f"the panoptic image {path} has {channels} channels of {image.dtype}; segment ids are "
             "stored in three of 8 bits, R + 256 G + 65536 B"
         )
-    rgba = cv2.cvtColor(image, cv2.COLOR_BGR2RGBA)  # (H, W, 4): the bytes of one integer
+    to_rgba = cv2.COLOR_BGR2RGBA if channels == 3 else cv2.COLOR_BGRA2RGBA
+    rgba = cv2.cvtColor(image, to_rgba)  # (H, W, 4): the bytes of one integer
     return rgba.view("<u4")[..., 0] & 0xFFFFFF
 
 

@@ -7,7 +7,6 @@ by which rule, from which state of the sources. Started again after it was kille
 import json
 import multiprocessing
 import os
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -20,6 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..files import listed, remove_leftovers, write_bytes, write_json
+from .processes import end_with_parent
 
 UNKNOWN = -1  # in a table of label values: this value must not occur
 
@@ -252,7 +252,7 @@ def _results(convert: Callable, todo: Sequence[Job], workers: int) -> Iterator:
         yield from map(convert, todo)
         return
     chunk = max(1, min(16, len(todo) // (4 * workers)))
-    with ProcessPoolExecutor(min(workers, len(todo)), _context(), _end_with_parent) as pool:
+    with ProcessPoolExecutor(min(workers, len(todo)), _context(), end_with_parent) as pool:
         yield from pool.map(convert, todo, chunksize=chunk)
 
 
@@ -266,16 +266,6 @@ def _context():
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([f"{__package__}.datasets"])
     return context
-
-
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for ever."""
-
-    def watch():
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def relabel(values: np.ndarray, table: np.ndarray, path: Path, allowed: str) -> np.ndarray:

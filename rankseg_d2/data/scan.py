@@ -1,6 +1,5 @@
 """Every image and label of a data set, read by several processes and counted."""
 
-import os
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
@@ -10,6 +9,7 @@ import numpy as np
 from .custom_records import Fault, segment_faults
 from .labels import read_segment_ids, read_values, run_starts
 from .prepare import run_jobs
+from .processes import usable_cpus
 from .video_frames import frame_records
 
 UNKNOWN, VOID = -1, -2
@@ -104,7 +104,7 @@ def scan(
     starts.
     """
     if workers is None:
-        workers = min(os.cpu_count(), 1 + len(records) // WORTH_A_PROCESS)
+        workers = min(usable_cpus(), 1 + len(records) // WORTH_A_PROCESS)
     meaning = Meaning.of(metadata)
     tally = Tally(meaning.num_classes)
     look = partial(look_at, meaning=meaning, images=images)

@@ -33,8 +33,9 @@ class LazyFrames(Sequence):
 
 
 def frame_record(record: dict, index: int) -> dict:
-    """What a video's record says of one frame, as the record of an image; its size is left out."""
-    frame = {"file_name": record["file_names"][index]}
+    """What a video's record says of one frame, as the record of an image."""
+    frame = {key: record[key] for key in ("video_id", "height", "width") if key in record}
+    frame["file_name"] = record["file_names"][index]
     if "sem_seg_file_names" in record:
         frame["sem_seg_file_name"] = record["sem_seg_file_names"][index]
     if "annotations" in record:
@@ -43,9 +44,8 @@ def frame_record(record: dict, index: int) -> dict:
 
 
 def frame_records(record: dict) -> list[dict]:
-    """The frames of a video as records of images of the video's size."""
-    size = {key: record[key] for key in ("height", "width") if key in record}
-    return [frame_record(record, index) | size for index in range(len(record["file_names"]))]
+    """The frames of a video as records of images."""
+    return [frame_record(record, index) for index in range(len(record["file_names"]))]
 
 
 def flat_record(record: dict) -> dict:
@@ -53,17 +53,6 @@ def flat_record(record: dict) -> dict:
     if "file_names" not in record or "annotations" not in record:
         return record
     return record | {"annotations": [note for frame in record["annotations"] for note in frame]}
-
-
-def check_frame_size(path: str, size: tuple[int, int], video: dict) -> None:
-    """Raise ValueError where a frame (height, width) is not of its video's size."""
-    expected = video["height"], video["width"]
-    if tuple(size) != expected:
-        raise ValueError(
-            f"the frame {path} is {size[1]} x {size[0]} (width x height), but its video "
-            f"{video.get('video_id', '')} is {expected[1]} x {expected[0]}; all frames of a video "
-            "must be of one size, which its record says"
-        )
 
 
 def image_size(path: str) -> tuple[int, int]:
@@ -86,11 +75,12 @@ def video_size(paths: Sequence[str]) -> dict[str, int]:
 
     Others that cannot are named when they are needed.
     """
+    first = None
     for path in paths:
         try:
             height, width = image_size(path)
         except UnreadableError as error:
-            first = error
+            first = first or error
         else:
             return {"height": height, "width": width}
     raise first

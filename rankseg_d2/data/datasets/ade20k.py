@@ -90,7 +90,10 @@ def prepare_semantic(root: Path, split: str, workers: int) -> None:
 
 
 def prepare_panoptic(root: Path, split: str, workers: int, visible_area: bool = False) -> None:
-    """The semantic label maps, and a json and PNG files in COCO's panoptic format."""
+    """Label maps, a json and PNG files in COCO's panoptic format, and that of the instances.
+
+    All that the panoptic configs train on, and are evaluated by.
+    """
     preparation = panoptic_preparation(root, split)
     preparation.check_sources()
     prepare_semantic(root, split, workers)
@@ -103,6 +106,7 @@ def prepare_panoptic(root: Path, split: str, workers: int, visible_area: bool = 
     json_file, options = folder.with_suffix(".json"), {"visible_area": visible_area}
     classes = load_classes("ade20k_panoptic_150")
     make_json(preparation, convert_panoptic, jobs, json_file, classes, workers, **options)
+    prepare_instances(root, split, workers)
 
 
 def prepare_instances(root: Path, split: str, workers: int) -> None:
@@ -168,7 +172,7 @@ COMMANDS = {
     "ade20k-panoptic": Command(
         prepare_panoptic,
         tuple(SPLITS),
-        "ADE20K, 150 classes, panoptic and semantic",
+        "ADE20K, 150 classes, panoptic, semantic and instances",
         {
             "visible_area": "area and box of stuff are those of what instances leave visible, and "
             "segments that they hide wholly are left out; published scores count the hidden part"

@@ -13,7 +13,7 @@ import torch
 from detectron2.data import transforms as T
 
 from ..packed_masks import IdMapMasks
-from ..video_frames import LazyFrames, check_frame_size, frame_record, frame_records, image_size
+from ..video_frames import LazyFrames, frame_record, frame_records, image_size
 from .mapper import LABEL_KEYS, TestMapper, TrainMapper, present_classes, read_image, to_tensor
 from .targets import Augmented, instance_target, needed, objects, semantic_target
 
@@ -79,17 +79,18 @@ class ClipTrainMapper(TrainMapper):
         super().__init__(*args, **kwargs)
         self.sample_frames = sample_frames
 
+    @staticmethod
+    def read(frame: dict) -> np.ndarray:
+        return read_frame(frame)
+
     def map(self, record: dict) -> dict:
         sample = {key: x for key, x in record.items() if key not in VIDEO_LABEL_KEYS}
         chosen = self.sample_frames(len(video_paths(record)))
         sample["image"], frames, transforms = [], [], None
-        for frame in (frame_record(record, index) for index in chosen):
+        for index in chosen:
+            frame = frame_record(record | sample, index)
             image, augmented = self.augment(frame, frame, transforms)
-            height, width = augmented.native_size
-            check_frame_size(
-                frame["file_name"], (height, width), {"height": height, "width": width} | sample
-            )
-            sample |= {"height": height, "width": width}
+            sample |= {"height": frame["height"], "width": frame["width"]}
             sample["image"].append(image)
             frames.append(augmented)
             transforms = augmented.transforms
@@ -116,7 +117,7 @@ class ClipTestMapper(TestMapper):
         sample["image"] = LazyFrames(
             paths,
             partial(
-                read_frame,
+                resized_frame,
                 video=video,
                 augmentations=self.augmentations,
                 image_format=self.image_format,
@@ -133,12 +134,25 @@ class ClipTestMapper(TestMapper):
         return sample
 
 
-def read_frame(path: str, video: dict, augmentations, image_format: str) -> torch.Tensor:
+def resized_frame(path: str, video: dict, augmentations, image_format: str) -> torch.Tensor:
     """One frame of a video, resized: (3, H, W)."""
-    aug_input = T.AugInput(read_image({"file_name": path}))
-    check_frame_size(path, aug_input.image.shape[:2], video)
+    aug_input = T.AugInput(read_frame({"file_name": path} | video))
     augmentations(aug_input)
     return to_tensor(aug_input.image, image_format)
+
+
+def read_frame(frame: dict) -> np.ndarray:
+    """Its RGB image (H, W, 3), of the size that its record says, or else is made to say."""
+    image = read_image({"file_name": frame["file_name"]})
+    height, width = image.shape[:2]
+    said = frame.setdefault("height", height), frame.setdefault("width", width)
+    if said != (height, width):
+        raise ValueError(
+            f"the frame {frame['file_name']} is {width} x {height} (width x height), but its video "
+            f"{frame.get('video_id', '')} is {said[1]} x {said[0]}; all frames of a video must be "
+            "of one size, which its record says"
+        )
+    return image
 
 
 def semantic_clip(frames: list[Augmented]):

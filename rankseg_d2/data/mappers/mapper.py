@@ -100,12 +100,16 @@ class TrainMapper:
         sample["instances"] = instances if self.keep_empty else instances[masks.nonempty()]
         return sample
 
+    @staticmethod
+    def read(sample: dict) -> np.ndarray:
+        return read_image(sample)
+
     def augment(self, sample: dict, record: dict, transforms=None) -> tuple[Tensor, Augmented]:
         """The image of a sample (3, H, W), and what its targets are made of.
 
         `transforms` are those that were drawn for another image; without them, they are drawn now.
         """
-        image = read_image(sample)
+        image = self.read(sample)
         native_size = image.shape[:2]
         aug_input = T.AugInput(image, sem_seg=self._read_labels(record, native_size))
         if transforms is None:

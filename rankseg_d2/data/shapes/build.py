@@ -9,10 +9,8 @@ import functools
 import json
 import logging
 import multiprocessing
-import os
 import shutil
 import sys
-import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -21,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..processes import end_with_parent, usable_cpus
 from .scene import Scene, draw, make_scene
 from .vocabulary import Vocabulary, check_num_categories, make_vocabulary
 
@@ -78,13 +77,6 @@ def ensure_split(
             f"shapes cannot be written to {folder} ({error.strerror}); set the environment "
             "variable DETECTRON2_DATASETS to a folder with room where you may write"
         ) from error
-
-
-def usable_cpus() -> int:
-    """How many processors this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _is_made(folder: Path, spec) -> bool:
@@ -156,18 +148,8 @@ def _parallel(function, inputs: list, num_workers: int) -> Iterable:
         return
     # Started by fork, a process needs no import of torch, and a script no guard around its main.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with ProcessPoolExecutor(num_workers, context, _end_with_parent) as pool:
+    with ProcessPoolExecutor(num_workers, context, end_with_parent) as pool:
         yield from pool.map(function, inputs)
-
-
-def _end_with_parent() -> None:
-    """A process whose parent is killed would wait, and hold the lock, for ever."""
-
-    def watch():
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _draw_chunk(draw_one: Callable[[int], dict], indices: Iterable[int]) -> list[dict]:
