@@ -23,6 +23,7 @@ from .results import (
     Classes,
     Shape,
     best_pairs,
+    binary_masks,
     classify,
     hard_masks,
     mask_boxes,
@@ -114,6 +115,14 @@ def video_result(
     return result
 
 
+def ranking_result(ranking: Ranking) -> dict:
+    """What a ranking (a batch of one) says: `scores` (C,) and the kept `classes` (K,)."""
+    classes = ranking.index[0]
+    if ranking.valid is not None:
+        classes = classes[ranking.valid[0]]
+    return {"scores": ranking.scores[0], "classes": classes}
+
+
 def segment(
     classes: Classes, masks: Tensor, shape: Shape, options: ResultOptions, frames: int | slice
 ) -> dict:
@@ -165,7 +174,8 @@ def image_instances(
 def video_instances(classes: Classes, masks: Tensor, shape: Shape, options: ResultOptions) -> dict:
     """The best pairs of query and category in a clip; a score is the class probability."""
     scores, queries, categories = detect(classes, options.detections_per_video, options)
-    masks, _ = hard_masks(masks, queries, shape)
+    queries, which = queries.unique(return_inverse=True)
+    masks = binary_masks(masks[queries], shape)[which]  # (N, T, H, W)
     return {
         "image_size": shape.output,
         "pred_scores": scores,

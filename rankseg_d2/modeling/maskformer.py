@@ -18,7 +18,8 @@ from .criterion import build_criterion
 from .inference import ResultOptions, Shape, image_result, video_result
 from .register import register
 from .transformer_decoder import Predictions
-from .video_windows import VideoWindows, segment_video
+from .video import segment_video
+from .video_windows import VideoWindows
 
 logger = logging.getLogger(__name__)
 
@@ -193,7 +194,7 @@ class VideoMaskFormer(MaskFormer):
         return [segment_video(self, sample, self.windows) for sample in batched_inputs]
 
     def frames(self, sample):
-        return sample["image"]
+        return list(sample["image"])
 
     def targets(self, sample, padded_size):
         return clip_targets(sample, padded_size, self.num_classes, self.device)

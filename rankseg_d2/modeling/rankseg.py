@@ -24,6 +24,7 @@ from ..ranking import (
     restrict_embeddings,
 )
 from .clips import Clips
+from .inference import ranking_result
 from .labels import present_labels
 from .maskformer import MaskFormer, VideoMaskFormer
 from .register import register
@@ -134,12 +135,8 @@ class RankSegMixin:
     def inference(self, outputs, batched_inputs, clips):
         """Results with `ranking`: scores (C,), logits, and the kept classes (K,), best first."""
         results = super().inference(outputs, batched_inputs, clips)
-        ranking = outputs.ranking
         for i, result in enumerate(results):
-            classes = ranking.index[i]
-            if ranking.valid is not None:
-                classes = classes[ranking.valid[i]]
-            result["ranking"] = {"scores": ranking.scores[i], "classes": classes}
+            result["ranking"] = ranking_result(outputs.ranking.image(i))
         return results
 
     def category_scores(self, outputs: Predictions, present: Tensor | None = None) -> Tensor:

@@ -123,9 +123,13 @@ def number_segments(categories: Tensor, thing_ids: Iterable[int]) -> tuple[Tenso
 
 
 def best_pairs(classes: Classes, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores, queries and categories of the best pairs, best first: at most `count` each."""
+    """Scores, queries and categories of the best pairs, best first: at most `count` each.
+
+    Pairs with equal scores, such as 1, are in the order of the queries.
+    """
     probabilities = classes.probabilities[:, :-1]  # (Q, K)
-    scores, pairs = probabilities.flatten().topk(min(count, probabilities.numel()))
+    scores, pairs = probabilities.flatten().sort(descending=True, stable=True)
+    scores, pairs = scores[:count], pairs[:count]
     queries, columns = torch.unravel_index(pairs, probabilities.shape)
     return scores, queries, classes.ids[columns]
 
@@ -141,6 +145,12 @@ def hard_masks(masks: Tensor, queries: Tensor, shape: Shape) -> tuple[Tensor, Te
         certainties.append(total / (inside.flatten(1).sum(1) + 1e-6))
         insides.append(inside)
     return torch.cat(insides)[which], torch.cat(certainties)[which]
+
+
+def binary_masks(masks: Tensor, shape: Shape) -> Tensor:
+    """Masks at the output's size: logits (N, T, h, w) -> (N, T, H, W) bool."""
+    parts = masks.split(part_size(len(masks)))
+    return torch.cat([to_output(to_padded(part, shape), shape) > 0 for part in parts])
 
 
 def mask_boxes(masks: Tensor) -> Tensor:

@@ -39,6 +39,11 @@ class SeveralPasses(nn.Module):
                 f"{type(self).__name__} makes semantic results only: set MODEL.MASK_FORMER.TEST."
                 "SEMANTIC_ON True, and PANOPTIC_ON and INSTANCE_ON False"
             )
+        if getattr(self.network, "windows", None) is not None:
+            raise ValueError(
+                f"{type(self).__name__} takes a video as a whole: set TEST.VIDEO.WINDOW 0, where "
+                "memory is enough for all frames at once"
+            )
 
     @property
     def network(self) -> nn.Module:
@@ -80,12 +85,12 @@ def look(model: nn.Module, sample: dict) -> Look:
 def map_frames(sample: dict, function: Callable[[Tensor], Tensor]) -> Tensor | list[Tensor]:
     """The image, or all frames of the clip, with a function applied."""
     frames = sample["image"]
-    return [function(frame) for frame in frames] if isinstance(frames, list) else function(frames)
+    return function(frames) if isinstance(frames, Tensor) else [function(x) for x in frames]
 
 
 def image_size(sample: dict) -> tuple[int, int]:
     frames = sample["image"]
-    return tuple((frames[0] if isinstance(frames, list) else frames).shape[-2:])
+    return tuple((frames if isinstance(frames, Tensor) else frames[0]).shape[-2:])
 
 
 def semantic_scores(result: dict) -> Tensor:

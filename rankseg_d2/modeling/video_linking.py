@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -17,7 +16,7 @@ class Found(NamedTuple):
     """M objects of one window; P pixels are all those of the frames that two windows share."""
 
     queries: Tensor  # (M, D)
-    scores: Tensor  # (M,) of their best category
+    scores: list[float]  # M, of their best category
     heads: Tensor  # (M, P) bool, their masks in the frames that the window before sees too
     tails: Tensor  # (M, P') bool, the same with the window after
     num_frames: int  # how much of the video the window stands for
@@ -30,17 +29,17 @@ class Track:
     queries: list[Tensor] = field(default_factory=list)  # (D,) of each window that found it
     weights: list[int] = field(default_factory=list)  # frames of these windows
     score: float = 0.0  # mean over these frames
-    masks: dict[int, dict] = field(default_factory=dict)  # RLE of each frame that shows it
-    tail: Tensor | None = None  # (P,) bool, of the last window that found it
-    last: int = 0  # which window that was
+    masks: dict[int, tuple] = field(default_factory=dict)  # by frame: where its RLE is stored
+    last: int = 0  # the last window that found it
+    row: int = 0  # which of that window's objects it was
 
     def extend(self, found: Found, i: int, window: int) -> None:
         """Take in object i of a window."""
-        self.queries.append(found.queries[i])
+        self.queries.append(found.queries[i].clone())  # no view that holds all the others
         self.weights.append(found.num_frames)
         share = found.num_frames / sum(self.weights)
-        self.score += share * (found.scores[i].item() - self.score)
-        self.tail, self.last = found.tails[i], window
+        self.score += share * (found.scores[i] - self.score)
+        self.last, self.row = window, i
 
 
 class Tracks:
@@ -56,6 +55,7 @@ class Tracks:
         self.threshold, self.patience, self.keep = threshold, patience, keep
         self.live, self.gone = [], []
         self.window = 0
+        self.tails = None  # (M, P) bool, of the last window's objects
 
     @property
     def all(self) -> list[Track]:
@@ -71,6 +71,7 @@ class Tracks:
         self.live += [track for track in tracks if not track.queries]
         for i, track in enumerate(tracks):
             track.extend(found, i, self.window)
+        self.tails = found.tails
         return tracks
 
     def retire(self) -> None:
@@ -84,16 +85,14 @@ class Tracks:
         """Of the M objects of the next window to the N live tracks: (M, N)."""
         if not self.live:
             return found.queries.new_zeros(len(found.queries), 0)
-        # Where the window before did not find it, nobody knows it to be elsewhere.
         was_seen = [track.last == self.window - 1 for track in self.live]
-        nowhere = found.heads.new_zeros(found.heads.shape[1])
-        tails = [
-            track.tail if seen else nowhere
-            for track, seen in zip(self.live, was_seen, strict=True)
-        ]
+        rows = [track.row for track, seen in zip(self.live, was_seen, strict=True) if seen]
+        was_seen = torch.tensor(was_seen, device=found.heads.device)
+        tails = found.heads.new_zeros(len(self.live), found.heads.shape[1])
+        if rows:  # where the window before did not find an object, nobody knows it to be elsewhere
+            tails[was_seen] = self.tails[rows]
         queries = torch.stack([track.queries[-1] for track in self.live])
-        was_seen = torch.tensor(was_seen, device=queries.device)
-        return likeness(found.queries, queries, found.heads, torch.stack(tails), was_seen)
+        return likeness(found.queries, queries, found.heads, tails, was_seen)
 
 
 def likeness(
@@ -117,6 +116,8 @@ def assign(likeness: Tensor, threshold: float) -> list[tuple[int, int]]:
     What counts is how far a pair is above the threshold, so that no good pair is given up for two
     that are not good enough.
     """
+    from scipy.optimize import linear_sum_assignment
+
     gain = (likeness - threshold).clamp(min=0).cpu().numpy()
     pairs = zip(*linear_sum_assignment(gain, maximize=True), strict=True)
     return [(int(row), int(column)) for row, column in pairs if gain[row, column] > 0]

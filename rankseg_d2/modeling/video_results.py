@@ -9,26 +9,42 @@ import numpy as np
 import torch
 from torch import Tensor
 
-IN_MEMORY = 2**24  # bytes of a video's compressed label maps; more than that go to a file
+IN_MEMORY = 2**24  # bytes of a video's results; if there are more, they go to a file
+
+
+class Store:
+    """Pieces of bytes, in memory or, if they are many, in a temporary file without a name.
+
+    The file is gone when nothing refers to the store any more.
+    """
+
+    def __init__(self):
+        self.file = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115
+
+    def add(self, content: bytes) -> tuple[int, int]:
+        """Where the piece is."""
+        place = self.file.seek(0, 2), len(content)
+        self.file.write(content)
+        return place
+
+    def get(self, place: tuple[int, int]) -> bytes:
+        begin, size = place
+        self.file.seek(begin)
+        return self.file.read(size)
 
 
 class LabelMaps(Sequence):
-    """The label maps of a video's frames, numpy arrays (H, W), uncompressed one at a time.
-
-    They lie compressed in memory, or, if they are many, in a temporary file without a name, which
-    is gone when nothing refers to them any more.
-    """
+    """The label maps of a video's frames, numpy arrays (H, W), uncompressed one at a time."""
 
     def __init__(self, num_classes: int):
         """Category ids are below `num_classes`, which itself means none."""
         self.dtype = np.uint8 if num_classes < 2**8 else np.uint16
-        self.file = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115
-        self.frames = []  # of each frame where its bytes begin, how many there are, and (H, W)
+        self.store = Store()
+        self.frames = []  # of each frame its place in the store, and (H, W)
 
     def append(self, labels: np.ndarray) -> None:
         content = zlib.compress(labels.astype(self.dtype).tobytes(), level=1)
-        self.frames.append((self.file.seek(0, 2), len(content), labels.shape))
-        self.file.write(content)
+        self.frames.append((self.store.add(content), labels.shape))
 
     def __len__(self):
         return len(self.frames)
@@ -36,9 +52,8 @@ class LabelMaps(Sequence):
     def __getitem__(self, index):
         if isinstance(index, slice):
             return [self[i] for i in range(len(self))[index]]
-        begin, size, shape = self.frames[index]
-        self.file.seek(begin)
-        content = bytearray(zlib.decompress(self.file.read(size)))  # an array that can be written
+        place, shape = self.frames[index]
+        content = bytearray(zlib.decompress(self.store.get(place)))  # an array that can be changed
         return np.frombuffer(content, self.dtype).reshape(shape)
 
 
@@ -49,7 +64,7 @@ class LabelWriter:
         self.folder = Path(folder)
 
     def __call__(self, sample: dict, frame: int, labels: np.ndarray) -> None:
-        from ..data.files import write_image
+        from ..files import write_image
 
         files = sample.get("file_names")
         name = Path(files[frame]).stem if files else f"{frame:05d}"
@@ -62,7 +77,8 @@ def label_maps(result: dict) -> Sequence[np.ndarray]:
     """The T label maps (H, W) of a video or a clip."""
     if "sem_seg_frames" in result:
         return result["sem_seg_frames"]
-    return list(result["sem_seg_labels"].cpu().numpy())
+    labels = result["sem_seg_labels"].cpu().numpy()  # (T, H, W)
+    return list(labels.astype(np.uint8 if labels.max() < 2**8 else np.uint16))
 
 
 def rle_masks(result: dict) -> list[list[dict | None]]:
