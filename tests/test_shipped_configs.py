@@ -11,7 +11,13 @@ from detectron2.utils.registry import Registry
 
 import rankseg_d2.modeling  # noqa: F401  (registers the models)
 from rankseg_d2._yaml import read_chain, set_keys, settable_keys
-from rankseg_d2.config import add_rankseg_config, get_config, shipped_configs_dir
+from rankseg_d2.config import (
+    add_rankseg_config,
+    check_datasets,
+    check_num_classes,
+    get_config,
+    shipped_configs_dir,
+)
 
 FOLDER = shipped_configs_dir()
 NAMES = [path.relative_to(FOLDER).as_posix() for path in sorted(FOLDER.rglob("*.yaml"))]
@@ -29,6 +35,16 @@ WEIGHTS = {
 UNUSED = {
     "ade20k/panoptic/maskformer_": {"TEST.AUG.MIN_SIZES", "TEST.AUG.MAX_SIZE"},
     "coco/panoptic/maskformer_swin": {"MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS"},
+    "ytvis_": {"INPUT.CROP.TYPE", "INPUT.CROP.SIZE"},
+}
+VSPW = [f"vspw/semantic/{backbone}" for backbone in ("r50", "r101", "swin_b", "swin_l")]
+# RankSeg's, by data set: the number of categories, and the multiple of the head's rate
+RANKSEG = {
+    "ade20k": (150, 0.1),
+    "coco": (133, 0.1),
+    "vspw": (124, 5.0),
+    "ytvis_2019": (40, 1.0),
+    "ytvis_2021": (40, 1.0),
 }
 
 
@@ -83,6 +99,8 @@ def test_hyper_parameters_are_those_that_upstream_publishes(row):
     for key, value in published(row).items():
         if key == "MODEL.WEIGHTS":
             value, ours[key] = stem(value), stem(ours[key])
+        if key == "MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME":
+            value = value.removeprefix("Video")  # one decoder serves images and clips
         # Upstream's Swin configs have a ResNet's for their base.
         of_a_resnet = key.startswith("MODEL.RESNETS.") and "Swin" in cfg.MODEL.BACKBONE.NAME
         if key not in unused and not of_a_resnet:
@@ -106,20 +124,53 @@ def stem(weights):
     return WEIGHTS.get(name, name.rpartition("/")[2])
 
 
-@pytest.mark.parametrize("row", UPSTREAM["rows"])
+@pytest.mark.parametrize("row", VSPW)
+def test_vspw_is_trained_as_youtube_vis_is_but_for_its_size_and_task(row):
+    other = dict(flat(get_config(row.replace("vspw/semantic", "ytvis_2019/instance"))))
+    changed = {key: value for key, value in flat(get_config(row)) if value != other[key]}
+    size = {"INPUT.MIN_SIZE_TEST": 480} if "swin" not in row else {}
+    assert changed == size | {
+        "DATASETS.TRAIN": ("vspw_train",),
+        "DATASETS.TEST": ("vspw_val",),
+        "INPUT.DATASET_MAPPER_NAME": "video_semantic",
+        "INPUT.MIN_SIZE_TRAIN": (480,),
+        "MODEL.MASK_FORMER.TEST.INSTANCE_ON": False,
+        "MODEL.MASK_FORMER.TEST.SEMANTIC_ON": True,
+        "MODEL.SEM_SEG_HEAD.NUM_CLASSES": 124,
+        "TEST.VIDEO.OVERLAP": 0,
+        "TEST.VIDEO.WINDOW": 20,
+    }
+    assert other["INPUT.MIN_SIZE_TEST"] == 480 or size
+
+
+@pytest.mark.parametrize("row", [*UPSTREAM["rows"], *VSPW])
 def test_every_published_row_has_a_rankseg_and_an_oracle_config(row):
     if "per_pixel" in row:
         return
     without = dict(flat(get_config(row)))
     with_rankseg = dict(flat(get_config(f"{row}_rankseg")))
     oracle = dict(flat(get_config(f"{row}_rankseg_gt")))
-    classes = {"ade20k": 150, "coco": 133}[row.partition("/")[0]]
-    assert {key: value for key, value in with_rankseg.items() if without[key] != value} == {
+    classes, head_rate = RANKSEG[row.partition("/")[0]]
+    published = {
         "MODEL.RANKSEG.FLAG": True,
         "MODEL.RANKSEG.TOPK": classes,
         "MODEL.RANKSEG.LOSS_WEIGHT": 10,
         "MODEL.SEM_SEG_HEAD.USE_LAYERNORM": True,
-        "SOLVER.MLHEAD_MULTIPLIER": 0.1,
+        "SOLVER.MLHEAD_MULTIPLIER": head_rate,
     }
+    assert {key: with_rankseg[key] for key in published} == published
+    assert {key for key, value in with_rankseg.items() if without[key] != value} <= set(published)
     changed = {key for key, value in oracle.items() if with_rankseg[key] != value}
-    assert changed == {"MODEL.RANKSEG.USE_GT"}
+    # The oracle reads labels, which YouTube-VIS' val has not.
+    other_data = {"DATASETS.TRAIN", "DATASETS.TEST"} if row.startswith("ytvis") else set()
+    assert changed == {"MODEL.RANKSEG.USE_GT"} | other_data
+
+
+@pytest.mark.parametrize("name", [name for name in WHOLE if name.startswith(("vspw", "ytvis"))])
+def test_video_configs_name_data_sets_that_there_are_with_as_many_classes(name):
+    cfg = get_config(name)
+    check_datasets(cfg)
+    check_num_classes(cfg)
+    assert cfg.DATASETS.TEST[0].endswith("_held_out") is (
+        cfg.MODEL.RANKSEG.USE_GT and name.startswith("ytvis")
+    )

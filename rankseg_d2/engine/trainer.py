@@ -103,6 +103,7 @@ class Trainer(DefaultTrainer):
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
+        self.check_evaluation(cfg)
         ddp = {"broadcast_buffers": False} | ({"device_ids": None} if device.type == "cpu" else {})
         model = create_ddp_model(model, **ddp)
         self._trainer = StepTrainer(
@@ -122,6 +123,14 @@ class Trainer(DefaultTrainer):
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
         self.register_hooks(self.build_hooks())
+
+    @classmethod
+    def check_evaluation(cls, cfg):
+        """Raise now what would end the training at its first evaluation, such as missing files."""
+        for name in cfg.DATASETS.TEST:
+            cls.build_test_loader(cfg, name)
+            with contextlib.suppress(NotImplementedError):  # of who evaluates nothing
+                cls.build_evaluator(cfg, name)
 
     def state_dict(self):
         # After training, `iter` is one past the last iteration that was done.
