@@ -10,7 +10,6 @@ The results go to standard output as a table, and to OUTPUT/results.json.
 
 import argparse
 import json
-import os
 import platform
 import statistics
 import sys
@@ -26,8 +25,8 @@ from detectron2.data import DatasetCatalog
 from detectron2.utils.env import seed_all_rng
 
 from rankseg_d2.config import get_config
-from rankseg_d2.data.shapes.build import ignore_label
 from rankseg_d2.engine import Trainer
+from rankseg_d2.files import write_json
 
 MODELS = {
     "baseline": "shapes/panoptic/r10t",
@@ -63,7 +62,7 @@ def main():
         results[model, seed] = result_of(MODELS[model], opts, folder)
     sys.stdout.write(report(args, results))
     table = [{"model": model, "seed": seed, **row} for (model, seed), row in results.items()]
-    write_json(args.output / "results.json", table)
+    write_json(args.output / "results.json", table, indent=1)
 
 
 def options(args, seed: int) -> list:
@@ -71,8 +70,6 @@ def options(args, seed: int) -> list:
     if args.categories != 100:
         names = [f"('shapes{args.categories}_panoptic_{split}',)" for split in ("train", "val")]
         opts += ["DATASETS.TRAIN", names[0], "DATASETS.TEST", names[1]]
-        opts += ["MODEL.SEM_SEG_HEAD.NUM_CLASSES", args.categories]
-        opts += ["MODEL.SEM_SEG_HEAD.IGNORE_VALUE", ignore_label(args.categories)]
     if args.iterations:
         opts += ["SOLVER.MAX_ITER", args.iterations]
     return [*opts, *args.opts]
@@ -96,7 +93,7 @@ def result_of(config: str, opts: list, folder: Path) -> dict:
     row = {name: found.get(metric) for name, metric in METRICS.items()}
     row |= {"minutes": (time.perf_counter() - start) / 60, "κ": cfg.MODEL.RANKSEG.TOPK}
     row |= {"iterations": cfg.SOLVER.MAX_ITER, "batch": cfg.SOLVER.IMS_PER_BATCH}
-    write_json(done, {"options": said, **row})
+    write_json(done, {"options": said, **row}, indent=1)
     return row
 
 
@@ -137,13 +134,6 @@ def spread(values: list, sign: str = "") -> str:
         return "-"
     mean = f"{statistics.mean(values):{sign}.2f}"
     return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
-
-
-def write_json(path: Path, content) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False))
-    os.replace(temporary, path)
 
 
 def processor() -> str:

@@ -1,6 +1,6 @@
 """Peak memory of a whole video: by windows, for short and long videos, against all frames at once.
 
-    python benchmarks/video_memory.py [--frames 50 200 1000] [--whole 10 25 50]
+    python benchmarks/video_memory.py [--frames 50 200 1000] [--whole 10 25]
 
 Each row is a process of its own; the first one is what the others are compared with. Frames are
 made when they are asked for. The model is a small RankSeg video model with weights by chance, whose
@@ -113,15 +113,15 @@ def processor():
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--frames", type=int, nargs="+", default=[50, 200, 1000])
-    parser.add_argument("--whole", type=int, nargs="*", default=[10, 25, 50])
+    parser.add_argument("--whole", type=int, nargs="*", default=[10, 25])
     arguments = parser.parse_args()
     out = sys.stdout
     out.write(
         f"""# Peak memory of whole videos
 
-{HEIGHT} x {WIDTH}, windows of {WINDOW} frames with {OVERLAP} shared, RankSeg with κ = {TOPK} of
-{CLASSES} categories, {QUERIES} queries, semantic and instance results; frames made when asked for.
-{processor()}, {THREADS} threads, PyTorch {torch.__version__}, Python {platform.python_version()}.
+{HEIGHT} x {WIDTH}, windows of {WINDOW} frames with {OVERLAP} shared, RankSeg with κ = {TOPK} of {CLASSES}
+categories, {QUERIES} queries, semantic and instance results; frames made when asked for.
+{processor()}, {THREADS} thread, PyTorch {torch.__version__}, Python {platform.python_version()}.
 
 | way | frames | peak MiB | ratio | above the model, MiB | ratio | frames/s | RLEs, MiB |
 |---|---|---|---|---|---|---|---|

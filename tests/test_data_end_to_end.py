@@ -6,14 +6,13 @@ evaluators agree.
 
 import csv
 import json
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 import pytest
 import raw_datasets as raw
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from end_to_end import TOPK, Perfect, small_config, train
 
 from rankseg_d2.cli import main
@@ -153,3 +152,16 @@ def check_tables(cfg, tasks):
         count = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES if classes is None else len(classes)
         assert len(content["rows"]) == len(rows) == count
         assert [row["class"] for row in content["rows"]] == [row["class"] for row in rows]
+
+
+def test_what_the_evaluation_lacks_is_told_before_the_training(root, tmp_path):
+    case = CASES["ade20k-panoptic"]
+    prepare(case, root)
+    truth = root / "ADEChallengeData2016" / "ade20k_instance_val.json"
+    truth.rename(truth.with_suffix(".away"))
+    with pytest.raises(FileNotFoundError, match=rf"{truth}, is not there; prepare the data set, or"):
+        Trainer(config_of(case, tmp_path / "output"))
+    Trainer(config_of(case, tmp_path / "output", MODEL__MASK_FORMER__TEST__INSTANCE_ON=False))
+    (root / "ADEChallengeData2016" / "ade20k_panoptic_val.json").unlink()
+    with pytest.raises(FileNotFoundError, match="make it with `rankseg-d2 .* ade20k-panoptic"):
+        Trainer(config_of(case, tmp_path / "output"))

@@ -5,6 +5,7 @@ import pytest
 import torch
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import Instances
 from PIL import Image
 
 from rankseg_d2.config import add_rankseg_config
@@ -115,3 +116,34 @@ def test_the_key_adds_a_sheet_and_leaves_the_results_alone(sample, tmp_path):
     assert results[0].keys() == results[1].keys()
     assert (tmp_path / "1" / "sheet.png").is_file()
     assert not (tmp_path / "0" / "sheet.png").exists()
+
+
+def test_a_data_set_of_things_alone_shows_annotations_and_instances(sample, tmp_path):
+    squares = [[0, 0, 4, 0, 4, 4, 0, 4]], [[0, 0, 4, 0, 4, 2, 0, 2]]  # of all, of the upper half
+    annotations = [
+        {"category_id": category, "segmentation": square, "iscrowd": 0}
+        for category, square in zip([1, 2], squares, strict=True)
+    ]
+    DatasetCatalog.register("things", lambda: [sample | {"annotations": annotations[:count]}])
+    MetadataCatalog.get("things").set(
+        thing_classes=NAMES, thing_colors=COLORS, evaluator_type="coco"
+    )
+    masks = torch.zeros(3, 4, 4, dtype=torch.bool)
+    masks[0, 2:], masks[1], masks[2] = True, True, True
+    instances = Instances(
+        (4, 4), pred_masks=masks, scores=torch.tensor([0.9, 0.6, 0.1]),
+        pred_classes=torch.tensor([2, 0, 1]),
+    )  # fmt: skip
+    try:
+        for count, truth in ((2, [COLORS[2]] * 2 + [COLORS[1]] * 2), (0, [(0, 0, 0)] * 4)):
+            sheet = PictureSheet("things", str(tmp_path / str(count)), 1)
+            found = {key: value for key, value in sample.items() if key != "sem_seg_file_name"}
+            sheet.process([found | {"height": 4, "width": 4}], [{"instances": instances}])
+            sheet.evaluate()
+            picture = sheet_of(tmp_path / str(count))
+            assert [middle(picture, 1, row) for row in range(4)] == truth
+            seen = [middle(picture, 2, row) for row in range(4)]  # row 2 is the things' edge
+            assert seen == [COLORS[0]] * 2 + [(255, 255, 255), COLORS[2]]
+    finally:
+        DatasetCatalog.remove("things")
+        MetadataCatalog.remove("things")

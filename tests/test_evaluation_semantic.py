@@ -269,11 +269,20 @@ def test_wrong_input_is_named(data, sample, output, message):
         SemanticEvaluator(NAME).process([sample], [output])
 
 
-def test_a_record_without_truth_is_an_error():
-    register(NAME, [{"file_name": "a.jpg"}], {"stuff_classes": ["a"], "ignore_label": 255})
+@pytest.mark.parametrize(
+    "truth, message",
+    [
+        ({}, "no ground truth of 'a.jpg'.*sem_seg_file_name"),
+        ({"segments_info": []}, "'a.jpg' has no pan_seg_file_name, and no sem_seg_file_name"),
+        ({"pan_seg_file_name": "a.png"}, "'a.jpg' has no segments_info, and no sem_seg_file_name"),
+    ],
+)
+def test_a_record_without_truth_is_an_error(truth, message):
+    record = {"file_name": "a.jpg"} | truth
+    register(NAME, [record], {"stuff_classes": ["a"], "ignore_label": 255})
     try:
         evaluator = SemanticEvaluator(NAME)
-        with pytest.raises(ValueError, match="no ground truth of 'a.jpg'.*sem_seg_file_name"):
+        with pytest.raises(ValueError, match=message):
             evaluator.process([{"file_name": "a.jpg"}], [{"sem_seg_labels": torch.zeros(3, 4)}])
     finally:
         unregister(NAME)

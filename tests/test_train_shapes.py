@@ -11,7 +11,6 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from rankseg_d2.config import get_config
 from rankseg_d2.data.datasets.shapes import register_shapes
-from rankseg_d2.data.shapes.build import ignore_label
 from rankseg_d2.engine import Trainer
 
 CONFIGS = ["r10t", "r10t_rankseg", "r10t_rankseg_gt"]
@@ -26,9 +25,7 @@ def shapes(tmp_path_factory):
     def make(num_categories):
         register_shapes(num_categories, root=root, num_images={"train": 24, "val": 6})
         names = [f"('shapes{num_categories}_panoptic_{split}',)" for split in ("train", "val")]
-        head = ["MODEL.SEM_SEG_HEAD.NUM_CLASSES", num_categories, "MODEL.RANKSEG.TOPK", 10]
-        head += ["MODEL.SEM_SEG_HEAD.IGNORE_VALUE", ignore_label(num_categories)]
-        return ["DATASETS.TRAIN", names[0], "DATASETS.TEST", names[1], *head]
+        return ["DATASETS.TRAIN", names[0], "DATASETS.TEST", names[1], "MODEL.RANKSEG.TOPK", 10]
 
     yield make
     for name in set(DatasetCatalog.list()) - before:

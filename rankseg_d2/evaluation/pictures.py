@@ -9,12 +9,15 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from ..files import write_image
-from .truth import LabelMaps
+from .rle import to_rle
+from .truth import LabelMaps, Truth
 
 logger = logging.getLogger(__name__)
 
 CELL = (240, 320)  # height and width of the space for one picture
 GAP = 6
+NO_THING = -1  # where a picture has none
+LIKELY = 0.5  # instances with a lower score are not shown
 LINE_HEIGHT = 17
 LINES = CELL[0] // LINE_HEIGHT
 PAPER, INK = (255, 255, 255), (30, 30, 30)
@@ -30,7 +33,12 @@ class PictureSheet(DatasetEvaluator):
 
     def __init__(self, dataset_name: str, output_folder: str, count: int):
         self.metadata = MetadataCatalog.get(dataset_name)
-        self.labels = LabelMaps(dataset_name)
+        if self.metadata.get("stuff_classes"):  # of all classes
+            self.kind, self.labels = "stuff", LabelMaps(dataset_name)
+            self.void = self.metadata.get("ignore_label", 255)
+        else:
+            self.kind, self.labels, self.void = "thing", ThingMaps(dataset_name), NO_THING
+        self.names = getattr(self.metadata, f"{self.kind}_classes")
         self.file = os.path.join(output_folder, "sheet.png")
         self.count = count
         self.reset()
@@ -51,21 +59,20 @@ class PictureSheet(DatasetEvaluator):
 
         image = read_image(sample["file_name"], "RGB")
         truth, _ = self.labels.read(sample)
-        predicted, edges = predicted_labels(output, len(self.metadata.stuff_classes))
+        predicted, edges = predicted_labels(output, len(self.names))
         truth = self.known(truth)
         panels = [image, self.colored(truth), self.colored(predicted, edges)]
-        text = category_lines(output, truth, predicted, self.metadata.stuff_classes)
+        text = category_lines(output, truth, predicted, self.names)
         return np.concatenate([*map(cell, panels), text_cell(text)], 1)
 
     def known(self, labels: np.ndarray) -> np.ndarray:
         """Labels with the number of classes for void."""
-        classes = len(self.metadata.stuff_classes)
-        return np.where(labels == self.metadata.get("ignore_label", 255), classes, labels)
+        return np.where(labels == self.void, len(self.names), labels)
 
     def colored(self, labels: np.ndarray, edges: np.ndarray | None = None) -> np.ndarray:
         """(H, W) -> (H, W, 3): void is black, edges between segments are white."""
-        classes = len(self.metadata.stuff_classes)
-        colors = self.metadata.get("stuff_colors") or default_colors(classes)
+        classes = len(self.names)
+        colors = self.metadata.get(f"{self.kind}_colors") or default_colors(classes)
         picture = np.array([*colors, (0, 0, 0)], np.uint8)[np.minimum(labels, classes)]
         if edges is not None:
             picture[edges] = 255
@@ -80,20 +87,60 @@ class PictureSheet(DatasetEvaluator):
 
 
 def predicted_labels(output: dict, num_classes: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """Category of each pixel (H, W), and the edges of segments if these are predicted."""
+    """Category of each pixel (H, W), and the edges of segments or things if these are predicted."""
     if "panoptic_seg" in output:
         ids, segments = output["panoptic_seg"]
         ids = ids.cpu().numpy()
         table = np.full(max(ids.max(), *(s["id"] for s in segments), 0) + 1, num_classes)
         for segment in segments:
             table[segment["id"]] = segment["category_id"]
-        edges = np.zeros(ids.shape, bool)
-        edges[1:] = ids[1:] != ids[:-1]
-        edges[:, 1:] |= ids[:, 1:] != ids[:, :-1]
-        return table[ids], edges
+        return table[ids], edges_of(ids)
     if "sem_seg_labels" in output:
         return output["sem_seg_labels"].cpu().numpy(), None
-    return output["sem_seg"].argmax(0).cpu().numpy(), None
+    if "sem_seg" in output:
+        return output["sem_seg"].argmax(0).cpu().numpy(), None
+    things = output["instances"].to("cpu")
+    things = things[things.scores > LIKELY]
+    order = things.scores.argsort()  # the surest is painted last
+    masks, classes = things.pred_masks[order].numpy(), things.pred_classes[order].numpy()
+    ids = paint(masks, np.arange(len(masks)), NO_THING)
+    return np.append(classes, num_classes)[ids], edges_of(ids)
+
+
+def edges_of(ids: np.ndarray) -> np.ndarray:
+    """Pixels that differ from the one above or before them: (H, W) bool."""
+    edges = np.zeros(ids.shape, bool)
+    edges[1:] = ids[1:] != ids[:-1]
+    edges[:, 1:] |= ids[:, 1:] != ids[:, :-1]
+    return edges
+
+
+def paint(masks: np.ndarray, values: np.ndarray, nothing: int) -> np.ndarray:
+    """The value of each pixel, of the last mask that has it: (N, H, W), (N,) -> (H, W)."""
+    painted = np.full(masks.shape[1:], nothing)
+    for mask, value in zip(masks, values, strict=True):
+        painted[mask] = value
+    return painted
+
+
+class ThingMaps:
+    """Label maps (H, W) of images of which only things are annotated, small ones over large."""
+
+    def __init__(self, dataset_name: str):
+        self.truth = Truth(dataset_name, ("annotations",))
+
+    def read(self, sample: dict) -> tuple[np.ndarray, str]:
+        """The label map of the sample's image, and the image's file."""
+        from pycocotools import mask as mask_util
+
+        size = sample["height"], sample["width"]
+        things = self.truth.find(sample)["annotations"]
+        rles = [to_rle(thing["segmentation"], *size) for thing in things]
+        masks = [mask_util.decode(rle).astype(bool) for rle in rles]
+        order = np.argsort([-mask.sum() for mask in masks])
+        masks = np.array(masks, bool).reshape(-1, *size)[order]
+        classes = np.array([thing["category_id"] for thing in things], np.int64)[order]
+        return paint(masks, classes, NO_THING), sample["file_name"]
 
 
 def category_lines(output: dict, truth: np.ndarray, predicted: np.ndarray, names: list[str]):

@@ -89,6 +89,13 @@ class LabelMaps:
         if "sem_seg_file_name" in found:
             path = found["sem_seg_file_name"]
             return read_label_map(path, self.metadata), path
+        for key in ("pan_seg_file_name", "segments_info"):
+            if key not in found:
+                raise ValueError(
+                    f"the record of {image_key(sample)!r} has no {key}, and no sem_seg_file_name "
+                    "that would do without: a label map is read from the latter, or painted by "
+                    "pan_seg_file_name and segments_info; add them"
+                )
         path = found["pan_seg_file_name"]
         ids, segments = read_segment_ids(path), found["segments_info"]
         return paint(ids, segments, self.metadata.get("ignore_label", 255)), path

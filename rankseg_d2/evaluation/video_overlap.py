@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..ops.rle import rle_overlaps, why_not
 from .rle import rle_areas
 
 # The T masks of an object: compressed RLEs, None in frames where it is not
@@ -26,7 +27,33 @@ class Overlaps(NamedTuple):
 def track_overlaps(
     first: list[Track], second: list[Track], wanted: np.ndarray, length: int
 ) -> Overlaps:
-    """Overlaps of N and M objects in a video of that many frames, for the `wanted` pairs (N, M)."""
+    """Overlaps of N and M objects in a video of that many frames, for the `wanted` pairs (N, M).
+
+    By the compiled operation where it is built, else by pycocotools: the same numbers.
+    """
+    compute = by_pycocotools if why_not() else by_operation
+    return compute(first, second, wanted, length)
+
+
+def by_operation(first, second, wanted, length) -> Overlaps:
+    codes: dict[bytes | str, int] = {}  # each once: detections of one query share their masks
+    numbers = [
+        -1 if mask is None else codes.setdefault(mask["counts"], len(codes))
+        for track in (*first, *second)
+        for mask in track
+    ]
+    numbers = np.array(numbers, int).reshape(-1, length)  # (N+M, T)
+    i, j = np.nonzero(wanted)
+    pairs = np.stack([numbers[i], numbers[len(first) + j]], 2)  # (P, T, 2)
+    both = (pairs >= 0).all(2)
+    sizes, shared = rle_overlaps(list(codes), pairs[both])
+    areas = np.append(sizes, 0)[numbers]  # -1: the last one
+    common = np.zeros(wanted.shape)
+    common[i, j] = np.bincount(np.nonzero(both)[0], shared, minlength=len(i))
+    return Overlaps(areas[: len(first)], areas[len(first) :], common)
+
+
+def by_pycocotools(first, second, wanted, length) -> Overlaps:
     from pycocotools import mask as mask_util
 
     areas = pixels(first, length), pixels(second, length)
@@ -44,9 +71,11 @@ def track_overlaps(
 
 def pixels(tracks: list[Track], length: int) -> np.ndarray:
     """Pixels of N objects in each of T frames: (N, T)."""
-    rles = [rle for track in tracks for rle in track]
-    areas = np.zeros(len(rles))
-    areas[[rle is not None for rle in rles]] = rle_areas([rle for rle in rles if rle is not None])
+    masks = [mask for track in tracks for mask in track]
+    areas = np.zeros(len(masks))
+    areas[[mask is not None for mask in masks]] = rle_areas(
+        [mask for mask in masks if mask is not None]
+    )
     return areas.reshape(len(tracks), length)
 
 

@@ -145,7 +145,8 @@ def compare(
     true_classes = np.array([one.category for one in video.objects], int)  # (G,)
     crowd = np.array([one.crowd for one in video.objects], bool)
     same = classes[:, None] == true_classes
-    overlaps = track_overlaps(tracks, video.tracks(), same, video.length)
+    true_tracks = [one.track for one in video.objects]
+    overlaps = track_overlaps(tracks, true_tracks, same, video.length)
     iou, areas, true_areas = overlaps.iou(), mean_area(overlaps.first), video.areas(overlaps.second)
     result = {}
     for category in {*classes.tolist(), *true_classes.tolist()}:

@@ -14,7 +14,7 @@ from .video_overlap import Track, mean_area
 
 class VideoObject(NamedTuple):
     category: int  # contiguous id
-    segmentations: list  # RLE of either kind, polygons or None, for each frame
+    track: Track
     areas: list | None  # of each frame, as the json says; None: to be counted
     crowd: bool
 
@@ -23,13 +23,6 @@ class Video(NamedTuple):
     length: int
     size: tuple[int, int]  # height, width
     objects: list[VideoObject]
-
-    def tracks(self) -> list[Track]:
-        """The masks of the objects; RLEs are made when they are asked for."""
-        return [
-            [to_rle(segment, *self.size) if segment else None for segment in one.segmentations]
-            for one in self.objects
-        ]
 
     def areas(self, pixels: np.ndarray) -> np.ndarray:
         """The sizes (G,) that make objects small or large; `pixels` (G, T) as their masks have."""
@@ -92,8 +85,9 @@ class VideoTruth:
                 f"{path}: the annotation {annotation['id']} has masks of {len(segmentations)} "
                 f"frames, but video {video_id!r} has {video.length}; mend the json"
             )
+        track = [to_rle(segment, *video.size) if segment else None for segment in segmentations]
         crowd = bool(annotation.get("iscrowd", 0))
-        video.objects.append(VideoObject(category, segmentations, annotation.get("areas"), crowd))
+        video.objects.append(VideoObject(category, track, annotation.get("areas"), crowd))
 
     def read_records(self, metadata) -> None:
         """Records have contiguous category ids, and a list of objects for each frame."""
@@ -102,18 +96,15 @@ class VideoTruth:
         self.dataset_ids = {i: i for i in self.names} | {i: number for number, i in own.items()}
         self.videos = {}
         for record in DatasetCatalog.get(self.dataset_name):
+            size = record["height"], record["width"]
             found: dict[int, VideoObject] = {}
             for frame, annotations in enumerate(record.get("annotations", ())):
                 for annotation in annotations:
-                    one = VideoObject(
-                        annotation["category_id"],
-                        [None] * record["length"],
-                        None,
-                        bool(annotation.get("iscrowd", 0)),
-                    )
+                    track: Track = [None] * record["length"]
+                    crowd = bool(annotation.get("iscrowd", 0))
+                    one = VideoObject(annotation["category_id"], track, None, crowd)
                     one = found.setdefault(annotation["id"], one)
-                    one.segmentations[frame] = annotation["segmentation"]
-            size = record["height"], record["width"]
+                    one.track[frame] = to_rle(annotation["segmentation"], *size)
             self.videos[record["video_id"]] = Video(record["length"], size, list(found.values()))
 
     def find(self, video_id) -> Video:

@@ -1,0 +1,216 @@
+"""Time of YouTube-VIS' AP, against its public script, on the same results.
+
+    python benchmarks/ytvis_evaluation.py --script FOLDER [--videos 40] [--repeats 5]
+
+FOLDER holds ytvos.py and ytvoseval.py, as of github.com/facebookresearch/Mask2Former
+(mask2former_video/data_video/datasets/ytvis_api), which is youtubevos/cocoapi for new Pythons. Two
+things are mended to run it: `np.float`, which NumPy has dropped, and the import of matplotlib, which
+it does not need. Both read the truth's json and take the results from memory, in turn; all metrics
+must be equal to 1e-9.
+"""
+
+import argparse
+import contextlib
+import copy
+import importlib.util
+import io
+import json
+import logging
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import numpy as np
+
+import rankseg_d2
+
+# isort: split
+from detectron2.data import MetadataCatalog
+from pycocotools import mask as mask_util
+from semantic_evaluation import processor
+
+from rankseg_d2.evaluation import VideoInstanceEvaluator
+
+HEIGHT, WIDTH, CLASSES = 720, 1280, 40
+METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10")
+
+
+class Blob:
+    """An object that moves, with a wavy outline and a hole."""
+
+    def __init__(self, rng):
+        self.center = rng.uniform([0.2 * WIDTH, 0.2 * HEIGHT], [0.8 * WIDTH, 0.8 * HEIGHT])
+        self.step = rng.uniform(-6, 6, 2)
+        self.radius = rng.uniform(20, 200)
+        self.waves = rng.normal(size=6) * [0.2, 0.2, 0.1, 0.1, 0.05, 0.05]
+        self.life = sorted(rng.choice(20, 2, replace=False) / 20)
+
+    def like(self, rng, noise):
+        other = copy.deepcopy(self)
+        other.center = other.center + rng.normal(size=2) * noise * self.radius
+        other.radius *= np.exp(rng.normal() * noise)
+        other.waves = other.waves + rng.normal(size=6) * noise
+        return other
+
+    def masks(self, length):
+        return [self.mask(t) if self.is_there(t, length) else None for t in range(length)]
+
+    def is_there(self, frame, length):
+        return not self.life[0] < frame / length < self.life[0] + 0.15
+
+    def mask(self, frame):
+        angle = np.linspace(0, 2 * np.pi, 120, endpoint=False)
+        radius = self.radius * (
+            1 + sum(w * np.sin((k + 2) * angle + 0.1 * frame) for k, w in enumerate(self.waves))
+        )
+        outline = np.stack([np.cos(angle), 0.7 * np.sin(angle)], 1) * radius[:, None]
+        middle = self.center + frame * self.step
+        mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+        cv2.fillPoly(mask, [np.int32(outline + middle)], 1)
+        cv2.fillPoly(mask, [np.int32(0.2 * outline + middle)], 0)
+        return mask_util.encode(np.asfortranarray(mask))
+
+
+def make_video(rng, queries, rows):
+    """True objects (category, masks) and detections (score, category, masks) of a video.
+
+    As in Mask2Former, detections are the best pairs of query and category: several share masks.
+    """
+    length = int(rng.integers(20, 37))
+    objects = [(int(rng.integers(CLASSES)), Blob(rng)) for _ in range(rng.integers(1, 5))]
+    if len(objects) > 1 and rng.random() < 0.6:  # most videos show several of one kind
+        objects = [(objects[0][0], blob) for _, blob in objects]
+    found = []
+    for i in range(queries):
+        category, blob = objects[i % len(objects)]
+        blob = blob.like(rng, 0.05) if i < len(objects) else blob.like(rng, 0.5)
+        found.append((category, blob.masks(length)))
+    scores = np.sort(rng.random(rows))[::-1].tolist()
+    detections = []
+    for i, score in enumerate(scores):
+        category, masks = found[i % queries]
+        detections.append((score, category if i < queries else int(rng.integers(CLASSES)), masks))
+    return length, [(category, blob.masks(length)) for category, blob in objects], detections
+
+
+def make_content(videos):
+    """The json of YouTube-VIS: masks as lists of run lengths."""
+    content = {"videos": [], "annotations": [], "categories": []}
+    content["categories"] = [{"id": i + 1, "name": f"class {i}"} for i in range(CLASSES)]
+    for number, (length, objects, _) in enumerate(videos, 1):
+        size = {"height": HEIGHT, "width": WIDTH, "length": length, "file_names": []}
+        content["videos"].append({"id": number} | size)
+        for category, masks in objects:
+            content["annotations"].append(
+                {
+                    "id": len(content["annotations"]) + 1,
+                    "video_id": number,
+                    "category_id": category + 1,
+                    "iscrowd": 0,
+                    "segmentations": [rle and run_lengths(rle) for rle in masks],
+                    "areas": [rle and int(mask_util.area(rle)) for rle in masks],
+                }
+            )
+    return content
+
+
+def run_lengths(rle):
+    mask = mask_util.decode(rle).ravel(order="F")
+    ends = np.append(np.flatnonzero(mask[1:] != mask[:-1]) + 1, mask.size)
+    counts = np.diff(ends, prepend=0).tolist()
+    return {"size": list(rle["size"]), "counts": [0, *counts] if mask[0] else counts}
+
+
+def load_script(folder):
+    np.float = float
+    for name in ("matplotlib", "matplotlib.pyplot", "matplotlib.collections", "matplotlib.patches"):
+        module = sys.modules[name] = ModuleType(name)
+        module.PatchCollection = module.Polygon = None
+    classes = []
+    for name, class_name in (("ytvos", "YTVOS"), ("ytvoseval", "YTVOSeval")):
+        spec = importlib.util.spec_from_file_location(name, Path(folder) / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        classes.append(getattr(module, class_name))
+    return classes
+
+
+def by_script(truth, evaluation, rows):
+    with contextlib.redirect_stdout(io.StringIO()):
+        run = evaluation(truth, truth.loadRes(rows))
+        run.evaluate()
+        run.accumulate()
+        run.summarize()
+    return {name: 100 * run.stats[i] for i, name in enumerate(METRICS)}
+
+
+def by_us(evaluator, samples, outputs):
+    evaluator.reset()
+    for sample, output in zip(samples, outputs, strict=True):
+        evaluator.process([sample], [output])
+    return evaluator.evaluate()["segm"]
+
+
+def measure(folder, script, count, repeats, queries, rows):
+    """Seconds of the script and of ours, and the metrics."""
+    rng = np.random.default_rng(0)
+    videos = [make_video(rng, queries, rows) for _ in range(count)]
+    name = f"ytvis_evaluation_{rows}"
+    json_file = os.path.join(folder, f"{name}.json")
+    Path(json_file).write_text(json.dumps(make_content(videos)))
+    ids = {i + 1: i for i in range(CLASSES)}
+    MetadataCatalog.get(name).set(json_file=json_file, thing_dataset_id_to_contiguous_id=ids)
+    samples = [{"video_id": number} for number in range(1, count + 1)]
+    outputs, results = [], []
+    for number, (_, _, detections) in enumerate(videos, 1):
+        scores, classes, masks = map(list, zip(*detections, strict=True))
+        outputs.append({"pred_scores": scores, "pred_labels": classes, "pred_masks": masks})
+        results += [
+            {"video_id": number, "category_id": category + 1, "score": score, "segmentations": m}
+            for score, category, m in detections
+        ]
+    api, evaluation = script
+    evaluator = VideoInstanceEvaluator(name)
+    evaluator.truth  # noqa: B018  (read the json)
+    seconds = {"script": [], "ours": []}
+    for _ in range(repeats):
+        fresh = [row | {"segmentations": list(row["segmentations"])} for row in results]
+        with contextlib.redirect_stdout(io.StringIO()):
+            truth = api(json_file)  # evaluating changes it
+        start = time.process_time()
+        theirs = by_script(truth, evaluation, fresh)
+        middle = time.process_time()
+        ours = by_us(evaluator, samples, outputs)
+        seconds["script"].append(middle - start)
+        seconds["ours"].append(time.process_time() - middle)
+    for metric in METRICS:
+        if not abs(theirs[metric] - ours[metric]) < 1e-9:
+            sys.exit(f"{metric} differs: {theirs[metric]} and {ours[metric]}")
+    masks = [rle["counts"] for row in results for rle in row["segmentations"] if rle]
+    return seconds, ours, statistics.mean(map(len, masks))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--script", required=True, help="folder of ytvos.py and ytvoseval.py")
+    parser.add_argument("--videos", type=int, default=40)
+    parser.add_argument("--repeats", type=int, default=5)
+    args = parser.parse_args()
+    logging.disable(logging.WARNING)
+    script = load_script(args.script)
+    load = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory() as folder:
+        for q, r in ((6,10),(30,50)):
+            s, m, n = measure(folder, script, args.videos, args.repeats, q, r)
+            sys.stdout.write(f"{q} {r} {s} {n} {m['AP']} {statistics.median(a/b for a,b in zip(s['script'],s['ours']))}\n")
+
+
+if __name__ == "__main__":
+    main()
