@@ -18,7 +18,8 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-CSRC = Path("rankseg_d2/ops/ms_deform_attn/csrc")
+OPS = Path("rankseg_d2/ops")
+CSRC = OPS / "ms_deform_attn/csrc"
 CUDA_ARCHS = ("80", "86", "89", "90", "100", "120")  # those of them that nvcc knows
 AGAIN = "pip install -v --no-build-isolation -e ."
 
@@ -73,7 +74,7 @@ def ops() -> dict:
 
 
 def extension(cpp_extension, with_cuda: bool, nvcc_flags=()):
-    sources = [CSRC / "ops.cpp", *sorted(CSRC.glob("cpu/*.cpp"))]
+    sources = [CSRC / "ops.cpp", *sorted(CSRC.glob("cpu/*.cpp")), OPS / "rle/csrc/rle.cpp"]
     kind = cpp_extension.CppExtension
     if with_cuda:
         sources += sorted(CSRC.glob("cuda/*.cu"))

@@ -116,6 +116,7 @@ def run_train_net(cfg, **args):
     return train_net.main(SimpleNamespace(config_file=str(config_file), **options))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_train_net_evaluates_a_checkpoint_to_the_results_of_its_training(task, root, tmp_path):
     cfg = video_config(task, "r10t_rankseg", tmp_path, SOLVER__MAX_ITER=1)

@@ -13,7 +13,7 @@ def usable_cpus() -> int:
 
 
 def end_with_parent() -> None:
-    """Start a worker process so: one whose parent is killed would wait, with its locks, for ever."""
+    """Call this in a worker: one whose parent is killed would wait, with its locks, for ever."""
 
     def watch():
         multiprocessing.parent_process().join()
