@@ -119,8 +119,8 @@ def main():
     out.write(
         f"""# Peak memory of whole videos
 
-{HEIGHT} x {WIDTH}, windows of {WINDOW} frames with {OVERLAP} shared, RankSeg with κ = {TOPK} of {CLASSES}
-categories, {QUERIES} queries, semantic and instance results; frames made when asked for.
+{HEIGHT} x {WIDTH}, windows of {WINDOW} frames with {OVERLAP} shared, RankSeg with κ = {TOPK} of
+{CLASSES} categories, {QUERIES} queries, semantic and instance results; frames made when asked for.
 {processor()}, {THREADS} thread, PyTorch {torch.__version__}, Python {platform.python_version()}.
 
 | way | frames | peak MiB | ratio | above the model, MiB | ratio | frames/s | RLEs, MiB |

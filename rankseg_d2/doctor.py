@@ -131,10 +131,18 @@ def devices() -> Iterator[Finding]:
 
 
 def compiler() -> Finding:
-    found = {tool: shutil.which(tool) for tool in ("c++", "nvcc")}
-    there = [tool for tool, path in found.items() if path]
-    text = f"{', '.join(there) or 'none'} found; this version compiles nothing"
-    return Finding("compiler", text)
+    """What could compile the ops, and the next step where they are not compiled."""
+    from .ops.ms_deform_attn import compiled
+
+    tools = (os.environ.get("CXX", "c++").split()[0], "nvcc", "ninja")
+    found = [tool for tool in tools if shutil.which(tool)]
+    text = f"{', '.join(found) or 'none'} found; "
+    if compiled.WHY_NOT is None:
+        return Finding("compiler", text + "the ops are compiled")
+    mend = f"in rankseg_d2's source folder: {compiled.BUILD}"
+    if tools[0] not in found:
+        mend = f"install a C++ compiler (for example: apt install g++); then {mend}"
+    return Finding("compiler", text + "the ops are not compiled", NOTE, mend)
 
 
 def op_backends() -> Iterator[Finding]:

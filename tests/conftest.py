@@ -25,3 +25,28 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(skip)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A folder of public data sets, in which all registered names are until the test ends."""
+    from rankseg_d2.data.datasets import register_all
+
+    register_all(tmp_path)
+    yield tmp_path
+    register_all()
+
+
+@pytest.fixture
+def clean_catalogs():
+    """Forgets what the test registers."""
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    from rankseg_d2.data import custom
+
+    before = set(DatasetCatalog), set(MetadataCatalog)
+    yield
+    for catalog, names in zip((DatasetCatalog, MetadataCatalog), before, strict=True):
+        for name in set(catalog) - names:
+            catalog.pop(name)
+    custom._registered.clear()

@@ -12,19 +12,10 @@ from own_data import CLASSES, NAMES, write_image, write_label
 from PIL import Image
 
 from rankseg_d2.cli import main
-from rankseg_d2.data import custom
 from rankseg_d2.data.check import fitting_values
 from rankseg_d2.data.stats import covering_kappa
 
-
-@pytest.fixture(autouse=True)
-def clean_catalogs():
-    before = set(DatasetCatalog), set(MetadataCatalog)
-    yield
-    for catalog, names in zip((DatasetCatalog, MetadataCatalog), before, strict=True):
-        for name in set(catalog) - names:
-            catalog.pop(name)
-    custom._registered.clear()
+pytestmark = pytest.mark.usefixtures("clean_catalogs")
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from own_data import CLASSES, NAMES, write_image, write_label, write_yaml
 
 from rankseg_d2.config import check_datasets, check_num_classes, get_config
-from rankseg_d2.data import custom
 from rankseg_d2.data.custom import register_own_data
 from rankseg_d2.data.custom_yaml import read_own_data
 from rankseg_d2.data.labels import read_label_map
@@ -25,14 +24,7 @@ from rankseg_d2.evaluation.panoptic_truth import PanopticTruth
 MODEL = "MODEL: {META_ARCHITECTURE: MaskFormer, DEVICE: cpu}\n"
 
 
-@pytest.fixture(autouse=True)
-def clean_catalogs():
-    before = set(DatasetCatalog), set(MetadataCatalog)
-    yield
-    for catalog, names in zip((DatasetCatalog, MetadataCatalog), before, strict=True):
-        for name in set(catalog) - names:
-            catalog.pop(name)
-    custom._registered.clear()
+pytestmark = pytest.mark.usefixtures("clean_catalogs")
 
 
 def labels_of(name):

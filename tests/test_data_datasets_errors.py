@@ -9,17 +9,9 @@ from detectron2.data import DatasetCatalog
 from PIL import Image
 
 from rankseg_d2.cli import main
-from rankseg_d2.data.datasets import COMMANDS, register_all
+from rankseg_d2.data.datasets import COMMANDS
 
 ADE = "ADEChallengeData2016"
-
-
-@pytest.fixture
-def root(tmp_path):
-    """A folder of data sets, in which all registered names are until the test ends."""
-    register_all(tmp_path)
-    yield tmp_path
-    register_all()
 
 
 def run(name, root, splits=("train",)):

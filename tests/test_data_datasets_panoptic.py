@@ -11,18 +11,10 @@ from PIL import Image
 from pycocotools import mask as mask_util
 
 from rankseg_d2.data.classes import load_classes
-from rankseg_d2.data.datasets import COMMANDS, register_all
+from rankseg_d2.data.datasets import COMMANDS
 from rankseg_d2.data.datasets.panoptic import ids_to_colors, regions
 
 ADE = "ADEChallengeData2016"
-
-
-@pytest.fixture
-def root(tmp_path):
-    """A folder of data sets, in which all registered names are until the test ends."""
-    register_all(tmp_path)
-    yield tmp_path
-    register_all()
 
 
 def prepare(name, root, **options):

@@ -21,14 +21,6 @@ from rankseg_d2.data.datasets import COMMANDS, ade20k_convert, cityscapes, coco_
 ADE = "ADEChallengeData2016"
 
 
-@pytest.fixture
-def root(tmp_path):
-    """A folder of data sets, in which all registered names are until the test ends."""
-    register_all(tmp_path)
-    yield tmp_path
-    register_all()
-
-
 def run(name, root, workers=1, splits=("train",), **options):
     for split in splits:
         COMMANDS[name].prepare(root, split, workers, **options)

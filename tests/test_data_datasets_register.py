@@ -34,14 +34,6 @@ FACTS = {
 }
 
 
-@pytest.fixture
-def root(tmp_path):
-    """A folder of data sets, in which all registered names are until the test ends."""
-    register_all(tmp_path)
-    yield tmp_path
-    register_all()
-
-
 def names():
     for pattern, facts in FACTS.items():
         pattern = pattern if "*" in pattern else f"{pattern}_*"

@@ -11,16 +11,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from rankseg_d2.data.classes import load_classes
-from rankseg_d2.data.datasets import COMMANDS, register_all
+from rankseg_d2.data.datasets import COMMANDS
 from rankseg_d2.data.labels import read_label_map
-
-
-@pytest.fixture
-def root(tmp_path):
-    """A folder of data sets, in which all registered names are until the test ends."""
-    register_all(tmp_path)
-    yield tmp_path
-    register_all()
 
 
 def prepare(name, root, workers=1, **options):

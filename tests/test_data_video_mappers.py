@@ -158,9 +158,7 @@ def test_frames_can_be_an_interval_apart():
     assert {tuple(seeded(sampler, 7, seed=seed)) for seed in range(30)} == {(0, 5, 6)}
 
 
-@pytest.mark.parametrize(
-    ("key", "value"), [("FRAME_NUM", 0), ("FRAME_RANGE", -1), ("INTERVAL", 0)]
-)
+@pytest.mark.parametrize(("key", "value"), [("FRAME_NUM", 0), ("FRAME_RANGE", -1), ("INTERVAL", 0)])
 def test_impossible_samplings_are_refused(key, value):
     with pytest.raises(ValueError, match=f"INPUT.SAMPLING_{key} must be .* not {value}"):
         build_mapper(config("video_instance", f"INPUT.SAMPLING_{key}", value), True)

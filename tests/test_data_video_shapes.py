@@ -213,9 +213,7 @@ def test_videos_can_be_repeated_by_their_rarest_category(names):
 def test_videos_with_crowds_only_can_be_left_out(names):
     records = names["video_instance"][0]
     name = "crowded_videos_test"
-    crowds = [
-        [note | {"iscrowd": 1} for note in frame] for frame in records[0]["annotations"]
-    ]
+    crowds = [[note | {"iscrowd": 1} for note in frame] for frame in records[0]["annotations"]]
     made = [records[0] | {"annotations": crowds}, records[1], records[2] | {"annotations": [[]]}]
     DatasetCatalog.register(name, lambda: made)
     MetadataCatalog.get(name).set(thing_classes=names["video_instance"][1].thing_classes)

@@ -5,8 +5,14 @@ import pytest
 import torch
 from evaluation_data import register, unregister
 from evaluation_videos import CLASSES, VOID, label_outputs, read, write_label_maps
+from small import RANKSEG, make_config
 
-from rankseg_d2.evaluation import VideoMultiLabelEvaluator, VideoSemanticEvaluator
+from rankseg_d2.evaluation import (
+    VideoInstanceEvaluator,
+    VideoMultiLabelEvaluator,
+    VideoSemanticEvaluator,
+    build_evaluator,
+)
 from rankseg_d2.evaluation.video_consistency import Consistency
 
 NAME = "test_vspw"
@@ -201,3 +207,23 @@ def test_wrong_predictions_are_named(data):
     with pytest.raises(ValueError, match="the video 'other' is not in the data set"):
         sample = {"video_id": "other", "file_names": records[0]["file_names"]}
         evaluator.process([sample], outputs[:1])
+
+
+@pytest.mark.parametrize("evaluator_type", ["vspw_sem_seg", "vss", "ytvis"])
+@pytest.mark.parametrize("has_truth", [True, False])
+def test_config_and_data_set_choose(evaluator_type, has_truth):
+    key = "annotations" if evaluator_type == "ytvis" else "sem_seg_file_names"
+    record = {"video_id": 1} | ({key: [[{}]]} if has_truth else {})
+    metadata = {"stuff_classes": CLASSES, "thing_classes": CLASSES[:3]}
+    register(NAME, [record], metadata | {"evaluator_type": evaluator_type})
+    test = {"SEMANTIC_ON": key != "annotations", "INSTANCE_ON": key == "annotations"}
+    options = {f"MODEL.MASK_FORMER.TEST.{name}": on for name, on in test.items()}
+    options |= RANKSEG | {"TEST.SAVE_PREDICTIONS": True, "TEST.PICTURES": 2}
+    try:
+        evaluators = build_evaluator(make_config(options), NAME, "folder")._evaluators
+    finally:
+        unregister(NAME)
+    kind = VideoInstanceEvaluator if evaluator_type == "ytvis" else VideoSemanticEvaluator
+    assert [type(one) for one in evaluators] == [kind, VideoMultiLabelEvaluator][: 1 + has_truth]
+    assert evaluators[0].output_folder == "folder"
+    assert not has_truth or len(evaluators[1].names) == (3 if evaluator_type == "ytvis" else 4)

@@ -17,8 +17,8 @@ from evaluation_videos import (
     write_objects,
 )
 
+from rankseg_d2.data.rle import rle_areas
 from rankseg_d2.evaluation import VideoInstanceEvaluator
-from rankseg_d2.evaluation.rle import rle_areas
 from rankseg_d2.evaluation.video_overlap import track_overlaps
 
 NAME = "test_ytvis"

@@ -8,25 +8,16 @@ from pathlib import Path
 import numpy as np
 import own_data
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 from end_to_end import Perfect, small_config, train
 
-from rankseg_d2.data import custom
 from rankseg_d2.engine import Checkpointer, Trainer, build_test_loader
 
 REPOSITORY = Path(__file__).parents[1]
 SEMANTIC, PANOPTIC = "ade20k/semantic/r50_rankseg", "coco/panoptic/r50_rankseg"
 VOID = 65535
 
-
-@pytest.fixture(autouse=True)
-def clean_catalogs():
-    before = set(DatasetCatalog.list())
-    yield
-    for name in set(DatasetCatalog.list()) - before:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
-    custom._registered.clear()
+pytestmark = pytest.mark.usefixtures("clean_catalogs")
 
 
 def config(folder, base=SEMANTIC, **keys):

@@ -10,6 +10,7 @@ from .custom_records import Fault, segment_faults
 from .labels import read_segment_ids, read_values, run_starts
 from .prepare import run_jobs
 from .processes import usable_cpus
+from .rle import to_rle
 from .video_frames import frame_records
 
 UNKNOWN, VOID = -1, -2
@@ -172,8 +173,6 @@ def _panoptic(record: dict, meaning: Meaning):
 def _instances(record: dict, meaning: Meaning):
     """Pixels of overlapping objects count for each; crowds do not count."""
     from pycocotools import mask as mask_util
-
-    from ..evaluation.instance_truth import to_rle
 
     size, faults = (record["height"], record["width"]), []
     objects = [note for note in record["annotations"] if not note.get("iscrowd")]

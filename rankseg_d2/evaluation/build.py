@@ -10,6 +10,12 @@ from ..errors import unknown_name
 
 # evaluator_type -> factory(cfg, dataset_name, output_folder), which returns one or a list
 EVALUATORS: dict[str, Callable] = {}
+# The types of videos, and the key of their records that is their truth
+VIDEOS = {
+    "vspw_sem_seg": "sem_seg_file_names",
+    "vss": "sem_seg_file_names",
+    "ytvis": "annotations",
+}
 
 
 def register_evaluator(evaluator_type: str):
@@ -39,7 +45,7 @@ def build_evaluator(cfg, dataset_name: str, output_folder: str | None = None) ->
     if output_folder is None:
         output_folder = os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
     evaluators = EVALUATORS[evaluator_type](cfg, dataset_name, output_folder)
-    if count := cfg.TEST.get("PICTURES", 0):
+    if (count := cfg.TEST.get("PICTURES", 0)) and evaluator_type not in VIDEOS:
         from .pictures import PictureSheet
 
         evaluators = evaluators if isinstance(evaluators, list) else [evaluators]

@@ -6,7 +6,7 @@ import os
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-from .build import register_evaluator
+from .build import VIDEOS, register_evaluator
 from .instance import InstanceEvaluator
 from .multilabel import MultiLabelEvaluator, VideoMultiLabelEvaluator
 from .panoptic import PanopticEvaluator
@@ -29,12 +29,6 @@ TASKS = {
     "vspw_sem_seg": ("semantic",),
     "vss": ("semantic",),
     "ytvis": ("instance",),
-}
-# Of videos, and the key of their records that is their truth
-VIDEOS = {
-    "vspw_sem_seg": "sem_seg_file_names",
-    "vss": "sem_seg_file_names",
-    "ytvis": "annotations",
 }
 CLASSES = {
     "semantic": SemanticEvaluator,

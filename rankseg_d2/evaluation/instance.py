@@ -10,8 +10,8 @@ import torch
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
+from ..data.rle import rle_areas
 from .instance_truth import InstanceTruth, load_truth
-from .rle import rle_areas
 from .tables import text_table, unique_names, write_json, write_tables
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 
-from .rle import to_rle
+from ..data.rle import to_rle
 
 
 class InstanceTruth(NamedTuple):

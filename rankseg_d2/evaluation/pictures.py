@@ -8,8 +8,8 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
+from ..data.rle import to_rle
 from ..files import write_image
-from .rle import to_rle
 from .truth import LabelMaps, Truth
 
 logger = logging.getLogger(__name__)

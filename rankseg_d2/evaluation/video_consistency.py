@@ -10,34 +10,35 @@ is a truth like any other; and the last clip of a video is skipped. As the paper
 
 from collections import deque
 from functools import reduce
+from itertools import islice
 
 import numpy as np
 
 
 class Consistency:
-    """VC of one video, frame by frame; what is kept of the last frames is three bits per pixel."""
+    """VC of one video, frame by frame; what is kept of the last frames is two bits per pixel."""
 
     def __init__(self, lengths: tuple[int, ...], ignore: int):
-        self.lengths, self.ignore = lengths, ignore
+        self.lengths, self.ignore = sorted(lengths), ignore
         self.last = None
-        # What stays from a frame to the next, of (values, classes, labels): (3, words) each
-        self.steps = deque(maxlen=max(lengths) - 1)
+        # Where true value and prediction stay, from a frame to the next: (2, words) each, new first
+        self.steps = deque(maxlen=self.lengths[-1] - 1)
         self.clips = {name: [] for n in lengths for name in (f"VC{n}", f"VC{n}_corrected")}
 
     def add(self, values: np.ndarray, classes: np.ndarray, labels: np.ndarray) -> None:
         """Take in a frame: true values as they are stored, their classes, and the prediction."""
-        maps = values, classes, labels
         if self.last is not None:
-            stays = [new == old for new, old in zip(maps, self.last, strict=True)]
-            self.steps.append(np.stack([pack(one) for one in stays]))
-        self.last = maps
+            stays = values == self.last[0], labels == self.last[1]
+            self.steps.appendleft(np.stack(list(map(pack, stays))))
+        self.last = values, labels
         known, right = pack(classes != self.ignore), pack(classes == labels)
-        for n in self.lengths:
+        steps = iter(self.steps)
+        for n, before in zip(self.lengths, [1, *self.lengths], strict=False):
             if len(self.steps) >= n - 1:
-                steps = list(self.steps)[len(self.steps) - (n - 1) :]
-                value, true, predicted = reduce(np.bitwise_and, steps)
-                self.clips[f"VC{n}"].append(share(predicted, value))
-                self.clips[f"VC{n}_corrected"].append(share(predicted & right, true & known))
+                new = list(islice(steps, n - before))
+                stays = reduce(np.bitwise_and, new if before == 1 else [stays, *new])
+                self.clips[f"VC{n}"].append(share(stays[1], stays[0]))
+                self.clips[f"VC{n}_corrected"].append(share(stays[1] & right, stays[0] & known))
 
     def totals(self) -> dict[str, tuple[float, int]]:
         """Of each kind of VC the sum over the clips, and how many there are."""

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..data.rle import rle_areas
 from ..ops.rle import rle_overlaps, why_not
-from .rle import rle_areas
 
 # The T masks of an object: compressed RLEs, None in frames where it is not
 Track = list[dict | None]

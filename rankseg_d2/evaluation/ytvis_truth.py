@@ -8,7 +8,7 @@ import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-from .rle import to_rle
+from ..data.rle import to_rle
 from .video_overlap import Track, mean_area
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from ...files import write_image, write_json
 from ..classes import load_classes
 from ..prepare import Job, Preparation, make_files
+from ..rle import to_rle
 from . import common
 from .common import Command, find, read_json
 
@@ -88,23 +89,13 @@ def convert(job: Job) -> None:
 
 def paint(annotations: list[tuple[int, object]], height: int, width: int) -> np.ndarray:
     """The category id of each pixel, 0 is none: (H, W)."""
-    values = np.zeros((height, width), np.int64)
-    for category_id, segmentation in reversed(annotations):  # the last to be painted stays
-        values[decode(segmentation, height, width)] = category_id
-    return values
-
-
-def decode(segmentation, height: int, width: int) -> np.ndarray:
-    """Polygons or a run-length code -> (H, W) bool."""
     from pycocotools import mask as mask_util
 
-    if isinstance(segmentation, list):
-        rle = mask_util.merge(mask_util.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation["counts"], list):
-        rle = mask_util.frPyObjects(segmentation, height, width)
-    else:
-        rle = segmentation
-    return mask_util.decode(rle).astype(bool)
+    values = np.zeros((height, width), np.int64)
+    for category_id, segmentation in reversed(annotations):  # the last to be painted stays
+        mask = mask_util.decode(to_rle(segmentation, height, width))  # (H, W), 0 or 1
+        values[mask > 0] = category_id
+    return values
 
 
 @functools.cache

@@ -23,44 +23,51 @@ struct Runs {
   int64_t area = 0;
 };
 
-// The numbers of a code. A number ends where the 6th bit is 0; to go through a code without a jump
-// per number, each character writes what is there so far, and only an end moves on.
-std::vector<int64_t> read_numbers(const uint8_t* code, const uint8_t* end) {
-  std::vector<int64_t> numbers(end - code + 1);
-  int64_t* number = numbers.data();
-  uint64_t bits = 0, shift = 0, wrong = 0;
-  for (; code < end; ++code) {
-    const uint64_t character = uint64_t(*code) - '0';
-    const uint64_t goes_on = (character >> 5) & 1;
-    wrong |= (character >> 6) | (shift > 55);
-    bits |= (character & 31) << (shift & 63);
-    shift += 5;
-    const uint64_t unused = (64 - shift) & 63;
-    *number = int64_t(bits << unused) >> unused;  // the highest bit is the sign
-    number += 1 - goes_on;
-    bits &= 0 - goes_on;
-    shift &= 0 - goes_on;
+// A number of any length.
+int64_t long_number(const uint8_t*& code, const uint8_t* end) {
+  int64_t number = 0;
+  for (int shift = 0; shift < 60; shift += 5) {
+    TORCH_CHECK_VALUE(code < end, "a mask's run-length code is cut off");
+    const int bits = *code++ - '0';
+    TORCH_CHECK_VALUE(0 <= bits && bits < 64, "a mask's run-length code has a wrong character");
+    number |= int64_t(bits & 31) << shift;
+    if (!(bits & 32)) {
+      return bits & 16 ? number - (int64_t(32) << shift) : number;
+    }
   }
-  TORCH_CHECK_VALUE(!wrong && !shift, "a mask's run-length code is damaged");
-  numbers.resize(number - numbers.data());
-  return numbers;
+  TORCH_CHECK_VALUE(false, "a mask's run-length code has a number that is too long");
+}
+
+// Nearly all numbers have one character or two: these are told apart without a jump, which the
+// processor could not predict.
+int64_t next_number(const uint8_t*& code, const uint8_t* end) {
+  const unsigned first = *code - '0', second = code[code + 1 < end] - '0';
+  if ((first & second & 32) || (first | second) > 63) {
+    return long_number(code, end);
+  }
+  const int goes_on = first >> 5;
+  const int one = int((first & 31) ^ 16) - 16;  // the highest bit is the sign
+  const int two = int(((first & 31) | second << 5) ^ 512) - 512;
+  code += 1 + goes_on;
+  return goes_on ? two : one;
 }
 
 Runs decode(const uint8_t* code, const uint8_t* end) {
-  Runs runs{read_numbers(code, end)};
-  std::vector<int64_t>& numbers = runs.borders;
+  Runs runs;
+  runs.borders.resize(end - code);
   int64_t place = 0, before_last = 0, last = 0, lowest = 0;
-  for (size_t i = 0; i < numbers.size(); ++i) {
-    const int64_t length = numbers[i] + (i > 2 ? before_last : 0);
+  size_t i = 0;
+  for (; code < end; ++i) {
+    const int64_t length = next_number(code, end) + (i > 2 ? before_last : 0);
     before_last = last;
     last = length;
     lowest = std::min(lowest, length);
     runs.area += i & 1 ? length : 0;
     place += length;
-    numbers[i] = place;
+    runs.borders[i] = place;
   }
   TORCH_CHECK_VALUE(lowest >= 0, "a mask's run-length code has a negative length");
-  numbers.resize(numbers.size() & ~size_t(1));  // the last run may be outside
+  runs.borders.resize(i & ~size_t(1));  // the last run may be outside
   return runs;
 }
 
