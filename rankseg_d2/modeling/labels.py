@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from detectron2.utils.file_io import PathManager
 from torch import Tensor
 
 MEND = (
@@ -34,8 +33,6 @@ def present_labels(sample: dict) -> Tensor:
 
 def read_labels(path: str) -> Tensor:
     """The values in an 8- or 16-bit label image."""
-    from PIL import Image
+    from ..data.labels import present_values, read_values
 
-    with PathManager.open(path, "rb") as file, Image.open(file) as image:
-        values = np.unique(np.asarray(image))
-    return torch.from_numpy(values.astype(np.int64))
+    return torch.from_numpy(present_values(read_values(path)).astype(np.int64))
