@@ -86,13 +86,14 @@ def precisions(matches: list[Matches], objects: np.ndarray) -> np.ndarray:
     order = np.argsort(-scores, kind="stable")
     hit = np.concatenate([match.hit for match in matches], 2)[..., order]
     counts = ~np.concatenate([match.ignored for match in matches], 2)[..., order]
-    right = (hit & counts).cumsum(2)  # (A, T, D)
-    precision = right / (counts.cumsum(2) + np.spacing(1))
-    precision = np.maximum.accumulate(precision[..., ::-1], 2)[..., ::-1]
-    for range_, total in enumerate(objects):
-        for threshold in range(len(THRESHOLDS) if total else 0):
-            recall = right[range_, threshold] / total
-            places = recall.searchsorted(RECALLS)
-            places = places[places < len(recall)]
-            result[range_, threshold, : len(places)] = precision[range_, threshold, places]
+    found = (hit & counts).cumsum(2)  # (A, T, D)
+    precision = found / counts.cumsum(2).clip(1)
+    for i in np.flatnonzero(objects):
+        # The precision is best at the detection that finds one more object
+        threshold, place = np.nonzero(hit[i] & counts[i])
+        best = np.zeros((len(THRESHOLDS), objects[i] + 1))  # by how many are found
+        best[threshold, found[i, threshold, place]] = precision[i, threshold, place]
+        best = np.maximum.accumulate(best[:, ::-1], 1)[:, ::-1]
+        needed = np.searchsorted(np.arange(objects[i] + 1) / objects[i], RECALLS)
+        result[i] = best[:, needed]
     return result
