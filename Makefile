@@ -17,7 +17,7 @@ test: $(INSTALLED)
 train: $(INSTALLED)
 	$(BIN)/python train_net.py --config-file shapes/panoptic/r10t_rankseg
 
-$(INSTALLED): pyproject.toml setup.py
+$(INSTALLED): pyproject.toml setup.py $(wildcard rankseg_d2/ops/*/csrc/*.* rankseg_d2/ops/*/csrc/*/*.*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "rankseg_d2 needs Python 3.10 or newer; name one: make PYTHON=python3.12"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -26,4 +26,4 @@ $(INSTALLED): pyproject.toml setup.py
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist output *.egg-info
+	rm -rf $(VENV) build dist output *.egg-info rankseg_d2/_C.so

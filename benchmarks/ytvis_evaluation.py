@@ -229,7 +229,7 @@ def main():
     sys.stdout.write(
         f"""# YouTube-VIS evaluation
 
-{args.videos} videos of 20 to 36 frames of {WIDTH} x {HEIGHT} with 1 to 4 objects, {CLASSES} classes;
+{args.videos} videos of 20 to 36 frames, {WIDTH} x {HEIGHT}, of 1 to 4 objects; {CLASSES} classes;
 truth and results in memory; CPU time, OMP_NUM_THREADS {threads},
 median of {args.repeats}, in turn. All metrics are equal to 1e-9.
 {processor()}, pycocotools {version("pycocotools")}, NumPy {np.__version__}, Python \

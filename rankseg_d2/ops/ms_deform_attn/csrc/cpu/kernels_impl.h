@@ -4,189 +4,8 @@
 
 #define INLINE inline __attribute__((always_inline))
 
-template <typename T>
-struct Simd {
-  typedef T Vector __attribute__((vector_size(VECTOR_BYTES)));
-  typedef Index<T> Whole __attribute__((vector_size(VECTOR_BYTES)));
-  static constexpr int lanes = VECTOR_BYTES / sizeof(T);
-
-  static INLINE Vector load(const T* from) {
-    Vector vector;
-    __builtin_memcpy(&vector, from, sizeof(vector));
-    return vector;
-  }
-
-  static INLINE Whole load(const Index<T>* from) {
-    Whole vector;
-    __builtin_memcpy(&vector, from, sizeof(vector));
-    return vector;
-  }
-
-  template <typename U, typename V>
-  static INLINE void store(U* to, V vector) {
-    __builtin_memcpy(to, &vector, sizeof(vector));
-  }
-};
-
-INLINE void prefetch(const void* from, int64_t bytes) {
-  const char* line = static_cast<const char*>(from);
-  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(line + i);
-}
-
-// ---- planes
-
-template <typename S>
-void pack(const S* value, int64_t step, const Level& level, const Head<Sum<S>>& head,
-          Sum<S>* plane) {
-  using T = Sum<S>;
-  const int64_t depth = head.depth, row = (level.width + 2) * depth;
-  T* cell = plane + level.first_cell * depth;
-  __builtin_memset(cell, 0, sizeof(T) * row);
-  cell += row;
-  for (int y = 0; y < level.height; ++y) {
-    __builtin_memset(cell, 0, sizeof(T) * depth);
-    cell += depth;
-    for (int x = 0; x < level.width; ++x, value += step, cell += depth) {
-      prefetch(value + 16 * step, head.channels * sizeof(S));
-      for (int64_t c = 0; c < head.channels; ++c) cell[c] = static_cast<T>(value[c]);
-      for (int64_t c = head.channels; c < depth; ++c) cell[c] = 0;
-    }
-    __builtin_memset(cell, 0, sizeof(T) * depth);
-    cell += depth;
-  }
-  __builtin_memset(cell, 0, sizeof(T) * row);
-}
-
-template <typename S>
-void unpack(const Sum<S>* plane, const Level& level, const Head<Sum<S>>& head, S* value,
-            int64_t step) {
-  const int64_t depth = head.depth, row = level.width + 2;
-  for (int y = 0; y < level.height; ++y) {
-    const Sum<S>* cell = plane + (level.first_cell + (y + 1) * row + 1) * depth;
-    for (int x = 0; x < level.width; ++x, value += step, cell += depth) {
-      for (int64_t c = 0; c < head.channels; ++c) value[c] = static_cast<S>(cell[c]);
-    }
-  }
-}
-
-// ---- where the points are
-
-INLINE double exp_of(double x) { return __builtin_exp(x); }
-
-// e^x for x <= 0, within 2 units in the last place; without a branch, so that it vectorises.
-INLINE float exp_of(float x) {
-  const float bounded = x < -87.0f ? -87.0f : x;  // NaN stays NaN
-  const float shifted = bounded * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: rounds to a whole
-  const float whole = shifted - 12582912.0f;
-  const float r = (bounded - whole * 0.693145752f) - whole * 1.42860677e-6f;
-  float p = 1.98412698e-4f;
-  p = p * r + 1.38888889e-3f;
-  p = p * r + 8.33333333e-3f;
-  p = p * r + 4.16666667e-2f;
-  p = p * r + 1.66666667e-1f;
-  p = p * r + 0.5f;
-  p = p * r + 1.0f;
-  p = p * r + 1.0f;
-  int32_t bits;
-  __builtin_memcpy(&bits, &shifted, sizeof(bits));
-  bits = static_cast<int32_t>((static_cast<uint32_t>(bits) << 23) + 0x3f800000u);
-  float power;
-  __builtin_memcpy(&power, &bits, sizeof(power));
-  return x < -87.0f ? 0.0f : p * power;
-}
-
-// Softmax over the `points` numbers of each query.
-template <typename T>
-INLINE void softmax(T* __restrict__ logits, int64_t queries, int64_t points) {
-  for (int64_t q = 0; q < queries; ++q) {
-    T* row = logits + q * points;
-    T largest = row[0];
-    for (int64_t i = 1; i < points; ++i) largest = row[i] > largest ? row[i] : largest;
-    for (int64_t i = 0; i < points; ++i) row[i] -= largest;
-  }
-  for (int64_t i = 0; i < queries * points; ++i) logits[i] = exp_of(logits[i]);
-  for (int64_t q = 0; q < queries; ++q) {
-    T* row = logits + q * points;
-    T total = 0;
-    for (int64_t i = 0; i < points; ++i) total += row[i];
-    const T share = 1 / total;
-    for (int64_t i = 0; i < points; ++i) row[i] *= share;
-  }
-}
-
-// Copies the inputs of queries [begin, begin + queries): x and y (offsets: from where they count,
-// in pixels) and attention.
-template <typename T, int kPoints>
-INLINE void read_points(const Head<T>& head, const Points<const T>& points, Block<T>& block,
-                        int64_t begin, int64_t queries) {
-  const int64_t per_level = kPoints ? kPoints : head.points;
-  const int64_t count = head.levels * per_level;
-  T *__restrict__ x = block.x, *__restrict__ y = block.y, *__restrict__ attention = block.attention;
-  for (int64_t q = 0; q < queries; ++q) {
-    const T* __restrict__ places = points.places + (begin + q) * points.step * 2;
-    const T* __restrict__ weights = points.weights + (begin + q) * points.step;
-    for (int64_t l = 0; l < head.levels; ++l) {
-      for (int64_t i = 0; i < per_level; ++i) x[i] = places[2 * i];
-      for (int64_t i = 0; i < per_level; ++i) y[i] = places[2 * i + 1];
-      for (int64_t i = 0; i < per_level; ++i) attention[i] = weights[i];
-      places += 2 * per_level, weights += per_level;
-      x += per_level, y += per_level, attention += per_level;
-    }
-  }
-  if (points.references == nullptr) return;
-  softmax(block.attention, queries, count);
-  x = block.x, y = block.y;
-  const T* reference = points.references + begin * head.levels * 2;
-  for (int64_t ql = 0; ql < queries * head.levels; ++ql, reference += 2) {
-    const int64_t first = ql * per_level;
-    const T dx = reference[0] * head.point_levels.width[first];
-    const T dy = reference[1] * head.point_levels.height[first];
-    for (int64_t i = 0; i < per_level; ++i) x[first + i] += dx;
-    for (int64_t i = 0; i < per_level; ++i) y[first + i] += dy;
-  }
-}
-
-// Asks for the inputs of one query ahead of time; it may lie behind the last one.
-template <typename T, int kPoints>
-INLINE void prefetch_points(const Head<T>& head, const Points<const T>& points, int64_t query) {
-  const int64_t count = head.levels * (kPoints ? kPoints : head.points);
-  prefetch(points.places + query * points.step * 2, count * 2 * sizeof(T) + 63);
-  prefetch(points.weights + query * points.step, count * sizeof(T) + 63);
-}
-
-// The cell and the corners' weights of each point; x and y become places between the corners.
-// A point outside gets a cell of the border that has only zeros around it. What is not finite
-// leaves NaN in x or y, and so in the result, as it does in the reference.
-template <typename T>
-INLINE void locate(const Head<T>& head, Block<T>& block, int64_t count, bool in_pixels) {
-  using V = Simd<T>;
-  using Vector = typename V::Vector;
-  using Whole = typename V::Whole;
-  const PointLevels<T>& level = head.point_levels;
-  for (int64_t i = 0; i < count; i += V::lanes) {  // the last vector may end behind `count`
-    const Vector width = V::load(level.width + i), height = V::load(level.height + i);
-    Vector x = V::load(block.x + i), y = V::load(block.y + i);
-    x = (in_pixels ? x : x * width) - T(0.5);
-    y = (in_pixels ? y : y * height) - T(0.5);
-    const Whole inside = (x >= T(-1)) & (x < width) & (y >= T(-1)) & (y < height);
-    // Truncating what is not negative is the floor.
-    const Whole column = __builtin_convertvector(inside ? x + T(1) : width + T(1), Whole);
-    const Whole line = __builtin_convertvector(inside ? y + T(1) : Vector{}, Whole);
-    const Whole cell = V::load(level.first_cell + i) + line * V::load(level.row + i) + column;
-    x = inside ? (x + T(1)) - __builtin_convertvector(column, Vector) : x - x;
-    y = inside ? (y + T(1)) - __builtin_convertvector(line, Vector) : y - y;
-    const Vector attention = V::load(block.attention + i);
-    const Vector lower = attention * y, upper = attention - lower;
-    const Vector lower_right = lower * x, upper_right = upper * x;
-    V::store(block.x + i, x);
-    V::store(block.y + i, y);
-    V::store(block.cell + i, cell);
-    V::store(block.corner[0] + i, upper - upper_right);
-    V::store(block.corner[1] + i, upper_right);
-    V::store(block.corner[2] + i, lower - lower_right);
-    V::store(block.corner[3] + i, lower_right);
-  }
-}
+#include "kernels_planes.h"
+#include "kernels_points.h"
 
 // ---- forward
 
@@ -232,21 +51,24 @@ void forward_loop(const Head<Sum<S>>& head, const Sum<S>* plane,
   const int64_t count = head.levels * (kPoints ? kPoints : head.points);
   for (int64_t start = begin; start < end; start += kBlock) {
     const int64_t queries = end - start < kBlock ? end - start : kBlock;
-    read_points<T, kPoints>(head, points, block, start, queries);
+    read_points(head, points, block, start, queries);
     locate(head, block, queries * count, points.references != nullptr);
     for (int64_t q = 0; q < queries; ++q) {
-      prefetch_points<T, kPoints>(head, points, start + q + kBlock);
+      prefetch_points(head, points, start + q + kBlock);
       prefetch(out + (start + q + 4) * step, head.channels * sizeof(S));
-      T* channels = block.channels;
+      S* row = out + (start + q) * step;
+      T* sums = block.channels;
+      if constexpr (std::is_same_v<S, T>) {
+        if (head.channels == depth) sums = row;
+      }
       int64_t c = 0;
       for (; c + 32 <= depth; c += 32) {
-        sum_points<T, kVectors, kPoints, kDepth>(head, plane + c, block, q * count, channels + c);
+        sum_points<T, kVectors, kPoints, kDepth>(head, plane + c, block, q * count, sums + c);
       }
       for (; c < depth; c += Simd<T>::lanes) {
-        sum_points<T, 1, kPoints, kDepth>(head, plane + c, block, q * count, channels + c);
+        sum_points<T, 1, kPoints, kDepth>(head, plane + c, block, q * count, sums + c);
       }
-      S* row = out + (start + q) * step;
-      for (c = 0; c < head.channels; ++c) row[c] = static_cast<S>(channels[c]);
+      if (sums == block.channels) convert(sums, row, head.channels);
     }
   }
 }
@@ -346,12 +168,12 @@ void backward(const Head<Sum<S>>& head, const Sum<S>* plane, const Points<const 
   for (int64_t c = head.channels; c < head.depth; ++c) block.channels[c] = 0;
   for (int64_t start = begin; start < end; start += kBlock) {
     const int64_t queries = end - start < kBlock ? end - start : kBlock;
-    read_points<T, 0>(head, points, block, start, queries);
+    read_points(head, points, block, start, queries);
     locate(head, block, queries * count, points.references != nullptr);
     __builtin_memset(block.dot, 0, sizeof(T) * 4 * queries * count);
     for (int64_t q = 0; q < queries; ++q) {
       const S* row = grad_out + (start + q) * step;
-      for (int64_t c = 0; c < head.channels; ++c) block.channels[c] = static_cast<T>(row[c]);
+      convert(row, block.channels, head.channels);
       int64_t c = 0;
       for (; c + 32 <= head.depth; c += 32) {
         spread_points<T, kVectors>(head, plane + c, grad_plane + c, block, q * count,
