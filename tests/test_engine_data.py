@@ -93,9 +93,9 @@ def test_an_unknown_data_set_is_a_key_error():
 
 @embedded_only
 def test_an_unknown_data_set_names_its_neighbours(catalogs):
-    DatasetCatalog.register("shapes_sem_seg_train", list)
-    with pytest.raises(KeyError, match="did you mean 'shapes_sem_seg_train'.* are registered"):
-        DatasetCatalog.get("shapes_semseg_train")
+    DatasetCatalog.register("engine_sem_seg_train", list)
+    with pytest.raises(KeyError, match="did you mean 'engine_sem_seg_train'.* are registered"):
+        DatasetCatalog.get("engine_semseg_train")
 
 
 def test_metadata_is_set_once(catalogs):

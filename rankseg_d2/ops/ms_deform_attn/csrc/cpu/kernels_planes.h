@@ -1,4 +1,4 @@
-// Vectors, and planes in and out. Part of kernels_impl.h, which says how it is compiled.
+// Vectors, and planes in and out. Part of kernels_impl.h, which says how to compile it.
 
 template <typename T>
 struct Simd {

@@ -1,4 +1,4 @@
-// Where the points of a block of queries are. Part of kernels_impl.h, which says how it is compiled.
+// Where the points of a block of queries are. Part of kernels_impl.h, which says how to compile it.
 
 INLINE double exp_of(double x) { return __builtin_exp(x); }
 
