@@ -21,7 +21,7 @@ def rle_overlaps(codes: list[bytes | str], pairs: np.ndarray) -> tuple[np.ndarra
     """
     codes = [code.encode() if isinstance(code, str) else code for code in codes]
     ends = np.cumsum([len(code) for code in codes], dtype=np.int64)
-    text = np.frombuffer(bytearray(b"".join(codes)), np.uint8)
+    text = np.frombuffer(bytearray().join(codes), np.uint8)
     arguments = map(torch.from_numpy, (text, ends, np.ascontiguousarray(pairs, np.int64)))
     areas, common = torch.ops.rankseg_d2.rle_overlaps(*arguments)
     return areas.numpy(), common.numpy()

@@ -18,66 +18,117 @@ namespace {
 using at::Tensor;
 
 // Where a mask's runs of inside pixels begin and end, by turns, and how many pixels they have.
-struct Runs {
-  std::vector<int64_t> borders;
-  int64_t area = 0;
+struct Mask {
+  const int32_t* borders;
+  int64_t count, area;
 };
 
-// A number of any length.
-int64_t long_number(const uint8_t*& code, const uint8_t* end) {
+bool goes_on(uint8_t character) { return (character - '0') & 32; }
+
+// Writes the numbers of these characters from numbers[count] on; how many there are then.
+int64_t read_any(const uint8_t* code, int64_t size, int32_t* numbers, int64_t count) {
   int64_t number = 0;
-  for (int shift = 0; shift < 60; shift += 5) {
-    TORCH_CHECK_VALUE(code < end, "a mask's run-length code is cut off");
-    const int bits = *code++ - '0';
+  int shift = 0;
+  for (int64_t i = 0; i < size; ++i) {
+    const int bits = code[i] - '0';
     TORCH_CHECK_VALUE(0 <= bits && bits < 64, "a mask's run-length code has a wrong character");
+    TORCH_CHECK_VALUE(shift <= 25, "a mask's run-length code has a number that is too long");
     number |= int64_t(bits & 31) << shift;
+    shift += 5;
     if (!(bits & 32)) {
-      return bits & 16 ? number - (int64_t(32) << shift) : number;
+      numbers[count++] = int32_t(bits & 16 ? number - (int64_t(1) << shift) : number);
+      number = shift = 0;
     }
   }
-  TORCH_CHECK_VALUE(false, "a mask's run-length code has a number that is too long");
+  return count;
 }
 
-// Nearly all numbers have one character or two: these are told apart without a jump, which the
-// processor could not predict.
-int64_t next_number(const uint8_t*& code, const uint8_t* end) {
-  const unsigned first = *code - '0', second = code[code + 1 < end] - '0';
-  if ((first & second & 32) || (first | second) > 63) {
-    return long_number(code, end);
+// The same for a block of numbers that have one character or two, as nearly all have; -1 if others
+// have. No jumps: the processor could not predict how long the next number is.
+constexpr int BLOCK = 32;
+
+int64_t read_short(const uint8_t* code, int32_t* numbers, int64_t count) {
+  int16_t values[BLOCK];
+  uint8_t ends[BLOCK], others = 0;
+  for (int i = 0; i < BLOCK; ++i) {  // each character as if it were a number's last
+    const uint8_t last = code[i] - '0', first = code[i - 1] - '0', before = code[i - 2] - '0';
+    const int16_t one = int16_t((last & 31) ^ 16) - 16;  // the highest bit is the sign
+    const int16_t two = int16_t(((first & 31) | (last & 31) << 5) ^ 512) - 512;
+    values[i] = first & 32 ? two : one;
+    ends[i] = last & 32 ? 0 : 1;
+    others |= (last & 192) | (first & before & 32);
   }
-  const int goes_on = first >> 5;
-  const int one = int((first & 31) ^ 16) - 16;  // the highest bit is the sign
-  const int two = int(((first & 31) | second << 5) ^ 512) - 512;
-  code += 1 + goes_on;
-  return goes_on ? two : one;
+  if (others) {
+    return -1;
+  }
+  for (int i = 0; i < BLOCK; ++i) {
+    numbers[count] = values[i];
+    count += ends[i];  // what is not a number is written over
+  }
+  return count;
 }
 
-Runs decode(const uint8_t* code, const uint8_t* end) {
-  Runs runs;
-  runs.borders.resize(end - code);
-  int64_t place = 0, before_last = 0, last = 0, lowest = 0;
-  size_t i = 0;
-  for (; code < end; ++i) {
-    const int64_t length = next_number(code, end) + (i > 2 ? before_last : 0);
-    before_last = last;
-    last = length;
-    lowest = std::min(lowest, length);
-    runs.area += i & 1 ? length : 0;
-    place += length;
-    runs.borders[i] = place;
+// Writes the numbers of a code, at most one per character; how many there are.
+int64_t read_numbers(const uint8_t* code, int64_t size, int32_t* numbers) {
+  int64_t count = 0;
+  for (int64_t begin = 0; begin < size; begin += BLOCK) {
+    int64_t end = begin + BLOCK, read = -1;
+    if (begin > 0 && end <= size) {
+      read = read_short(code + begin, numbers, count);
+    }
+    if (read < 0) {
+      int64_t start = begin;
+      while (start > 0 && goes_on(code[start - 1])) {
+        --start;
+      }
+      read = read_any(code + start, std::min(end, size) - start, numbers, count);
+    }
+    count = read;
+  }
+  TORCH_CHECK_VALUE(size == 0 || !goes_on(code[size - 1]), "a mask's run-length code is cut off");
+  return count;
+}
+
+// Reads a code. Its numbers become the borders, in place.
+Mask decode(const uint8_t* code, int64_t size, int32_t* borders) {
+  const int64_t count = read_numbers(code, size, borders), runs = count / 2;
+  if (count > 2) {
+    borders[2] -= borders[0];  // as if it, too, were a difference
+  }
+  int64_t place = 0, area = 0, outside = 0, inside = 0, lowest = 0;
+  for (int64_t i = 0; i < 2 * runs; i += 2) {
+    outside += borders[i];
+    inside += borders[i + 1];
+    lowest = std::min({lowest, outside, inside});
+    area += inside;
+    borders[i] = int32_t(place += outside);
+    borders[i + 1] = int32_t(place += inside);
+  }
+  if (count % 2) {  // the last run is outside
+    outside += borders[count - 1];
+    lowest = std::min(lowest, outside);
+    place += outside;
   }
   TORCH_CHECK_VALUE(lowest >= 0, "a mask's run-length code has a negative length");
-  runs.borders.resize(i & ~size_t(1));  // the last run may be outside
-  return runs;
+  TORCH_CHECK_VALUE(place <= INT32_MAX, "a mask's run-length code has too many pixels");
+  return {borders, 2 * runs, area};
 }
 
-int64_t common_pixels(const std::vector<int64_t>& a, const std::vector<int64_t>& b) {
-  int64_t pixels = 0;
-  size_t i = 0, j = 0;
-  while (i < a.size() && j < b.size()) {
-    const int64_t end_a = a[i + 1], end_b = b[j + 1];
-    const int64_t length = std::min(end_a, end_b) - std::max(a[i], b[j]);
-    pixels += std::max<int64_t>(length, 0);
+// The first run of the mask that ends after that place.
+int64_t run_after(const Mask& mask, int32_t place) {
+  const int32_t* end = mask.borders + mask.count;
+  return (std::upper_bound(mask.borders, end, place) - mask.borders) & ~int64_t(1);
+}
+
+int64_t common_pixels(const Mask& a, const Mask& b) {
+  if (!a.count || !b.count) {
+    return 0;
+  }
+  int64_t pixels = 0, i = run_after(a, b.borders[0]), j = run_after(b, a.borders[0]);
+  while (i < a.count && j < b.count) {
+    const int32_t end_a = a.borders[i + 1], end_b = b.borders[j + 1];
+    const int32_t length = std::min(end_a, end_b) - std::max(a.borders[i], b.borders[j]);
+    pixels += std::max(length, 0);
     i += end_a <= end_b ? 2 : 0;
     j += end_b <= end_a ? 2 : 0;
   }
@@ -91,12 +142,14 @@ std::tuple<Tensor, Tensor> overlaps(const Tensor& codes, const Tensor& ends, con
   const int64_t count = limits.numel();
   Tensor areas = at::empty({count}, limits.options());
   int64_t* area = areas.mutable_data_ptr<int64_t>();
-  std::vector<Runs> masks(count);
+  Tensor borders = at::empty({text.numel()}, limits.options().dtype(at::kInt));
+  int32_t* border = borders.mutable_data_ptr<int32_t>();
+  std::vector<Mask> masks(count);
   at::parallel_for(0, count, 16, [&](int64_t from, int64_t to) {
     for (int64_t i = from; i < to; ++i) {
       const int64_t begin = i ? limit[i - 1] : 0;
       TORCH_CHECK_VALUE(0 <= begin && begin <= limit[i] && limit[i] <= text.numel(), "wrong ends");
-      masks[i] = decode(code + begin, code + limit[i]);
+      masks[i] = decode(code + begin, limit[i] - begin, border + begin);
       area[i] = masks[i].area;
     }
   });
@@ -107,7 +160,7 @@ std::tuple<Tensor, Tensor> overlaps(const Tensor& codes, const Tensor& ends, con
     for (int64_t i = from; i < to; ++i) {
       const int64_t a = pair[2 * i], b = pair[2 * i + 1];
       TORCH_CHECK_INDEX(0 <= a && a < count && 0 <= b && b < count, "a pair of no mask");
-      pixels[i] = common_pixels(masks[a].borders, masks[b].borders);
+      pixels[i] = common_pixels(masks[a], masks[b]);
     }
   });
   return {areas, common};
