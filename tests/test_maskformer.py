@@ -399,6 +399,11 @@ def builds(*options):
             "nearest names are .*MSDeformAttnPixelDecoder",
         ),
         (
+            {"MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME": "MaskFormerHead"},
+            r"MODEL\.SEM_SEG_HEAD\.PIXEL_DECODER_NAME: 'MaskFormerHead' is not known; the nearest "
+            "names are .*Decoder",
+        ),
+        (
             {"MODEL.BACKBONE.NAME": "build_resnet_bakbone"},
             r"MODEL\.BACKBONE\.NAME: 'build_resnet_bakbone' is not known; the nearest names are "
             "build_resnet_backbone",
@@ -439,6 +444,15 @@ def test_unknown_names_are_refused_with_the_nearest_ones(options, message):
             },
             r"multi_scale_pixel_decoder needs three or more MODEL\.SEM_SEG_HEAD\.IN_FEATURES, but "
             r"they are \['res2', 'res5'\]",
+        ),
+        (
+            MASK2FORMER | {"MODEL.SEM_SEG_HEAD.NAME": "PerPixelBaselineHead"},
+            "NAME is PerPixelBaselineHead, which classifies no masks, as MaskFormer does; set it "
+            r"to MaskFormerHead, or MODEL\.META_ARCHITECTURE to SemanticSegmentor",
+        ),
+        (
+            VIDEO | MASK2FORMER | {"MODEL.SEM_SEG_HEAD.NAME": "MSDeformAttnPixelDecoder"},
+            "NAME is MSDeformAttnPixelDecoder, which classifies no masks, as VideoMaskFormer does",
         ),
         (
             MASKFORMER | {"MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE": "transformer_encoder"},

@@ -315,6 +315,15 @@ def test_unknown_names_are_refused_with_the_nearest_ones(key, name, near):
         builds(MASK2FORMER, RANKSEG, {key: name})
 
 
+@pytest.mark.parametrize("name", ["MaskFormer", "VideoMaskFormer"])
+def test_the_class_by_name_needs_a_ranking(name):
+    named = {"MODEL.META_ARCHITECTURE": f"RankSeg{name}"}
+    message = rf"is RankSeg{name}, but .* set MODEL\.RANKSEG\.FLAG True, .* it is {name}$"
+    with pytest.raises(ValueError, match=message):
+        builds(MASK2FORMER, named)
+    assert type(builds(MASK2FORMER, RANKSEG, named)).__name__ == f"RankSeg{name}"
+
+
 @IMAGE_AND_VIDEO
 def test_oracle_without_labels_is_refused(video):
     model = make_model(MASK2FORMER, RANKSEG, ORACLE, video).eval()
