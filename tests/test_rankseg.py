@@ -21,6 +21,7 @@ from small import (
     make_sample,
     picture,
 )
+from test_criterion import count_copies
 from test_maskformer import evaluate, scores_of, train, without_gradient
 from torch.nn import functional as F
 
@@ -143,6 +144,21 @@ def test_objects_outside_of_the_ranking_are_no_targets():
     for sample, target in zip(samples, seen[0], strict=True):
         assert target["labels"].tolist() == [1]  # a rank
         assert torch.equal(target["masks"][:, 0], sample["instances"].gt_masks[1:])
+
+
+@BOTH
+@IMAGE_AND_VIDEO
+@pytest.mark.parametrize("options", [{}, ORACLE], ids=["head", "oracle"])
+def test_losses_need_two_copies_to_the_host(kind, video, options, monkeypatch):
+    """As counted in test_criterion.py: what is left by the ranking, and the matching costs."""
+    model = make_model(kind, video, RANKSEG, options).train()
+    samples = [make_sample(model, 0, labels=range(CLASSES)), make_sample(model, 1, labels=[])]
+    clips = model.preprocess(samples)
+    targets = model.prepare_targets(samples, clips)
+    outputs = model.predict(clips.tensor, clips.num_frames)
+    copies = count_copies(monkeypatch)
+    sum(model.losses(outputs, targets).values()).backward()
+    assert len(copies) == 2
 
 
 @BOTH
