@@ -277,15 +277,21 @@ def test_ratios_that_make_no_sense_are_refused():
 
 @pytest.mark.parametrize("num_points", [64, None])
 def test_one_copy_to_the_host_for_all_layers_and_images(num_points, monkeypatch):
-    """On the CPU nothing is copied, but every copy that a GPU would make is asked for."""
+    outputs, targets = make_batch()
+    criterion = make_criterion(num_points)
+    copies = count_copies(monkeypatch)
+    sum(criterion(outputs, targets).values()).backward()
+    assert len(copies) == 1
+
+
+def count_copies(monkeypatch):
+    """A list that grows with each copy to the host: the CPU makes none, but code asks for them."""
     copies = []
     to_host = torch.Tensor.cpu
     monkeypatch.setattr(torch.Tensor, "cpu", lambda self: copies.append(1) or to_host(self))
     for name in ("item", "tolist", "nonzero", "__bool__", "__int__", "__float__"):
         monkeypatch.setattr(torch.Tensor, name, _refuse(name))
-    outputs, targets = make_batch()
-    sum(make_criterion(num_points)(outputs, targets).values()).backward()
-    assert len(copies) == 1
+    return copies
 
 
 def _refuse(name):

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -594,6 +595,15 @@ def test_options_come_from_the_config():
 def test_masks_are_resized_first_where_the_key_or_the_task_asks_for_it(key):
     assert not options_of().resize_first and not options_of().covered_only
     assert options_of(**{f"MODEL__MASK_FORMER__TEST__{key}": True}).resize_first
+
+
+@pytest.mark.parametrize(
+    "key", ["TEST.DETECTIONS_PER_IMAGE", "MODEL.MASK_FORMER.TEST.DETECTIONS_PER_VIDEO"]
+)
+def test_fewer_detections_than_none_are_refused(key):
+    assert options_of(**{key: 0})
+    with pytest.raises(ValueError, match=f"^{re.escape(key)} must be at least 0, but is -1; 100"):
+        options_of(**{key: -1})
 
 
 def test_things_are_those_of_the_first_data_set_that_knows():

@@ -399,6 +399,11 @@ def builds(*options):
             "nearest names are .*MSDeformAttnPixelDecoder",
         ),
         (
+            {"MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME": "MaskFormerHead"},
+            r"MODEL\.SEM_SEG_HEAD\.PIXEL_DECODER_NAME: 'MaskFormerHead' is not known; the nearest "
+            "names are .*Decoder",
+        ),
+        (
             {"MODEL.BACKBONE.NAME": "build_resnet_bakbone"},
             r"MODEL\.BACKBONE\.NAME: 'build_resnet_bakbone' is not known; the nearest names are "
             "build_resnet_backbone",
@@ -441,6 +446,15 @@ def test_unknown_names_are_refused_with_the_nearest_ones(options, message):
             r"they are \['res2', 'res5'\]",
         ),
         (
+            MASK2FORMER | {"MODEL.SEM_SEG_HEAD.NAME": "PerPixelBaselineHead"},
+            "NAME is PerPixelBaselineHead, which classifies no masks, as MaskFormer does; set it "
+            r"to MaskFormerHead, or MODEL\.META_ARCHITECTURE to SemanticSegmentor",
+        ),
+        (
+            VIDEO | MASK2FORMER | {"MODEL.SEM_SEG_HEAD.NAME": "MSDeformAttnPixelDecoder"},
+            "NAME is MSDeformAttnPixelDecoder, which classifies no masks, as VideoMaskFormer does",
+        ),
+        (
             MASKFORMER | {"MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE": "transformer_encoder"},
             "transformer_encoder needs a pixel decoder with an encoder.* set "
             r"MODEL\.SEM_SEG_HEAD\.PIXEL_DECODER_NAME to TransformerEncoderPixelDecoder",
@@ -448,6 +462,14 @@ def test_unknown_names_are_refused_with_the_nearest_ones(options, message):
         (
             MASKFORMER | {"MODEL.MASK_FORMER.DEC_LAYERS": 0},
             r"MODEL\.MASK_FORMER\.DEC_LAYERS must be at least 1, but is 0",
+        ),
+        (
+            MASK2FORMER | {"MODEL.MASK_FORMER.NHEADS": 5},
+            r"HIDDEN_DIM, 32, must be a multiple of MODEL\.MASK_FORMER\.NHEADS, which is 5",
+        ),
+        (
+            MASK2FORMER | {"MODEL.MASK_FORMER.TRAIN_NUM_POINTS": 0},
+            r"MODEL\.MASK_FORMER\.TRAIN_NUM_POINTS must be at least 1, but is 0",
         ),
         (
             MASK2FORMER | {"MODEL.MASK_FORMER.MASK_LOSS": "pixels"},
@@ -501,6 +523,24 @@ def test_clips_of_different_lengths_or_none_are_refused(lengths, message):
     message = rf"the clips of one batch {message}; give clips of one length .*SAMPLING_FRAME_NUM"
     with pytest.raises(ValueError, match=message):
         model([clip_sample(frames=length) for length in lengths])
+
+
+def test_frames_of_different_sizes_are_refused():
+    frames = [picture(0), picture(1, (32, 96)), picture(2)]
+    message = r"one size \(height, width\), but one clip has \(32, 96\) and \(64, 96\); resize"
+    with pytest.raises(ValueError, match=message):
+        make_model(MASK2FORMER, VIDEO).eval()([{"image": frames}])
+
+
+@pytest.mark.parametrize(
+    ("labels", "counts"), [([[1, 3], [1]], r"\[2, 1\]"), ([[1, 3]], r"\[2\]"), ([], r"\[\]")]
+)
+def test_clips_whose_frames_list_other_objects_are_refused(labels, counts):
+    sample = clip_sample(file_names=["clip/1.jpg", "clip/2.jpg"])
+    sample["instances"] = [rectangles(some) for some in labels]
+    message = rf"clip/1\.jpg has 2 frames, and `instances` with {counts} objects; every frame must"
+    with pytest.raises(ValueError, match=message):
+        make_model(MASK2FORMER, VIDEO).train()([sample])
 
 
 def test_image_given_to_a_video_model_is_refused():

@@ -164,13 +164,22 @@ def test_half_predictions_are_compared_in_float32():
         torch.testing.assert_close(costs, full[name])
 
 
-@pytest.mark.parametrize(("term", "words"), [("class", "class cost"), ("mask", "mask and dice")])
-def test_costs_that_are_not_finite_name_image_term_and_layer(term, words):
+@pytest.mark.parametrize(
+    ("term", "layer", "losses"),
+    [
+        ("class", 0, "loss_ce are"),
+        ("class", 2, "loss_ce_1 are"),
+        ("mask", 0, "loss_mask and loss_dice are"),
+        ("mask", 1, "loss_mask_0 and loss_dice_0 are"),
+    ],
+)
+def test_costs_that_are_not_finite_name_the_image_and_the_losses(term, layer, losses):
     logits, masks, targets = random_batch()
     targets[2]["file_name"] = "street/42.jpg"
-    spoilt = logits[1] if term == "class" else masks[1]
+    spoilt = logits[layer] if term == "class" else masks[layer]
     spoilt[2, 4] = torch.nan
-    with pytest.raises(RuntimeError, match=rf"image 2 .*street/42\.jpg\).*{words}.*layer 1 is not"):
+    message = rf"image 2 of the batch \(street/42\.jpg\): .* costs of {losses} not finite"
+    with pytest.raises(RuntimeError, match=message):
         HungarianMatcher(2.0, 5.0, 5.0, 50)(logits, masks, targets)
 
 

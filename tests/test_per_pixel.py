@@ -195,3 +195,10 @@ def test_other_number_of_queries_than_classes_is_refused():
 def test_feature_that_the_decoder_cannot_read_is_refused():
     with pytest.raises(KeyError, match=r"TRANSFORMER_IN_FEATURE: 'res7' is not known"):
         make_model(MASKFORMER, PLUS, {"MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE": "res7"})
+
+
+@ALL
+@pytest.mark.parametrize("key", ["FLAG", "USE_GT"])
+def test_a_ranking_is_refused(options, key):
+    with pytest.raises(ValueError, match=r"Head does not rank: set MODEL\.RANKSEG\.FLAG and"):
+        make_model(MASKFORMER, options, {f"MODEL.RANKSEG.{key}": True})

@@ -192,9 +192,11 @@ def test_weight_decay_is_lifted_from_class_tokens(name):
     assert shared.no_weight_decay() == set()
 
 
-def test_hidden_dim_that_heads_do_not_divide_is_refused():
-    with pytest.raises(ValueError, match=r"MODEL\.RANKSEG\.HIDDEN_DIM .* 64, but is 200; 192"):
-        EncoderHead(24, 7, 200)
+@pytest.mark.parametrize(("dim", "near"), [(200, 192), (0, 64), (-64, 64)])
+def test_hidden_dim_that_heads_do_not_divide_is_refused(dim, near):
+    message = rf"MODEL\.RANKSEG\.HIDDEN_DIM must .* of 64, but is {dim}; {near} is the nearest"
+    with pytest.raises(ValueError, match=message):
+        EncoderHead(24, 7, dim)
 
 
 @pytest.mark.parametrize("shape", [None, (8, 48), (7, 64)])

@@ -21,6 +21,7 @@ from small import (
     make_sample,
     picture,
 )
+from test_criterion import count_copies
 from test_maskformer import evaluate, scores_of, train, without_gradient
 from torch.nn import functional as F
 
@@ -143,6 +144,21 @@ def test_objects_outside_of_the_ranking_are_no_targets():
     for sample, target in zip(samples, seen[0], strict=True):
         assert target["labels"].tolist() == [1]  # a rank
         assert torch.equal(target["masks"][:, 0], sample["instances"].gt_masks[1:])
+
+
+@BOTH
+@IMAGE_AND_VIDEO
+@pytest.mark.parametrize("options", [{}, ORACLE], ids=["head", "oracle"])
+def test_losses_need_two_copies_to_the_host(kind, video, options, monkeypatch):
+    """As counted in test_criterion.py: what is left by the ranking, and the matching costs."""
+    model = make_model(kind, video, RANKSEG, options).train()
+    samples = [make_sample(model, 0, labels=range(CLASSES)), make_sample(model, 1, labels=[])]
+    clips = model.preprocess(samples)
+    targets = model.prepare_targets(samples, clips)
+    outputs = model.predict(clips.tensor, clips.num_frames)
+    copies = count_copies(monkeypatch)
+    sum(model.losses(outputs, targets).values()).backward()
+    assert len(copies) == 2
 
 
 @BOTH
@@ -313,6 +329,15 @@ def test_unknown_names_are_refused_with_the_nearest_ones(key, name, near):
     message = rf"{key}: '{name}' is not known; the nearest names are {near}".replace(".", r"\.")
     with pytest.raises(KeyError, match=message):
         builds(MASK2FORMER, RANKSEG, {key: name})
+
+
+@pytest.mark.parametrize("name", ["MaskFormer", "VideoMaskFormer"])
+def test_the_class_by_name_needs_a_ranking(name):
+    named = {"MODEL.META_ARCHITECTURE": f"RankSeg{name}"}
+    message = rf"is RankSeg{name}, but .* set MODEL\.RANKSEG\.FLAG True, .* it is {name}$"
+    with pytest.raises(ValueError, match=message):
+        builds(MASK2FORMER, named)
+    assert type(builds(MASK2FORMER, RANKSEG, named)).__name__ == f"RankSeg{name}"
 
 
 @IMAGE_AND_VIDEO

@@ -36,6 +36,13 @@ def batch_clips(clips: list[list[Tensor]], mean: Tensor, std: Tensor, divisibili
                 f"`image` must be ({len(mean)}, height, width) and hold a pixel, for a clip a list "
                 f"of such frames, but one is {tuple(frame.shape)}; mend the dataset mapper"
             )
+    for clip in clips:
+        sizes = {tuple(frame.shape[-2:]) for frame in clip}
+        if len(sizes) > 1:
+            raise ValueError(
+                f"the frames of a clip must have one size (height, width), but one clip has "
+                f"{' and '.join(map(str, sorted(sizes)))}; resize them alike"
+            )
     frames = [(frame.to(mean.device) - mean) / std for clip in clips for frame in clip]
     images = ImageList.from_tensors(frames, divisibility)
     num_frames = lengths[0]
@@ -60,6 +67,13 @@ def clip_targets(
     class is that of the first frame where it is present; objects that are never are left out.
     """
     frames = _instances(sample)
+    counts = [len(frame) for frame in frames]
+    if len(counts) != len(sample["image"]) or len(set(counts)) != 1:
+        raise ValueError(
+            f"{_name(sample) or 'a clip'} has {len(sample['image'])} frames, and `instances` with "
+            f"{counts} objects; every frame must list all objects of the clip, with `gt_ids` -1 "
+            "where one is absent"
+        )
     masks = torch.stack([_mask_tensor(frame, device) for frame in frames], 1)  # (N, T, h, w)
     present = torch.stack([frame.gt_ids != -1 for frame in frames], 1)  # (N, T)
     classes = torch.stack([frame.gt_classes for frame in frames], 1)  # (N, T)

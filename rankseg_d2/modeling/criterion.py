@@ -50,6 +50,11 @@ class SetCriterion(nn.Module):
                 "MODEL.MASK_FORMER.OVERSAMPLE_RATIO must be at least 1 and IMPORTANCE_SAMPLE_RATIO "
                 f"within [0, 1], they are {oversample_ratio} and {importance_ratio}"
             )
+        if num_points is not None and num_points < 1:
+            raise ValueError(
+                f"MODEL.MASK_FORMER.TRAIN_NUM_POINTS must be at least 1, but is {num_points}; "
+                "Mask2Former has 12544"
+            )
         self.matcher = matcher
         self.loss_weights = loss_weights
         self.num_points = num_points

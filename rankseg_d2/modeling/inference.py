@@ -49,6 +49,15 @@ class ResultOptions:
     full_scores: bool = False  # with a ranking: give `sem_seg` of all C categories too
     thing_ids: frozenset[int] | None = None  # None: not known, and panoptic results need it
 
+    def __post_init__(self):
+        counts = {
+            "TEST.DETECTIONS_PER_IMAGE": self.detections_per_image,
+            "MODEL.MASK_FORMER.TEST.DETECTIONS_PER_VIDEO": self.detections_per_video,
+        }
+        for key, count in counts.items():
+            if count < 0:
+                raise ValueError(f"{key} must be at least 0, but is {count}; 100 and 10 are usual")
+
     @classmethod
     def from_config(cls, cfg) -> "ResultOptions":
         mask_former = cfg.MODEL.MASK_FORMER

@@ -70,9 +70,16 @@ class MaskFormer(nn.Module):
                 "MODEL.RANKSEG.FLAG True as well"
             )
         backbone = build_backbone(cfg)
+        head = build_sem_seg_head(cfg, backbone.output_shape())
+        if not hasattr(getattr(head, "predictor", None), "class_embed"):
+            raise ValueError(
+                f"MODEL.SEM_SEG_HEAD.NAME is {cfg.MODEL.SEM_SEG_HEAD.NAME}, which classifies no "
+                f"masks, as {cls.__name__} does; set it to MaskFormerHead, or "
+                "MODEL.META_ARCHITECTURE to SemanticSegmentor"
+            )
         return {
             "backbone": backbone,
-            "sem_seg_head": build_sem_seg_head(cfg, backbone.output_shape()),
+            "sem_seg_head": head,
             "criterion": build_criterion(cfg),
             "results": ResultOptions.from_config(cfg),
             "size_divisibility": cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY,

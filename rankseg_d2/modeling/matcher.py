@@ -17,6 +17,7 @@ from .points import pad_to_common_size, point_sample, sample_targets
 
 # Numbers held by one temporary tensor: what a CPU's cache likes, what a GPU's memory bears.
 CPU_CHUNK, GPU_CHUNK = 2**21, 2**27
+LOSSES = {"class": "loss_ce", "mask": "loss_mask", "dice": "loss_dice"}  # of the costs' terms
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class HungarianMatcher:
         """(query, object) index arrays [layer][image], min(Q, N) pairs each, by rising query.
 
         Args:
-            logits: (layers, B, Q, C+1).
+            logits: (layers, B, Q, C+1), the last layer first, then the auxiliary ones.
             masks: per layer (B, Q, T, h, w).
             points: (P, 2), instead of random ones. All layers and images share their points.
 
@@ -161,14 +162,15 @@ def _class_costs(logits: Tensor, targets: list[dict]) -> Tensor:
 
 def _raise_not_finite(terms: dict[str, Tensor], layer: int, image: int, target: dict) -> None:
     count = len(target["labels"])
+    suffix = f"_{layer - 1}" if layer else ""  # the last layer's losses have no number
     bad = [
-        name
+        f"{LOSSES[name]}{suffix}"
         for name, costs in terms.items()
         if not costs[layer, image, :, :count].isfinite().all()
     ]
     raise RuntimeError(
         f"image {image} of the batch ({target.get('file_name', 'no file name')}): the "
-        f"{' and '.join(bad)} cost of decoder layer {layer} is not finite, so that no matching "
-        "exists; the model has diverged or overflowed: lower SOLVER.BASE_LR, clip gradients, or "
-        "train with bfloat16 or without AMP"
+        f"matching costs of {' and '.join(bad)} are not finite, so that no matching exists; the "
+        "model has diverged or overflowed: lower SOLVER.BASE_LR, clip gradients, or train with "
+        "bfloat16 or without AMP"
     )

@@ -38,6 +38,12 @@ class PerPixelBaselineHead(nn.Module):
 
     @classmethod
     def from_config(cls, cfg, input_shape):
+        if cfg.MODEL.RANKSEG.FLAG or cfg.MODEL.RANKSEG.USE_GT:
+            raise ValueError(
+                f"{cls.__name__} does not rank: set MODEL.RANKSEG.FLAG and USE_GT False, or "
+                "MODEL.META_ARCHITECTURE to MaskFormer and MODEL.SEM_SEG_HEAD.NAME to "
+                "MaskFormerHead"
+            )
         head = cfg.MODEL.SEM_SEG_HEAD
         return {
             "input_shape": input_shape,

@@ -80,6 +80,12 @@ class RankSegMixin:
     @classmethod
     def from_config(cls, cfg):
         options = cfg.MODEL.RANKSEG
+        if not (options.FLAG or options.USE_GT):
+            raise ValueError(
+                f"MODEL.META_ARCHITECTURE is {cls.__name__}, but nothing says how it ranks: set "
+                "MODEL.RANKSEG.FLAG True, or USE_GT for the oracle; without a ranking it is "
+                f"{cls.__name__.removeprefix('RankSeg')}"
+            )
         num_classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
         return super().from_config(cfg) | {
             "ml_head": None if options.USE_GT else build_ml_head(cfg),

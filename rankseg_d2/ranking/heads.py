@@ -18,10 +18,10 @@ class MultiLabelHead(nn.Module):
     def __init__(self, in_dim, num_classes, hidden_dim=512, dropout=0.1, shared_dim=None):
         super().__init__()
         heads = max(1, hidden_dim // 64)
-        if hidden_dim % heads:
+        if hidden_dim < 1 or hidden_dim % heads:
             raise ValueError(
                 f"MODEL.RANKSEG.HIDDEN_DIM must be a multiple of 64, but is {hidden_dim}; "
-                f"{heads * 64} is the next lower one"
+                f"{heads * 64} is the nearest one below, or the least"
             )
         self.num_classes, self.shared_dim = num_classes, shared_dim
         self.proj_dec = nn.Linear(in_dim, hidden_dim)

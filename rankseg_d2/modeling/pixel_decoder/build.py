@@ -22,8 +22,10 @@ class PixelFeatures:
 
 def build_pixel_decoder(cfg, input_shape):
     """The module of MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME."""
-    name = cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME
-    if name not in SEM_SEG_HEADS_REGISTRY:
+    head = cfg.MODEL.SEM_SEG_HEAD
+    name = head.PIXEL_DECODER_NAME
+    # Heads are in the registry too, but do not go into themselves.
+    if name not in SEM_SEG_HEADS_REGISTRY or name == head.NAME:
         raise unknown_name("MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME", name, NAMES)
     decoder = SEM_SEG_HEADS_REGISTRY.get(name)(cfg, input_shape)
     return checkpointed(decoder, cfg.MODEL.MASK_FORMER.USE_CHECKPOINT)

@@ -22,13 +22,19 @@ def build_transformer_decoder(cfg, in_channels: int, mask_classification: bool =
     if name not in TRANSFORMER_DECODER_REGISTRY:
         known = [name for name, _ in TRANSFORMER_DECODER_REGISTRY]
         raise unknown_name("MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME", name, known)
-    if cfg.MODEL.MASK_FORMER.DEC_LAYERS < 1:
+    options = cfg.MODEL.MASK_FORMER
+    if options.DEC_LAYERS < 1:
         raise ValueError(
-            f"MODEL.MASK_FORMER.DEC_LAYERS must be at least 1, but is "
-            f"{cfg.MODEL.MASK_FORMER.DEC_LAYERS}; MaskFormer has 6, Mask2Former 10"
+            f"MODEL.MASK_FORMER.DEC_LAYERS must be at least 1, but is {options.DEC_LAYERS}; "
+            "MaskFormer has 6, Mask2Former 10"
+        )
+    if options.NHEADS < 1 or options.HIDDEN_DIM % options.NHEADS:
+        raise ValueError(
+            f"MODEL.MASK_FORMER.HIDDEN_DIM, {options.HIDDEN_DIM}, must be a multiple of "
+            f"MODEL.MASK_FORMER.NHEADS, which is {options.NHEADS}; upstream has 256 and 8"
         )
     decoder = TRANSFORMER_DECODER_REGISTRY.get(name)(cfg, in_channels, mask_classification)
-    return checkpointed(decoder, cfg.MODEL.MASK_FORMER.USE_CHECKPOINT)
+    return checkpointed(decoder, options.USE_CHECKPOINT)
 
 
 def decoder_name(cfg) -> str:
