@@ -87,12 +87,19 @@ def test_background_can_be_a_class(tmp_path):
     assert labels_of("street_train")["000"].tolist() == [[4, 0, 4, 255]]
 
 
-@pytest.mark.parametrize("value", [0, 6, 100, 254])
-def test_a_value_without_meaning_is_an_error_not_void(tmp_path, value):
+@pytest.mark.parametrize(
+    ("value", "mend"),
+    [
+        (0, "label_offset: 0 would fit, for the values are 0 to 1"),
+        (6, "no label_offset fits, for there are 5 classes, but 2 values, 1 to 6"),
+        (254, "no label_offset fits"),
+    ],
+)
+def test_a_value_without_meaning_is_an_error_not_void(tmp_path, value, mend):
     path, _ = own_data.semantic(tmp_path, 1, splits={"train": 1.0})
     register_own_data(path)
     write_label(tmp_path / "labels" / "000.png", np.array([[1, value]]))
-    message = rf"labels/000\.png has the value {value}, .* 1 to 5, 255 .*`label_offset`"
+    message = rf"labels/000\.png has the value {value}, .* 1 to 5, 255 .* for this file, {mend}"
     with pytest.raises(ValueError, match=message):
         labels_of("street_train")
 
@@ -238,7 +245,8 @@ def test_a_json_of_other_png_files_is_refused(tmp_path):
     with pytest.raises(ValueError, match=message):
         DatasetCatalog.get("scenes_train")
     shutil.rmtree(tmp_path / "panoptic")
-    with pytest.raises(FileNotFoundError, match=r"panoptic/000\.png"):
+    message = r"panoptic\.json names .*panoptic/000\.png, which does not exist; name the folders"
+    with pytest.raises(FileNotFoundError, match=message):
         DatasetCatalog.get("scenes_train")
 
 

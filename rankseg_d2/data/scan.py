@@ -177,6 +177,9 @@ def _instances(record: dict, meaning: Meaning):
     size, faults = (record["height"], record["width"]), []
     objects = [note for note in record["annotations"] if not note.get("iscrowd")]
     pixels = []
+    bare = sum(not note.get("segmentation") for note in objects)
+    if bare:
+        faults.append(Fault("annotation without mask", record["file_name"], f"{bare} of them"))
     for note in objects:
         rle = to_rle(note["segmentation"], *size) if note.get("segmentation") else None
         pixels.append(0 if rle is None else int(mask_util.area(rle)))

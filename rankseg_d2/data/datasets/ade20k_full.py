@@ -8,6 +8,7 @@ import numpy as np
 
 from ...files import remove_leftovers, write_image
 from ..classes import load_classes
+from ..labels import open_image
 from ..prepare import Job, Preparation, make_files
 from . import common
 from .common import Command, find
@@ -66,13 +67,11 @@ def prepare(root: Path, split: str, workers: int) -> None:
 def convert(job: Job) -> None:
     """Decode red and green to an object's number, that to a class; make both files smaller."""
     import cv2
-    from PIL import Image
 
     (label_file, image_file), (image_target,) = job.sources, job.args
-    with Image.open(label_file) as opened:
-        colors = np.asarray(opened.convert("RGB")).astype(np.int32)  # (H, W, 3)
-    with Image.open(image_file) as opened:
-        image = np.asarray(opened.convert("RGB"))
+    kinds = ((label_file, "label map"), (image_file, "image"))
+    colors, image = (np.asarray(open_image(str(x), kind).convert("RGB")) for x, kind in kinds)
+    colors = colors.astype(np.int32)  # (H, W, 3)
     if image.shape != colors.shape:
         raise ValueError(
             f"{image_file} is {image.shape[:2]} high and wide, but its label map {label_file.name} "
