@@ -491,6 +491,33 @@ def test_several_files_train_together(tmp_path, config):
     assert cfg.DATASETS.TEST == ("a_val",)
 
 
+@pytest.mark.parametrize(
+    ("keys", "what"),
+    [
+        ({"classes": own_data.CLASSES[::-1]}, "stuff_classes"),
+        ({"ignore": [77]}, "label_table"),
+        ({"flip_pairs": [own_data.CLASSES[:2]]}, "flip_pairs"),
+    ],
+)
+def test_files_with_labels_of_other_meanings_are_not_mixed(tmp_path, config, keys, what):
+    own_data.semantic(tmp_path / "a", name="a")
+    own_data.semantic(tmp_path / "b", name="b", **keys)
+    cfg = config("DATASETS: {FILES: [../a/my.yaml, ../b/my.yaml]}")
+    message = f"a_train and b_train cannot be used together: their metadata differ in {what}"
+    with pytest.raises(ValueError, match=message):
+        build_mapper(cfg, is_train=True)
+    build_mapper(cfg, is_train=False, dataset_name="b_val")
+
+
+def test_splits_of_other_names_are_an_error_unless_the_keys_name_them(tmp_path, config):
+    own_data.semantic(tmp_path, splits={"training": 0.8, "validation": 0.2})
+    message = r"only street_training, street_validation; name the splits so, or set the two keys"
+    with pytest.raises(ValueError, match=message):
+        config("DATASETS: {FILES: [../my.yaml]}")
+    cfg = config("DATASETS: {FILES: [../my.yaml], TRAIN: [street_training]}")
+    assert cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 5
+
+
 def test_more_ranks_than_classes_are_an_error_with_the_mend(tmp_path, config):
     own_data.semantic(tmp_path)
     ranked = "DATASETS: {FILES: [../my.yaml]}"
@@ -502,7 +529,7 @@ def test_more_ranks_than_classes_are_an_error_with_the_mend(tmp_path, config):
 
 def test_a_missing_data_file_is_named(tmp_path, config):
     with pytest.raises(FileNotFoundError, match=r"config\.yaml: DATASETS\.FILES names gone\.yaml, "
-                                                r"which is neither .*run/gone\.yaml nor"):
+                                                r"but there is no .*run/gone\.yaml and no"):
         config("DATASETS: {FILES: [gone.yaml]}")
     with pytest.raises(ValueError, match=r"DATASETS\.FILES must be"):
         config("DATASETS: {FILES: gone.yaml}")
