@@ -105,6 +105,7 @@ class Trainer(DefaultTrainer):
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
         self.check_evaluation(cfg)
+        check_num_classes(cfg)  # once more: some data sets name their classes when they are read
         ddp = {"broadcast_buffers": False} | ({"device_ids": None} if device.type == "cpu" else {})
         model = create_ddp_model(model, **ddp)
         self._trainer = StepTrainer(
