@@ -134,6 +134,15 @@ def test_an_image_that_exif_turns_fits_its_label(tmp_path, run):
     assert run("check", path)[1]["faults"] == []
 
 
+def test_an_image_of_16_bits_is_a_fault(tmp_path, run):
+    path, _ = own_data.semantic(tmp_path)
+    (tmp_path / "images/000.jpg").unlink()
+    Image.fromarray(np.zeros(own_data.SIZE, np.uint16)).save(tmp_path / "images/000.png")
+    (fault,) = run("check", path)[1]["faults"]
+    assert fault["kind"] == "unreadable image"
+    assert "000.png has more than 8 bits per pixel" in fault["text"]
+
+
 def test_an_empty_split_is_a_fault(tmp_path, run):
     path, _ = own_data.semantic(tmp_path, splits={"train": 0.99, "val": 0.01})
     status, content, _ = run("check", path)

@@ -120,6 +120,15 @@ def open_image(path: str, kind: str):
     return image
 
 
+def check_depth(image, path: str) -> None:
+    """Raise ValueError where Pillow would make RGB by cutting off all above 255."""
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(
+            f"the image {path} has more than 8 bits per pixel (Pillow's mode {image.mode}); scale "
+            "its values to 0 to 255, and save it with 8 bits"
+        )
+
+
 @contextmanager
 def _opened(path: str, kind: str) -> Iterator[BinaryIO]:
     try:

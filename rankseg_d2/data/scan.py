@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .custom_records import Fault, segment_faults
-from .labels import read_segment_ids, read_values, run_starts
+from .labels import check_depth, read_segment_ids, read_values, run_starts
 from .prepare import run_jobs
 from .processes import usable_cpus
 from .rle import to_rle
@@ -227,6 +227,7 @@ def _image_size(path: str) -> tuple[int, int]:
     from PIL import Image
 
     with Image.open(path) as image:
+        check_depth(image, path)
         width, height = image.size
         image.draft("L", (width // 8, height // 8))  # a JPEG is read whole, but not all computed
         image.load()
