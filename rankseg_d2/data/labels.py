@@ -115,7 +115,7 @@ def open_image(path: str, kind: str):
         try:
             image = Image.open(file)
             image.load()
-        except (OSError, SyntaxError) as error:  # SyntaxError: a broken PNG
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             raise UnreadableError(f"the {kind} {path} cannot be read: {error}") from error
     return image
 

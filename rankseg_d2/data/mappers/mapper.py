@@ -175,7 +175,7 @@ def read_image(record: dict) -> np.ndarray:
         image = utils.read_image(path, "RGB")
     except FileNotFoundError as error:
         raise FileNotFoundError(f"the image {path} does not exist") from error
-    except (OSError, SyntaxError) as error:  # SyntaxError: a broken PNG
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # all sorts of damage
         raise UnreadableError(f"the image {path} cannot be read: {error}") from error
     if not path.lower().endswith((".jpg", ".jpeg")):  # which have 8 bits
         with PathManager.open(path, "rb") as file, Image.open(file) as head:
