@@ -56,12 +56,12 @@ def remove_leftovers(folders: Iterable[Path]) -> None:
             leftover.unlink()
 
 
-def write_image(path: str | os.PathLike, values: np.ndarray) -> None:
-    """An image file of (H, W) 8- or 16-bit values or (H, W, 3) bytes."""
+def write_image(path: str | os.PathLike, values: np.ndarray, **options) -> None:
+    """An image file of (H, W) 8- or 16-bit values or (H, W, 3) bytes; with Pillow's options."""
     from PIL import Image
 
     with replacing(path) as temporary:
-        Image.fromarray(values).save(temporary)
+        Image.fromarray(values).save(temporary, **options)
 
 
 def write_json(path: str | os.PathLike, content, indent: int | None = None) -> None:

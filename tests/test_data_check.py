@@ -12,7 +12,7 @@ from own_data import CLASSES, NAMES, write_image, write_label
 from PIL import Image
 
 from rankseg_d2.cli import main
-from rankseg_d2.data.check import fitting_values
+from rankseg_d2.data.labels import fitting_values
 from rankseg_d2.data.stats import covering_kappa
 
 pytestmark = pytest.mark.usefixtures("clean_catalogs")
@@ -134,6 +134,15 @@ def test_an_image_that_exif_turns_fits_its_label(tmp_path, run):
     assert run("check", path)[1]["faults"] == []
 
 
+def test_an_image_of_16_bits_is_a_fault(tmp_path, run):
+    path, _ = own_data.semantic(tmp_path)
+    (tmp_path / "images/000.jpg").unlink()
+    Image.fromarray(np.zeros(own_data.SIZE, np.uint16)).save(tmp_path / "images/000.png")
+    (fault,) = run("check", path)[1]["faults"]
+    assert fault["kind"] == "unreadable image"
+    assert "000.png has more than 8 bits per pixel" in fault["text"]
+
+
 def test_an_empty_split_is_a_fault(tmp_path, run):
     path, _ = own_data.semantic(tmp_path, splits={"train": 0.99, "val": 0.01})
     status, content, _ = run("check", path)
@@ -149,12 +158,15 @@ def test_instances_are_counted_by_their_masks(tmp_path, run):
     ]  # fmt: skip
     (tmp_path / "images/004.jpg").unlink()
     content["images"][0]["height"] = 25
+    del content["annotations"][1]["segmentation"]  # of 001, as in a data set of boxes
     own_data.write_json(tmp_path / "instances.json", content)
     status, report, _ = run("check", path)
     assert status == 1
     assert {fault["kind"]: fault["text"] for fault in report["faults"]} == {
-        "missing image": "", "size mismatch": "it is 32 x 24, the label is 32 x 25"
-    }  # fmt: skip
+        "missing image": "",
+        "size mismatch": "it is 32 x 24, the label is 32 x 25",
+        "annotation without mask": "1 of them",
+    }
 
 
 def test_panoptic_png_files_and_json_must_agree(tmp_path, run):

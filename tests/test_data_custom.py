@@ -87,12 +87,19 @@ def test_background_can_be_a_class(tmp_path):
     assert labels_of("street_train")["000"].tolist() == [[4, 0, 4, 255]]
 
 
-@pytest.mark.parametrize("value", [0, 6, 100, 254])
-def test_a_value_without_meaning_is_an_error_not_void(tmp_path, value):
+@pytest.mark.parametrize(
+    ("value", "mend"),
+    [
+        (0, "label_offset: 0 would fit, for the values are 0 to 1"),
+        (6, "no label_offset fits, for there are 5 classes, but 2 values, 1 to 6"),
+        (254, "no label_offset fits"),
+    ],
+)
+def test_a_value_without_meaning_is_an_error_not_void(tmp_path, value, mend):
     path, _ = own_data.semantic(tmp_path, 1, splits={"train": 1.0})
     register_own_data(path)
     write_label(tmp_path / "labels" / "000.png", np.array([[1, value]]))
-    message = rf"labels/000\.png has the value {value}, .* 1 to 5, 255 .*`label_offset`"
+    message = rf"labels/000\.png has the value {value}, .* 1 to 5, 255 .* for this file, {mend}"
     with pytest.raises(ValueError, match=message):
         labels_of("street_train")
 
@@ -238,7 +245,8 @@ def test_a_json_of_other_png_files_is_refused(tmp_path):
     with pytest.raises(ValueError, match=message):
         DatasetCatalog.get("scenes_train")
     shutil.rmtree(tmp_path / "panoptic")
-    with pytest.raises(FileNotFoundError, match=r"panoptic/000\.png"):
+    message = r"panoptic\.json names .*panoptic/000\.png, which does not exist; name the folders"
+    with pytest.raises(FileNotFoundError, match=message):
         DatasetCatalog.get("scenes_train")
 
 
@@ -483,6 +491,33 @@ def test_several_files_train_together(tmp_path, config):
     assert cfg.DATASETS.TEST == ("a_val",)
 
 
+@pytest.mark.parametrize(
+    ("keys", "what"),
+    [
+        ({"classes": own_data.CLASSES[::-1]}, "stuff_classes"),
+        ({"ignore": [77]}, "label_table"),
+        ({"flip_pairs": [own_data.CLASSES[:2]]}, "flip_pairs"),
+    ],
+)
+def test_files_with_labels_of_other_meanings_are_not_mixed(tmp_path, config, keys, what):
+    own_data.semantic(tmp_path / "a", name="a")
+    own_data.semantic(tmp_path / "b", name="b", **keys)
+    cfg = config("DATASETS: {FILES: [../a/my.yaml, ../b/my.yaml]}")
+    message = f"a_train and b_train cannot be used together: their metadata differ in {what}"
+    with pytest.raises(ValueError, match=message):
+        build_mapper(cfg, is_train=True)
+    build_mapper(cfg, is_train=False, dataset_name="b_val")
+
+
+def test_splits_of_other_names_are_an_error_unless_the_keys_name_them(tmp_path, config):
+    own_data.semantic(tmp_path, splits={"training": 0.8, "validation": 0.2})
+    message = r"only street_training, street_validation; name the splits so, or set the two keys"
+    with pytest.raises(ValueError, match=message):
+        config("DATASETS: {FILES: [../my.yaml]}")
+    cfg = config("DATASETS: {FILES: [../my.yaml], TRAIN: [street_training]}")
+    assert cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 5
+
+
 def test_more_ranks_than_classes_are_an_error_with_the_mend(tmp_path, config):
     own_data.semantic(tmp_path)
     ranked = "DATASETS: {FILES: [../my.yaml]}"
@@ -494,7 +529,7 @@ def test_more_ranks_than_classes_are_an_error_with_the_mend(tmp_path, config):
 
 def test_a_missing_data_file_is_named(tmp_path, config):
     with pytest.raises(FileNotFoundError, match=r"config\.yaml: DATASETS\.FILES names gone\.yaml, "
-                                                r"which is neither .*run/gone\.yaml nor"):
+                                                r"but there is no .*run/gone\.yaml and no"):
         config("DATASETS: {FILES: [gone.yaml]}")
     with pytest.raises(ValueError, match=r"DATASETS\.FILES must be"):
         config("DATASETS: {FILES: gone.yaml}")

@@ -1,6 +1,7 @@
 """Data sets that are missing, not whole, or do not fit together: what a user is told."""
 
 import os
+import re
 
 import numpy as np
 import pytest
@@ -121,3 +122,36 @@ def test_a_damaged_json_is_named(root):
     path.write_text(path.read_text()[:1000])
     with pytest.raises(ValueError, match=r"panoptic_val2017\.json is damaged .*; get or make it"):
         DatasetCatalog.get("coco_2017_val_panoptic")
+
+
+@pytest.mark.parametrize(
+    ("make", "command", "pattern"),
+    [
+        (raw.make_ade20k, "ade20k", f"{ADE}/annotations/training/*.png"),
+        (raw.make_ade20k, "ade20k-panoptic", f"{ADE}/annotations_instance/training/*.png"),
+        (raw.make_ade20k_full, "ade20k-full", "ADE20K_2021_17_01/images/ADE/training/*/*/*.jpg"),
+        (raw.make_ade20k_full, "ade20k-full", "ADE20K_2021_17_01/images/ADE/training/*/*/*_seg.*"),
+        (raw.make_coco, "coco-panoptic", "coco/panoptic_train2017/*.png"),
+        (raw.make_coco_stuff_10k, "coco-stuff-10k", "coco/coco_stuff_10k/annotations/*.mat"),
+        (raw.make_coco_stuff_164k, "coco-stuff-164k", "coco/stuffthingmaps/train2017/*.png"),
+        (raw.make_cityscapes, "cityscapes", "cityscapes/gtFine/train/*/*_instanceIds.png"),
+    ],
+)
+def test_a_damaged_file_is_named(root, capsys, make, command, pattern):
+    make(root)
+    for path in root.glob(pattern):
+        path.write_bytes(path.read_bytes()[:60])
+    assert main(["dataset", "prepare", command, "--root", str(root), "--workers", "1"]) == 1
+    folder = re.escape(str(root / pattern.partition("*")[0]))
+    assert re.search(rf"prepare {command}: .*{folder}.*(cannot be read|is damaged)",
+                     capsys.readouterr().err)
+
+
+def test_a_damaged_record_is_named_with_the_mend(root):
+    raw.make_ade20k(root)
+    run("ade20k", root)
+    record = root / ADE / "prepared_semantic_train.json"
+    record.write_text(record.read_text()[:20])
+    message = r"semantic_train\.json, the record of a preparation, is damaged .* delete it, and run"
+    with pytest.raises(ValueError, match=message):
+        DatasetCatalog.get("ade20k_sem_seg_train")

@@ -40,6 +40,9 @@ def test_values_outside_the_classes_are_named(tmp_path):
     path = save(tmp_path / "labels.png", np.array([[0, 7], [255, 9]], np.uint8))
     with pytest.raises(ValueError, match=r"labels\.png has the value 7, 9, .* 0 to 2, or 255"):
         read_label_map(path, {"stuff_classes": ["a", "b", "c"]})
+    path = save(tmp_path / "labels.png", np.array([[1, 2], [3, 255]], np.uint8))
+    with pytest.raises(ValueError, match=r"value 3, .* for this file, label_offset: 1 would fit"):
+        read_label_map(path, {"stuff_classes": ["a", "b", "c"]})
     path = save(tmp_path / "labels.tif", np.array([[0, -1]], np.int32))
     with pytest.raises(ValueError, match=r"labels\.tif has the value -1"):
         read_label_map(path, {"stuff_classes": ["a", "b", "c"]})

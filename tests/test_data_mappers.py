@@ -16,7 +16,8 @@ from pycocotools import mask as coco
 
 from rankseg_d2.config import add_rankseg_config
 from rankseg_d2.data.augmentations import ColorAugSSD
-from rankseg_d2.data.mappers import MAPPERS, TrainMapper, build_mapper
+from rankseg_d2.data.labels import read_label_map
+from rankseg_d2.data.mappers import MAPPERS, TestMapper, TrainMapper, build_mapper
 from rankseg_d2.data.mappers.polygons import draw_polygons
 from rankseg_d2.data.packed_masks import BitPackedMasks, IdMapMasks
 from rankseg_d2.engine import build_test_loader, build_train_loader
@@ -486,6 +487,23 @@ def test_loaders_take_the_mapper_of_the_config(registered):
     batches = list(build_test_loader(cfg, NAME))
     assert [batch[0]["file_name"] for batch in batches] == [x["file_name"] for x in registered]
     assert "sem_seg" not in batches[0][0]
+
+
+def test_a_picture_of_16_bits_is_refused_not_cut_off(tmp_path):
+    path = tmp_path / "deep.png"
+    Image.fromarray(np.full((8, 9), 3000, np.uint16)).save(path)
+    with pytest.raises(ValueError, match=r"deep\.png has more than 8 bits per pixel .*, and save"):
+        TestMapper([], "RGB", {})({"file_name": str(path)})
+
+
+def test_an_image_that_is_too_large_for_pillow_is_named(tmp_path, monkeypatch):
+    path = tmp_path / "huge.png"
+    Image.fromarray(np.zeros((8, 9), np.uint8)).save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+    with pytest.raises(ValueError, match=r"the image .*huge\.png cannot be read: Image size"):
+        TestMapper([], "RGB", {})({"file_name": str(path)})
+    with pytest.raises(ValueError, match=r"the label image .*huge\.png cannot be read: Image siz"):
+        read_label_map(str(path), {})
 
 
 def test_files_that_cannot_be_read_end_the_training_or_are_left_out(registered, caplog):

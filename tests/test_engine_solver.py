@@ -127,8 +127,8 @@ def test_steps_beyond_the_end_are_ignored_with_a_warning(caplog):
 
 def test_unknown_schedules_are_named():
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], 1.0)
-    with pytest.raises(ValueError, match="Unknown LR scheduler: Step"):
-        build_lr_scheduler(solver_cfg(LR_SCHEDULER_NAME="Step"), optimizer)
+    with pytest.raises(KeyError, match="SOLVER.LR_SCHEDULER_NAME: 'Poly' .* are WarmupPolyLR"):
+        build_lr_scheduler(solver_cfg(LR_SCHEDULER_NAME="Poly"), optimizer)
     with pytest.raises(ValueError, match="SOLVER.WARMUP_METHOD is 'linear' or 'constant', but 'x'"):
         build_lr_scheduler(
             solver_cfg(LR_SCHEDULER_NAME="WarmupPolyLR", WARMUP_METHOD="x"), optimizer

@@ -17,8 +17,13 @@ NAME = "test_instances"
 CONTIGUOUS = {7: 1, 12: 3}
 
 
-@pytest.fixture
-def data(tmp_path):
+@pytest.fixture(params=["pycocotools", "faster_coco_eval"])
+def data(tmp_path, request, monkeypatch):
+    """A small data set; by either library, the results must be the same."""
+    if request.param == "faster_coco_eval":
+        pytest.importorskip("faster_coco_eval")
+    else:
+        monkeypatch.setattr("rankseg_d2.evaluation.instance.find_spec", lambda name: None)
     records, metadata = write(tmp_path / "data")
     register(NAME, records, metadata)
     yield records
@@ -184,6 +189,21 @@ def test_records_say_the_same_as_the_json(data):
     found = evaluate(data, outputs, tasks=("bbox", "segm"))
     for task, metrics in expected.items():
         assert found[task] == pytest.approx(metrics, nan_ok=True)
+
+
+def test_ids_of_images_may_be_names(data):
+    outputs = instance_outputs(data)
+    expected = evaluate(data, outputs)["segm"]
+    metadata = MetadataCatalog.get(NAME)
+    content = json.loads(open_text(metadata.json_file))
+    for image in content["images"]:
+        image["id"] = f"ADE_val_{image['id']:08d}"
+    for annotation in content["annotations"]:
+        annotation["image_id"] = f"ADE_val_{annotation['image_id']:08d}"
+    with open(metadata.json_file, "w") as file:
+        json.dump(content, file)
+    named = [record | {"image_id": f"ADE_val_{record['image_id']:08d}"} for record in data]
+    assert evaluate(named, outputs)["segm"] == pytest.approx(expected, nan_ok=True)
 
 
 def test_polygons_and_plain_rle_are_read():

@@ -9,6 +9,7 @@ import numpy as np
 import own_data
 import pytest
 from detectron2.data import DatasetCatalog
+from detectron2.data.datasets import register_coco_instances
 from end_to_end import Perfect, small_config, train
 
 from rankseg_d2.engine import Checkpointer, Trainer, build_test_loader
@@ -16,6 +17,8 @@ from rankseg_d2.engine import Checkpointer, Trainer, build_test_loader
 REPOSITORY = Path(__file__).parents[1]
 SEMANTIC, PANOPTIC = "ade20k/semantic/r50_rankseg", "coco/panoptic/r50_rankseg"
 VOID = 65535
+INSTANCES = {f"MODEL__MASK_FORMER__TEST__{task}_ON": False for task in ("SEMANTIC", "PANOPTIC")}
+INSTANCES |= {"MODEL__MASK_FORMER__TEST__INSTANCE_ON": True}
 
 pytestmark = pytest.mark.usefixtures("clean_catalogs")
 
@@ -52,6 +55,19 @@ def test_labels_of_16_bits_with_offset_and_void(tmp_path):
     results = train(cfg)
     assert math.isfinite(results["sem_seg/mIoU"] + results["multilabel/mAP"])
     check_perfect(cfg, "sem_seg", "multilabel")
+
+
+def test_a_json_registered_in_python_trains_and_its_number_of_classes_is_checked(tmp_path):
+    own_data.instances(tmp_path)  # two classes, which detectron2 reads only with the records
+    register_coco_instances("cars", {}, str(tmp_path / "instances.json"), str(tmp_path / "images"))
+    data = {"DATASETS__TRAIN": ["cars"], "DATASETS__TEST": ["cars"]}
+    keys = data | INSTANCES | {"INPUT__DATASET_MAPPER_NAME": "mask_former_instance"}
+    with pytest.raises(ValueError, match="NUM_CLASSES is 133, .* cars .* has 2 thing_classes"):
+        Trainer(small_config(PANOPTIC, tmp_path / "output", **keys))
+    keys |= {"MODEL__SEM_SEG_HEAD__NUM_CLASSES": 2, "MODEL__RANKSEG__TOPK": 2}
+    cfg = small_config(PANOPTIC, tmp_path / "output", **keys)
+    assert math.isfinite(train(cfg)["segm/AP"])
+    check_perfect(cfg, "segm", "multilabel")
 
 
 @pytest.mark.parametrize("kind", ["instances", "panoptic"])

@@ -17,6 +17,8 @@ from small import (
     picture,
 )
 
+from rankseg_d2.config import get_config
+from rankseg_d2.engine import Trainer
 from rankseg_d2.modeling.sliding_window import SlidingWindow, places
 from rankseg_d2.ranking import rank
 
@@ -208,6 +210,13 @@ def test_results_that_cannot_be_averaged_are_refused(key, value):
     model = model_of(MASKFORMER, {f"MODEL.MASK_FORMER.TEST.{key}": value})
     with pytest.raises(ValueError, match="SlidingWindow makes semantic results only: set MODEL"):
         SlidingWindow(model, (8, 8), (8, 8))
+
+
+def test_a_training_whose_evaluation_would_be_refused_does_not_start(tmp_path):
+    opts = ["OUTPUT_DIR", str(tmp_path), "TEST.SLIDING_WINDOW.ENABLED", True]
+    cfg = get_config("shapes/panoptic/r10t", opts)
+    with pytest.raises(ValueError, match="SlidingWindow makes semantic results only"):
+        Trainer(cfg)
 
 
 def test_the_wrapper_is_in_the_mode_of_its_model():

@@ -14,7 +14,8 @@ from ..files import write_json
 from .custom import register_own_data
 from .custom_records import Fault, find_records
 from .custom_yaml import read_own_data
-from .scan import UNKNOWN, VOID, Meaning, Tally, class_names, scan
+from .labels import mend_values
+from .scan import UNKNOWN, Meaning, Tally, class_names, scan
 from .stats import add_stats_arguments, stats_report, write_matrix
 
 SHOWN = 20  # faults of one kind; the json has them all
@@ -99,7 +100,7 @@ def check_report(parts: list[Part], tallies: dict[str, Tally], args) -> tuple[di
     splits, classes = count_rows(tallies, names)
     seen = sum(tally.images for tally in tallies.values())
     never = [name for name, count in zip(names, seen, strict=True) if not count]
-    mend = mend_values(parts, tallies)
+    mend = _mend(parts, tallies)
     content = {
         "dataset": args.dataset,
         "splits": splits,
@@ -145,36 +146,11 @@ def _fault_lines(faults: list[Fault]) -> list[str]:
     return lines
 
 
-def mend_values(parts: list[Part], tallies: dict[str, Tally]) -> str | None:
+def _mend(parts: list[Part], tallies: dict[str, Tally]) -> str | None:
     """What the yaml could say, so that all values have a meaning; None if they have."""
     values = np.array(sorted(set().union(*(tally.values for tally in tallies.values()))), np.int64)
-    meaning = Meaning.of(parts[0].metadata)
-    classes = meaning.classes(values)
-    if parts[0].metadata.get("unknown_is_void", False):
+    metadata = parts[0].metadata
+    is_unknown = Meaning.of(metadata).classes(values) == UNKNOWN
+    if metadata.get("unknown_is_void", False) or not is_unknown.any():
         return None
-    if not (classes == UNKNOWN).any():
-        return None
-    offset = 0 if meaning.table is None else int(np.flatnonzero(meaning.table == 0)[-1])
-    void = set(values[classes == VOID].tolist())
-    if offset and classes[0] >= 0 and values[0] == 0:  # background is a class
-        void.add(0)
-    return fitting_values(set(values.tolist()) - void, meaning.num_classes, offset)
-
-
-def fitting_values(values: set[int], num_classes: int, offset: int) -> str:
-    """The `label_offset` nearest to `offset` that makes classes of all values but void.
-
-    Where none does, 255, 0 or both are tried as void, too.
-    """
-    for void in (set(), {255}, {0}, {0, 255}):
-        rest = values - void
-        lowest = max(max(rest, default=0) - num_classes + 1, int(0 in void & values), 0)
-        if rest and void <= values and lowest <= min(rest):
-            fitting = min(max(offset, lowest), min(rest))
-            said = [f"label_offset: {fitting}"]
-            said += ["background: ignore"] if 0 in void else []
-            said += ["255 in ignore"] if 255 in void else []
-            return (f"{', '.join(said)} would fit, for the values are {min(rest)} to {max(rest)}, "
-                    f"and there are {num_classes} classes")
-    return (f"no label_offset fits, for there are {num_classes} classes, but {len(values)} values, "
-            f"{min(values)} to {max(values)}; mend classes, or ignore what is void")
+    return mend_values(values, metadata)

@@ -258,9 +258,10 @@ def _without_end(name: str, suffix: str, extensions: tuple[str, ...]) -> str:
 def _check_first(record: dict, split: Split) -> None:
     """Raise where already the first files are not those of the json."""
     mend = f"; name the folders that belong to {split.labels}"
-    if not os.path.isfile(record["file_name"]):
-        raise FileNotFoundError(f"{split.labels} names {record['file_name']}, which does not exist"
-                                + mend)
+    for key in {"file_name", "pan_seg_file_name"} & record.keys():
+        if not os.path.isfile(record[key]):
+            raise FileNotFoundError(f"{split.labels} names {record[key]}, which does not exist"
+                                    + mend)
     if split.kind == "panoptic":
         ids = present_values(read_segment_ids(record["pan_seg_file_name"]))
         for fault in segment_faults(record, ids):

@@ -32,6 +32,12 @@ def follow_data(cfg, sources: list[tuple[str, set[str]]], class_list: str) -> No
         for key, split in (("TRAIN", "_train"), ("TEST", "_val")):
             if f"DATASETS.{key}" not in said:
                 cfg.DATASETS[key] = tuple(name for name in names if name.endswith(split))
+        if not (cfg.DATASETS.TRAIN or cfg.DATASETS.TEST):
+            raise ValueError(
+                f"{named_by}: DATASETS.TRAIN and TEST would be the splits train and val of "
+                f"DATASETS.FILES, but there are only {', '.join(names)}; name the splits so, or "
+                "set the two keys"
+            )
         used = [name for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST) if name in names]
     else:
         _, said = _since(sources, "DATASETS.TRAIN")
@@ -80,8 +86,8 @@ def _find(names, source: str) -> tuple[str, ...]:
         path = next((path for path in places if os.path.isfile(path)), None)
         if path is None:
             raise FileNotFoundError(
-                f"{source}: DATASETS.FILES names {name}, which is neither "
-                f"{' nor '.join(dict.fromkeys(map(os.path.abspath, places)))}"
+                f"{source}: DATASETS.FILES names {name}, but there is no "
+                f"{' and no '.join(dict.fromkeys(map(os.path.abspath, places)))}"
             )
         found.append(os.path.abspath(path))
     return tuple(found)

@@ -1,6 +1,9 @@
 """Label images: one integer per pixel, read to contiguous class ids or to segment ids."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -33,19 +36,20 @@ def to_classes(values: np.ndarray, path: str, metadata) -> np.ndarray:
         if metadata.get("unknown_is_void", False):
             table, values = _void_if_unknown(table, values, path, metadata)
         is_wrong = (values < 0) | (values >= len(table))
-        _raise_if_any(is_wrong, values, path, _ranges(table))
-        _raise_if_any((table < 0)[values], values, path, _ranges(table))
+        _raise_if_any(is_wrong, values, path, _ranges(table), metadata)
+        _raise_if_any((table < 0)[values], values, path, _ranges(table), metadata)
         return smallest_integers(table)[values]
     classes, ignore = metadata.get("stuff_classes"), metadata.get("ignore_label", 255)
     if classes is not None:
         is_wrong = (values < 0) | (values >= len(classes)) & (values != ignore)
-        _raise_if_any(is_wrong, values, path, f"0 to {len(classes) - 1}, or {ignore} for void")
+        allowed = f"0 to {len(classes) - 1}, or {ignore} for void"
+        _raise_if_any(is_wrong, values, path, allowed, metadata)
     return values
 
 
 def read_values(path: str) -> np.ndarray:
     """The values that the file holds: (H, W)."""
-    values = np.asarray(_open(path, "label image"))
+    values = np.asarray(open_image(path, "label image"))
     if values.ndim != 2 or values.dtype.kind == "f":
         what = f"{values.shape[2]} channels" if values.ndim == 3 else f"values of {values.dtype}"
         raise ValueError(
@@ -57,7 +61,7 @@ def read_values(path: str) -> np.ndarray:
 
 def read_segment_ids(path: str) -> np.ndarray:
     """The segment ids R + 256 G + 65536 B of a COCO panoptic PNG, whatever its alpha: (H, W)."""
-    with PathManager.open(path, "rb") as file:
+    with _opened(path, "panoptic image") as file:
         data = np.frombuffer(file.read(), np.uint8)
     image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
     if image is None:
@@ -103,17 +107,36 @@ def smallest_integers(values: np.ndarray) -> np.ndarray:
     return values.astype(np.min_scalar_type(int(values.max(initial=0))))
 
 
-def _open(path: str, kind: str):
-    """The whole image of a file, as Pillow's."""
+def open_image(path: str, kind: str):
+    """The whole image of a file, as Pillow's; an error says what `kind` of image it is."""
     from PIL import Image
 
-    with PathManager.open(path, "rb") as file:
+    with _opened(path, kind) as file:
         try:
             image = Image.open(file)
             image.load()
-        except (OSError, SyntaxError) as error:  # SyntaxError: a broken PNG
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             raise UnreadableError(f"the {kind} {path} cannot be read: {error}") from error
     return image
+
+
+def check_depth(image, path: str) -> None:
+    """Raise ValueError where Pillow would make RGB by cutting off all above 255."""
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(
+            f"the image {path} has more than 8 bits per pixel (Pillow's mode {image.mode}); scale "
+            "its values to 0 to 255, and save it with 8 bits"
+        )
+
+
+@contextmanager
+def _opened(path: str, kind: str) -> Iterator[BinaryIO]:
+    try:
+        file = PathManager.open(path, "rb")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"the {kind} {path} does not exist") from error
+    with file:
+        yield file
 
 
 def _void_if_unknown(table: np.ndarray, values: np.ndarray, path: str, metadata):
@@ -147,15 +170,49 @@ def _listed(values: np.ndarray) -> str:
     return ", ".join(map(str, values[:5])) + (", ..." if len(values) > 5 else "")
 
 
-def _raise_if_any(is_wrong: np.ndarray, values: np.ndarray, path: str, allowed: str) -> None:
+def _raise_if_any(is_wrong: np.ndarray, values: np.ndarray, path: str, allowed: str, metadata):
     if not is_wrong.any():
         return
     raise ValueError(
         f"the label image {path} has the value {_listed(values[is_wrong])}, but the classes of its "
-        f"data set are {allowed}; mend the file, the class list, or the offset of the labels "
-        "(`label_offset`: by how much raw values exceed class ids; `rankseg-d2 dataset check` "
-        "says which one fits all files)"
+        f"data set are {allowed}; mend the file, the class list, or the offset of the labels, by "
+        f"which raw values exceed class ids: for this file, {mend_values(values, metadata)}; "
+        "`rankseg-d2 dataset check` says what fits all files"
     )
+
+
+def mend_values(values: np.ndarray, metadata) -> str:
+    """What the yaml of a data set could say, so that all these raw values have a meaning."""
+    ignore, table = metadata.get("ignore_label", 255), metadata.get("label_table")
+    names = metadata.get("stuff_classes")
+    offset, void = 0, {ignore}
+    if table is not None:
+        table = np.asarray(table)
+        offset = int(np.flatnonzero(table == 0).max(initial=0))
+        void = set(np.flatnonzero(table == ignore).tolist())
+        if offset and table[0] >= 0:  # background is a class
+            void.add(0)
+    num_classes = len(names) if names else int(table[table != ignore].max()) + 1
+    return fitting_values(set(np.unique(values).tolist()) - void, num_classes, offset)
+
+
+def fitting_values(values: set[int], num_classes: int, offset: int) -> str:
+    """The `label_offset` nearest to `offset` that makes classes of all values but void.
+
+    Where none does, 255, 0 or both are tried as void, too.
+    """
+    for void in (set(), {255}, {0}, {0, 255}):
+        rest = values - void
+        lowest = max(max(rest, default=0) - num_classes + 1, int(0 in void & values), 0)
+        if rest and void <= values and lowest <= min(rest):
+            fitting = min(max(offset, lowest), min(rest))
+            said = [f"label_offset: {fitting}"]
+            said += ["background: ignore"] if 0 in void else []
+            said += ["255 in ignore"] if 255 in void else []
+            return (f"{', '.join(said)} would fit, for the values are {min(rest)} to {max(rest)}, "
+                    f"and there are {num_classes} classes")
+    return (f"no label_offset fits, for there are {num_classes} classes, but {len(values)} values, "
+            f"{min(values)} to {max(values)}; mend classes, or ignore what is void")
 
 
 def _ranges(table: np.ndarray) -> str:

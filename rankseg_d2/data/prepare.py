@@ -105,7 +105,13 @@ class Preparation:
 
     def read_record(self) -> dict | None:
         path = self.root / self.record
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        if not path.is_file():
+            return None
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path}, the record of a preparation, is damaged ({error}); delete "
+                             f"it, and run `{self.command_line}`") from error
 
     def check_sources(self) -> None:
         """Raise what a user can act on, if a source is not there at all."""

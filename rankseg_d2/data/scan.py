@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .custom_records import Fault, segment_faults
-from .labels import read_segment_ids, read_values, run_starts
+from .labels import check_depth, read_segment_ids, read_values, run_starts
 from .prepare import run_jobs
 from .processes import usable_cpus
 from .rle import to_rle
@@ -177,6 +177,9 @@ def _instances(record: dict, meaning: Meaning):
     size, faults = (record["height"], record["width"]), []
     objects = [note for note in record["annotations"] if not note.get("iscrowd")]
     pixels = []
+    bare = sum(not note.get("segmentation") for note in objects)
+    if bare:
+        faults.append(Fault("annotation without mask", record["file_name"], f"{bare} of them"))
     for note in objects:
         rle = to_rle(note["segmentation"], *size) if note.get("segmentation") else None
         pixels.append(0 if rle is None else int(mask_util.area(rle)))
@@ -224,6 +227,7 @@ def _image_size(path: str) -> tuple[int, int]:
     from PIL import Image
 
     with Image.open(path) as image:
+        check_depth(image, path)
         width, height = image.size
         image.draft("L", (width // 8, height // 8))  # a JPEG is read whole, but not all computed
         image.load()

@@ -3,12 +3,19 @@
 import detectron2.solver
 from torch.optim.lr_scheduler import LRScheduler
 
+from ..errors import unknown_name
+
+DETECTRON2S = ("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR")
+
 
 def build_lr_scheduler(cfg, optimizer):
     """The schedule that SOLVER.LR_SCHEDULER_NAME names: detectron2's, or WarmupPolyLR."""
     solver = cfg.SOLVER
-    if solver.LR_SCHEDULER_NAME != "WarmupPolyLR":
+    name = solver.LR_SCHEDULER_NAME
+    if name in DETECTRON2S:
         return detectron2.solver.build_lr_scheduler(cfg, optimizer)
+    if name != "WarmupPolyLR":
+        raise unknown_name("SOLVER.LR_SCHEDULER_NAME", name, ("WarmupPolyLR", *DETECTRON2S))
     return WarmupPolyLR(
         optimizer,
         solver.MAX_ITER,

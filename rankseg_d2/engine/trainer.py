@@ -101,9 +101,11 @@ class Trainer(DefaultTrainer):
         batch_size_per_rank(cfg)  # raises its error before anything is built
         device = torch.device(cfg.MODEL.DEVICE)
         model = self.build_model(cfg)
+        in_passes(cfg, model)  # raises its error before the training, not after it
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
         self.check_evaluation(cfg)
+        check_num_classes(cfg)  # once more: some data sets name their classes when they are read
         ddp = {"broadcast_buffers": False} | ({"device_ids": None} if device.type == "cpu" else {})
         model = create_ddp_model(model, **ddp)
         self._trainer = StepTrainer(
@@ -166,10 +168,8 @@ class Trainer(DefaultTrainer):
     @classmethod
     def test(cls, cfg, model, evaluators=None):
         """Evaluate on DATASETS.TEST, by the passes of TEST.SLIDING_WINDOW and TEST.AUG."""
-        if cfg.TEST.SLIDING_WINDOW.ENABLED:
-            model = SlidingWindow.from_config(cfg, model)
+        model = in_passes(cfg, model)
         if cfg.TEST.AUG.ENABLED:
-            model = TestTimeAugmentation.from_config(cfg, model)
             cfg = changed(cfg, "INPUT.MIN_SIZE_TEST", 0)  # images come at their native size
         return super().test(cfg, model, evaluators)
 
@@ -262,6 +262,13 @@ class StepTrainer(SimpleTrainer):
         logger.info("Resuming with the seed of the checkpoint, %d", self.seed)
         if self.grad_scaler.is_enabled() and "grad_scaler" in state_dict:
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
+
+
+def in_passes(cfg, model):
+    """The model in the passes of TEST.SLIDING_WINDOW and TEST.AUG, or as it is."""
+    if cfg.TEST.SLIDING_WINDOW.ENABLED:
+        model = SlidingWindow.from_config(cfg, model)
+    return TestTimeAugmentation.from_config(cfg, model) if cfg.TEST.AUG.ENABLED else model
 
 
 def changed(cfg, key: str, value):

@@ -174,10 +174,17 @@ def run_coco_eval(content: dict, rows: list[dict], task: str):
         row | {"id": i, "area": float(area), "iscrowd": 0}
         for i, (row, area) in enumerate(zip(rows, areas, strict=True), 1)
     ]
+    # faster_coco_eval takes no names, such as ADE20K's, for ids of images.
+    numbers = {name: i for i, name in enumerate(sorted(x["id"] for x in content["images"]), 1)}
+    images = [image | {"id": numbers[image["id"]]} for image in content["images"]]
     with contextlib.redirect_stdout(io.StringIO()):  # they print
         apis = COCO(), COCO()
         for api, annotations in zip(apis, (content["annotations"], results), strict=True):
-            api.dataset = content | {"annotations": annotations}
+            numbered = [
+                annotation | {"image_id": numbers[annotation["image_id"]]}
+                for annotation in annotations if annotation["image_id"] in numbers
+            ]
+            api.dataset = content | {"images": images, "annotations": numbered}
             api.createIndex()
         coco_eval = COCOeval(*apis, task)
         coco_eval.evaluate()

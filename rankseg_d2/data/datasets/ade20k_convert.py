@@ -7,7 +7,7 @@ import numpy as np
 
 from ...files import write_image
 from ..classes import load_classes
-from ..labels import present_values, read_values
+from ..labels import open_image, present_values, read_values
 from ..prepare import Job, relabel
 from .panoptic import ids_to_colors, regions
 
@@ -79,10 +79,8 @@ def read_semantic(path: Path) -> np.ndarray:
 
 def read_instances(path: Path) -> tuple[np.ndarray, dict[int, int]]:
     """The instance of each pixel, 0 is none: (H, W) int32; and the category of each instance."""
-    from PIL import Image
-
-    with Image.open(path) as image:
-        pixels = np.asarray(image.convert("RGB"), np.int32)  # (H, W, 3): class, instance, unused
+    image = open_image(str(path), "instance map").convert("RGB")
+    pixels = np.asarray(image, np.int32)  # (H, W, 3): class, instance, unused
     classes, instances = pixels[..., 0], pixels[..., 1]
     pairs = present_values((256 * instances + classes)[instances > 0]).tolist()
     entries = classes_by_id().values()

@@ -8,6 +8,7 @@ import numpy as np
 
 from ...files import remove_leftovers, write_image
 from ..classes import load_classes
+from ..labels import open_image
 from ..prepare import Job, Preparation, make_files
 from . import common
 from .common import Command, find
@@ -17,6 +18,7 @@ SPLITS = {"train": "training", "val": "validation"}
 NUM_IMAGES = {"train": 25_574, "val": 2_000}
 VOID = 65535
 SHORT_SIDE = 512
+JPEG_QUALITY = 95  # Pillow's 75 would show
 
 logger = logging.getLogger(__name__)
 
@@ -66,13 +68,11 @@ def prepare(root: Path, split: str, workers: int) -> None:
 def convert(job: Job) -> None:
     """Decode red and green to an object's number, that to a class; make both files smaller."""
     import cv2
-    from PIL import Image
 
     (label_file, image_file), (image_target,) = job.sources, job.args
-    with Image.open(label_file) as opened:
-        colors = np.asarray(opened.convert("RGB")).astype(np.int32)  # (H, W, 3)
-    with Image.open(image_file) as opened:
-        image = np.asarray(opened.convert("RGB"))
+    kinds = ((label_file, "label map"), (image_file, "image"))
+    colors, image = (np.asarray(open_image(str(x), kind).convert("RGB")) for x, kind in kinds)
+    colors = colors.astype(np.int32)  # (H, W, 3)
     if image.shape != colors.shape:
         raise ValueError(
             f"{image_file} is {image.shape[:2]} high and wide, but its label map {label_file.name} "
@@ -86,7 +86,7 @@ def convert(job: Job) -> None:
         size = (SHORT_SIDE, longer) if width <= height else (longer, SHORT_SIDE)
         image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
         labels = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
-    write_image(image_target, image)
+    write_image(image_target, image, quality=JPEG_QUALITY)
     write_image(job.target, labels)
 
 

@@ -30,9 +30,10 @@ def _read_old(path: Path, name: str) -> np.ndarray:
     from scipy.io import loadmat
 
     try:
-        return loadmat(path, variable_names=[name])[name]
-    except (ValueError, TypeError, NotImplementedError, OSError) as error:
+        matrices = loadmat(path, variable_names=[name])
+    except Exception as error:  # of a file that was cut off it raises all sorts
         raise ValueError(f"{path} is damaged or no MATLAB file ({error}); get it again") from error
+    return matrices[name]
 
 
 def _read_hdf5(path: Path, name: str) -> np.ndarray:

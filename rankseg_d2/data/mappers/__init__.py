@@ -98,9 +98,9 @@ MAPPERS: dict[str, Callable] = {
 
 
 def shared_metadata(names) -> dict:
-    """The metadata of the data sets, which must agree on how labels are read; {} of none."""
+    """The metadata of the data sets, which must agree on what labels mean; {} of none."""
     found = [MetadataCatalog.get(name) for name in names]
-    for key in ("ignore_label", "label_table", "flip_pairs"):
+    for key in ("ignore_label", "label_table", "flip_pairs", "stuff_classes", "thing_classes"):
         values = [metadata.get(key) for metadata in found]
         for name, value in zip(names, values, strict=True):
             if not np.array_equal(value, values[0]):

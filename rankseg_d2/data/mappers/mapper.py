@@ -8,10 +8,12 @@ import torch
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from detectron2.structures import Instances
+from detectron2.utils.file_io import PathManager
+from PIL import Image
 from torch import Tensor
 
 from ..augmentations import PAD_VALUE, contiguous, pad
-from ..labels import UnreadableError, present_values, read_label_map
+from ..labels import UnreadableError, check_depth, present_values, read_label_map
 from .targets import TARGETS, Augmented, check_same_size, objects
 
 logger = logging.getLogger(__name__)
@@ -173,8 +175,11 @@ def read_image(record: dict) -> np.ndarray:
         image = utils.read_image(path, "RGB")
     except FileNotFoundError as error:
         raise FileNotFoundError(f"the image {path} does not exist") from error
-    except (OSError, SyntaxError) as error:  # SyntaxError: a broken PNG
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # all sorts of damage
         raise UnreadableError(f"the image {path} cannot be read: {error}") from error
+    if not path.lower().endswith((".jpg", ".jpeg")):  # which have 8 bits
+        with PathManager.open(path, "rb") as file, Image.open(file) as head:
+            check_depth(head, path)
     utils.check_image_size(record, image)
     return image
 
