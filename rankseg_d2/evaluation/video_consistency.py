@@ -9,36 +9,31 @@ is a truth like any other; and the last clip of a video is skipped. As the paper
 """
 
 from collections import deque
-from functools import reduce
-from itertools import islice
 
 import numpy as np
 
 
 class Consistency:
-    """VC of one video, frame by frame; what is kept of the last frames is two bits per pixel."""
+    """VC of one video, frame by frame; what is kept of the last frames is bits, not labels."""
 
     def __init__(self, lengths: tuple[int, ...], ignore: int):
-        self.lengths, self.ignore = sorted(lengths), ignore
+        self.lengths, self.ignore = lengths, ignore
         self.last = None
-        # Where true value and prediction stay, from a frame to the next: (2, words) each, new first
-        self.steps = deque(maxlen=self.lengths[-1] - 1)
+        self.steady = Steady(max(lengths) - 1)
         self.clips = {name: [] for n in lengths for name in (f"VC{n}", f"VC{n}_corrected")}
 
     def add(self, values: np.ndarray, classes: np.ndarray, labels: np.ndarray) -> None:
         """Take in a frame: true values as they are stored, their classes, and the prediction."""
         if self.last is not None:
             stays = values == self.last[0], labels == self.last[1]
-            self.steps.appendleft(np.stack(list(map(pack, stays))))
+            self.steady.add(np.stack(list(map(pack, stays))))  # (2, words)
         self.last = values, labels
         known, right = pack(classes != self.ignore), pack(classes == labels)
-        steps = iter(self.steps)
-        for n, before in zip(self.lengths, [1, *self.lengths], strict=False):
-            if len(self.steps) >= n - 1:
-                new = list(islice(steps, n - before))
-                stays = reduce(np.bitwise_and, new if before == 1 else [stays, *new])
-                self.clips[f"VC{n}"].append(share(stays[1], stays[0]))
-                self.clips[f"VC{n}_corrected"].append(share(stays[1] & right, stays[0] & known))
+        for n in self.lengths:
+            if self.steady.count >= n - 1:
+                true, predicted = self.steady.over(n - 1)
+                self.clips[f"VC{n}"].append(share(predicted, true))
+                self.clips[f"VC{n}_corrected"].append(share(predicted & right, true & known))
 
     def totals(self) -> dict[str, tuple[float, int]]:
         """Of each kind of VC the sum over the clips, and how many there are."""
@@ -48,6 +43,29 @@ class Consistency:
             shares = shares[~np.isnan(shares)]
             result[name] = float(shares.sum()), len(shares)
         return result
+
+
+class Steady:
+    """Which bits were set in all of the last n arrays, without n operations.
+
+    Level i holds, newest first, what was set in 2^i arrays in a row: two of these make any n.
+    """
+
+    def __init__(self, longest: int):
+        self.count = 0
+        self.levels = [deque(maxlen=2**i + 1) for i in range(longest.bit_length())]
+
+    def add(self, bits: np.ndarray) -> None:
+        self.count += 1
+        for i, level in enumerate(self.levels):
+            level.appendleft(bits)
+            if len(level) <= 2**i:
+                break
+            bits = bits & level[2**i]
+
+    def over(self, n: int) -> np.ndarray:
+        i = n.bit_length() - 1
+        return self.levels[i][0] & self.levels[i][n - 2**i]
 
 
 def pack(mask: np.ndarray) -> np.ndarray:
