@@ -105,7 +105,7 @@ def test_dataset_check_counts_values_of_no_class_and_names_unreadable_frames(roo
         ("unknown value", str(folder / "mask/00000003.png")),
         ("unreadable image", str(folder / "origin/00000007.jpg")),
     }
-    assert "252" in faults[0]["text"]
+    assert faults[0]["text"] == f"252: {HEIGHT * WIDTH} pixels"
 
 
 def test_statistics_are_of_whole_videos(root, capsys):
