@@ -21,7 +21,7 @@ from rankseg_d2.data import labels as labels_module
 from rankseg_d2.data.classes import load_classes
 from rankseg_d2.data.datasets import register_all
 from rankseg_d2.data.datasets.ytvis import is_held_out, load_video_instances
-from rankseg_d2.data.labels import read_label_map
+from rankseg_d2.data.labels import UnreadableError, read_label_map
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -88,7 +88,8 @@ def test_values_of_no_class_are_void_with_one_warning_that_counts(root, caplog, 
 def test_a_mask_in_colours_is_named(root):
     path = root / "mask.png"
     write_image(path, np.zeros((4, 4, 3), np.uint8))
-    with pytest.raises(ValueError, match=r"mask\.png has 3 channels"):
+    # of which INPUT.CORRUPT: skip takes another one
+    with pytest.raises(UnreadableError, match=r"mask\.png has 3 channels"):
         read_label_map(str(path), MetadataCatalog.get("vspw_val"))
 
 
@@ -104,7 +105,7 @@ def test_dataset_check_counts_values_of_no_class_and_names_unreadable_frames(roo
         ("unknown value", str(folder / "mask/00000003.png")),
         ("unreadable image", str(folder / "origin/00000007.jpg")),
     }
-    assert "252" in faults[0]["text"]
+    assert faults[0]["text"] == f"252: {HEIGHT * WIDTH} pixels"
 
 
 def test_statistics_are_of_whole_videos(root, capsys):
@@ -137,6 +138,8 @@ def test_a_video_that_is_not_there_is_named(root):
     path.write_text(path.read_text() + "\n4_gone\n\n")
     with pytest.raises(FileNotFoundError, match=r"1 of the 2 videos of .*val\.txt.* of 4_gone;"):
         DatasetCatalog.get("vspw_val")
+    path.write_bytes(b"\xef\xbb\xbf2_v\t\r\n\r\n")  # as an editor may leave it
+    assert [record["video_id"] for record in DatasetCatalog.get("vspw_val")] == ["2_v"]
     path.unlink()
     with pytest.raises(FileNotFoundError, match=r"there is no list .*val\.txt"):
         DatasetCatalog.get("vspw_val")
@@ -295,7 +298,18 @@ DAMAGE = {
         lambda content: content["annotations"][4].update(id=4),
         r"two objects of the video 2 have the same id",
     ),
-    "form": (lambda content: content.pop("videos"), r"train\.json is not of YouTube-VIS's form"),
+    "videos": (
+        lambda content: content["videos"][1].update(id=content["videos"][0]["id"]),
+        r"train\.json: two videos have the same id",
+    ),
+    "form": (
+        lambda content: content.pop("videos"),
+        r"train\.json is not a json of YouTube-VIS's form: KeyError\('videos'\)",
+    ),
+    "video": (
+        lambda content: content["videos"][0].pop("file_names"),
+        r"train\.json is not a json of YouTube-VIS's form: KeyError\('file_names'\)",
+    ),
 }
 
 

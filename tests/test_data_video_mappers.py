@@ -322,6 +322,15 @@ def test_frames_of_two_sizes_are_refused(tmp_path):
         seeded(build_mapper(config("video_instance"), True), record, seed=0)
 
 
+def test_masks_of_another_size_are_named_by_their_frame(tmp_path):
+    record, _, _ = write_video(tmp_path, length=1)
+    mask = coco.encode(np.ones((W, H), np.uint8, order="F"))
+    record["annotations"] = [[{"id": 1, "category_id": 0, "segmentation": mask}]]
+    message = r"masks of .*frame000\.png: a mask is 60 x 84 .*, but its image 84 x 60"
+    with pytest.raises(ValueError, match=message):
+        build_mapper(config("video_instance"), True)(record)
+
+
 def test_unreadable_and_missing_frames_are_named_or_skipped(tmp_path, caplog):
     record, _, _ = write_video(tmp_path, length=1)
     skipping = build_mapper(config("video_semantic", "INPUT.CORRUPT", "skip"), True)

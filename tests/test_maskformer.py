@@ -520,7 +520,7 @@ def test_clip_without_instances_is_refused_by_the_name_of_its_first_file():
 )
 def test_clips_of_different_lengths_or_none_are_refused(lengths, message):
     model = make_model(MASK2FORMER, VIDEO).eval()
-    message = rf"the clips of one batch {message}; give clips of one length .*SAMPLING_FRAME_NUM"
+    message = rf"the clips of one batch {message}; give .* one length .*FRAME_NUM.*VIDEO.WINDOW"
     with pytest.raises(ValueError, match=message):
         model([clip_sample(frames=length) for length in lengths])
 

@@ -41,7 +41,7 @@ def tracker(threshold=0.5, patience=1, keep=100):
 # Likeness
 
 
-def test_likeness_is_the_mean_of_cosine_and_iou_where_there_are_masks():
+def test_likeness_is_the_mean_of_cosine_and_iou():
     generator = torch.Generator().manual_seed(0)
     queries = torch.randn(6, DIM, generator=generator)
     others = torch.randn(4, DIM, generator=generator)
@@ -50,30 +50,30 @@ def test_likeness_is_the_mean_of_cosine_and_iou_where_there_are_masks():
     masks[2] = False
     other_masks[1] = False
     comparable = torch.tensor([True, True, True, False])
-    value = likeness(queries, others, masks, other_masks, comparable)
+    value = likeness(queries, others, masks, other_masks, comparable, 0.3)
     assert value.shape == (6, 4)
     for m in range(6):
         for n in range(4):
             a, b = queries[m].numpy().astype(float), others[n].numpy().astype(float)
             expected = a @ b / np.sqrt((a @ a) * (b @ b))
-            union = (masks[m] | other_masks[n]).sum().item()
+            union, iou = (masks[m] | other_masks[n]).sum().item(), 0.3
             if comparable[n] and union:
                 iou = (masks[m] & other_masks[n]).sum().item() / union
-                expected = (expected + iou) / 2
-            assert value[m, n].item() == pytest.approx(expected, abs=1e-6)
+            assert value[m, n].item() == pytest.approx((expected + iou) / 2, abs=1e-6)
 
 
 def test_likeness_of_queries_of_zeros_is_a_number():
     none = torch.zeros(2, 0, dtype=torch.bool)
-    value = likeness(torch.zeros(2, 3), torch.ones(2, 3), none, none, torch.tensor([True, False]))
-    assert value.equal(torch.zeros(2, 2))
+    comparable = torch.tensor([True, False])
+    value = likeness(torch.zeros(2, 3), torch.ones(2, 3), none, none, comparable, 0.5)
+    assert value.equal(torch.full((2, 2), 0.25))
 
 
 def test_likeness_needs_no_single_precision():
     queries = looks(3).bfloat16()
     none = torch.zeros(3, 0, dtype=torch.bool)
-    value = likeness(queries, queries, none, none, torch.ones(3, dtype=torch.bool))
-    torch.testing.assert_close(value, torch.eye(3), atol=1e-2, rtol=0)
+    value = likeness(queries, queries, none, none, torch.ones(3, dtype=torch.bool), 0.0)
+    torch.testing.assert_close(value, torch.eye(3) / 2, atol=1e-2, rtol=0)
 
 
 # Assignment
@@ -163,6 +163,25 @@ def test_an_object_comes_back_within_the_patience(missed, patience):
     assert last[0] is first[0]
     assert (last[1] is first[1]) == (missed <= patience)
     assert len(tracks.all) == (2 if missed <= patience else 3)
+
+
+def test_an_object_that_stays_is_not_taken_for_its_twin_that_left():
+    same, tracks = looks(1).repeat(2, 1), tracker(patience=3)
+    first = tracks.link(found(same, at(None, None), at(0, 20)))
+    for _ in range(3):
+        assert tracks.link(found(same[:1], at(19), at(20)))[0] is first[1]
+    last = tracks.link(found(same, at(30, 20), at(30, 20)))  # the twin is back, elsewhere
+    assert last[0] is first[0] and last[1] is first[1]
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.5, 0.9])
+def test_without_masks_the_cosine_alone_must_exceed_the_threshold(threshold):
+    for above in (-0.01, 0.01):
+        cosine = threshold + above
+        alike = torch.tensor([[cosine, (1 - cosine**2) ** 0.5]])
+        tracks = tracker(threshold)
+        first = tracks.link(found(torch.tensor([[1.0, 0.0]])))
+        assert (tracks.link(found(alike)) == first) == (above > 0)
 
 
 def test_new_objects_begin_tracks_of_their_own():

@@ -194,13 +194,9 @@ def _video_folders(pattern: Path) -> dict[str, Path]:
 
 def _video_instances(data: OwnData, split: Split):
     ids = {entry.raw_id: i for i, entry in enumerate(data.classes)}
-    try:
-        records = load_video_instances(
-            split.labels, split.images, {"thing_dataset_id_to_contiguous_id": ids}
-        )
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{split.labels} is not a json of YouTube-VIS's form: {error!r}"
-                         ) from error
+    records = load_video_instances(
+        split.labels, split.images, {"thing_dataset_id_to_contiguous_id": ids}
+    )
     return _chosen_records(records, split, _video_name)
 
 

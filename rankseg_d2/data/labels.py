@@ -52,7 +52,7 @@ def read_values(path: str) -> np.ndarray:
     values = np.asarray(open_image(path, "label image"))
     if values.ndim != 2 or values.dtype.kind == "f":
         what = f"{values.shape[2]} channels" if values.ndim == 3 else f"values of {values.dtype}"
-        raise ValueError(
+        raise UnreadableError(
             f"the label image {path} has {what}; a label image has one channel of integers, 8 or "
             "16 bits, or a palette"
         )

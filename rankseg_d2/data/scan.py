@@ -155,6 +155,7 @@ def _semantic(record: dict, meaning: Meaning):
     classes = meaning.classes(values)
     unknown = values[classes == UNKNOWN]
     shown = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
+    shown += f": {pixels[classes == UNKNOWN].sum()} pixels"
     faults = [Fault("unknown value", path, shown)] if len(unknown) else []
     return classes, pixels, values, labels.shape, faults
 

@@ -28,7 +28,8 @@ def batch_clips(clips: list[list[Tensor]], mean: Tensor, std: Tensor, divisibili
     if len(lengths) != 1 or lengths == [0]:
         raise ValueError(
             f"the clips of one batch have {' and '.join(map(str, lengths)) or 'no'} frames; give "
-            "clips of one length (INPUT.SAMPLING_FRAME_NUM), at least one frame each"
+            "clips of one length (INPUT.SAMPLING_FRAME_NUM), at least one frame each; whole videos "
+            "of any lengths are predicted with TEST.VIDEO.WINDOW above 0"
         )
     for frame in (frame for clip in clips for frame in clip):
         if frame.dim() != 3 or len(frame) != len(mean) or not frame.numel():

@@ -55,12 +55,30 @@ def semantic(
 ) -> tuple[Tensor, Tensor]:
     """Scores (K, T, H, W) of the categories, and the best one's id (T, H, W).
 
+    Frame by frame, for then a frame is the same to the last bit in a clip of any length.
+    """
+    if masks.shape[1] == 1:
+        return semantic_frame(classes, masks, shape, resize_first)
+    size = (masks.shape[1], *shape.output)
+    scores = classes.probabilities.new_empty(len(classes.ids), *size)
+    labels = classes.ids.new_empty(size)
+    for frame, maps in enumerate(masks.split(1, 1)):
+        results = semantic_frame(classes, maps, shape, resize_first)
+        scores[:, frame, None], labels[frame, None] = results
+    return scores, labels
+
+
+def semantic_frame(
+    classes: Classes, masks: Tensor, shape: Shape, resize_first: bool
+) -> tuple[Tensor, Tensor]:
+    """Scores (K, 1, H, W) and ids (1, H, W).
+
     Scores are linear in the masks' probabilities: where the scores are to be resized, it is enough
     to resize these.
     """
-    size = (masks.shape[1], *shape.output)
+    size = (1, *shape.output)
     weights = classes.probabilities[:, :-1].t()  # (K, Q)
-    scores = weights.new_zeros(len(weights), size[0] * size[1] * size[2])  # (K, T*H*W)
+    scores = weights.new_zeros(len(weights), size[1] * size[2])  # (K, H*W)
     some = part_size(max(weights.shape))
     for weight, part in zip(weights.split(some, 1), masks.split(some), strict=True):
         scores.addmm_(weight, probability_maps(part, shape, resize_first).flatten(1))
@@ -191,4 +209,6 @@ def to_output(maps: Tensor, shape: Shape) -> Tensor:
 def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     if maps.shape[-2:] == size:
         return maps
-    return F.interpolate(maps, size, mode="bilinear", align_corners=False)
+    planes = maps.flatten(0, 1)[:, None]  # else the last bit would depend on the number of frames
+    planes = F.interpolate(planes, size, mode="bilinear", align_corners=False)
+    return planes.view(*maps.shape[:2], *size)

@@ -107,10 +107,11 @@ class Video:
 
     def add_objects(self, number: int, classes: Classes, masks: Tensor, queries: Tensor) -> None:
         chosen = self.objects(classes)  # (M,)
+        self.classes = classes._replace(probabilities=classes.probabilities[chosen])
         before, after = shared_frames(self.windows, number)
         found = Found(
             queries[chosen],
-            F.pad(classes.probabilities[chosen, :-1], (0, 1)).amax(1).tolist(),
+            F.pad(self.classes.probabilities[:, :-1], (0, 1)).amax(1).tolist(),
             (masks[chosen, before] > 0).flatten(1),
             (masks[chosen, after] > 0).flatten(1),
             self.windows[number].num_own,
@@ -168,6 +169,8 @@ class Video:
 
     def track_classes(self, tracks: list[Track], ranking: Ranking | None) -> Classes:
         """What the tracks are: means over their frames, all by the ranking of the whole video."""
+        if len(self.windows) == 1:  # known; computed of fewer queries, the last bit might differ
+            return self.classes
         queries = torch.stack([query for track in tracks for query in track.queries])  # (M, D)
         outputs = self.model.decide(Predictions(queries[None, None], [], [], ranking))
         with torch.autocast(queries.device.type, enabled=False):

@@ -92,22 +92,29 @@ class Tracks:
         if rows:  # where the window before did not find an object, nobody knows it to be elsewhere
             tails[was_seen] = self.tails[rows]
         queries = torch.stack([track.queries[-1] for track in self.live])
-        return likeness(found.queries, queries, found.heads, tails, was_seen)
+        # An unknown IoU is on the threshold: it decides nothing, but a known good one goes before.
+        return likeness(found.queries, queries, found.heads, tails, was_seen, self.threshold)
 
 
 def likeness(
-    queries: Tensor, others: Tensor, masks: Tensor, other_masks: Tensor, comparable: Tensor
+    queries: Tensor,
+    others: Tensor,
+    masks: Tensor,
+    other_masks: Tensor,
+    comparable: Tensor,
+    unknown: float,
 ) -> Tensor:
-    """The cosine of query features (M, D) and (N, D); with masks its mean with their IoU: (M, N).
+    """The mean of the cosine of query features (M, D) and (N, D), and of the masks' IoU: (M, N).
 
-    Masks (M, P) and (N, P) count where they are `comparable` (N,) and one of the two has a pixel.
+    Masks (M, P) and (N, P) count where they are `comparable` (N,) and one of the two has a pixel;
+    else their IoU is taken to be `unknown`.
     """
     cosine = F.normalize(queries.float(), dim=1) @ F.normalize(others.float(), dim=1).T
     masks, other_masks = masks.float(), other_masks.float()
     shared = masks @ other_masks.T
     union = masks.sum(1, keepdim=True) + other_masks.sum(1) - shared
-    both = (cosine + shared / union.clamp(min=1)) / 2
-    return both.where(comparable & (union > 0), cosine)
+    iou = (shared / union.clamp(min=1)).where(comparable & (union > 0), unknown)
+    return (cosine + iou) / 2
 
 
 def assign(likeness: Tensor, threshold: float) -> list[tuple[int, int]]:

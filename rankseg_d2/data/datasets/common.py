@@ -87,7 +87,7 @@ def read_names(path: Path) -> list[str]:
     """The names in a list of one a line."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no list {path}; it comes with the data set")
-    names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     return [name for name in names if name]
 
 

@@ -100,9 +100,15 @@ def load_video_instances(json_file: Path, image_root: Path, metadata: dict) -> l
     Without annotations in the json, the records have none. Whether the frames are there is not
     looked at.
     """
-    content = read_json(json_file)
-    if "videos" not in content:
-        raise ValueError(f"{json_file} is not of YouTube-VIS's form, for it has no `videos`")
+    try:
+        return _records(read_json(json_file), json_file, image_root, metadata)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{json_file} is not a json of YouTube-VIS's form: {error!r}") from error
+
+
+def _records(content: dict, json_file: Path, image_root: Path, metadata: dict) -> list[dict]:
+    if len({video["id"] for video in content["videos"]}) < len(content["videos"]):
+        raise ValueError(f"{json_file}: two videos have the same id; give each its own")
     annotations, of_video = content.get("annotations"), defaultdict(list)
     for annotation in annotations or ():
         of_video[annotation["video_id"]].append(annotation)

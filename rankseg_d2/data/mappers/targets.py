@@ -65,7 +65,11 @@ def instance_target(sample: Augmented):
     classes = [annotation["category_id"] for annotation in annotations]
     shapes = [annotation["segmentation"] for annotation in annotations]
     if not all(isinstance(shape, list) for shape in shapes):
-        return classes, _place(decode(shapes, sample.native_size), len(shapes), sample)
+        try:
+            painted = decode(shapes, sample.native_size)
+        except ValueError as error:
+            raise ValueError(f"the masks of {sample.record['file_name']}: {error}") from error
+        return classes, _place(painted, len(shapes), sample)
     pieces = []
     for shape in shapes:
         polygons = [np.array(polygon, float).reshape(-1, 2) for polygon in shape]
