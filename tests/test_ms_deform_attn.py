@@ -77,6 +77,8 @@ def test_one_graph_serves_images_of_any_size(backend):
 
     for sizes in ([(9, 5), (4, 11)], [(12, 7), (8, 10)], [(8, 15), (4, 13)]):
         value, *points = make(shapes=sizes)
+        if backend == "cuda":
+            value, *points = (tensor.cuda() for tensor in (value, *points))
         parts = value.split([h * w for h, w in sizes], 1)
         maps = [part.unflatten(1, size) for part, size in zip(parts, sizes, strict=True)]
         expected = call("plain", [value, *points], sizes, backend)

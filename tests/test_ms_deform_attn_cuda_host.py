@@ -167,7 +167,20 @@ def test_a_map_of_several_tiles_each_way(kernels):
     assert_equal(run(kernels, *inputs), expected(*inputs))
 
 
-@pytest.mark.parametrize("where", [math.nan, math.inf, -math.inf, 1e30, -1e30, 2.0**31, -5.0])
+@pytest.mark.parametrize("where", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_spoils_its_own_query_and_head_only(kernels, where):
+    grad, value, shapes, locations, weights = make(torch.float32, queries=20)
+    spoilt = torch.zeros(2, 20, 2, dtype=torch.bool)
+    spoilt[1, 3, 0] = True
+    moved = locations.clone()
+    moved[1, 3, 0, 1, 2, 0] = where
+    out, grad_value, *grads = run(kernels, grad, value, shapes, moved, weights)
+    assert (out.isnan().view(2, 20, 2, 32) == spoilt[..., None]).all()
+    assert all((array.isnan().flatten(3).any(-1) == spoilt).all() for array in grads)
+    assert not grad_value.isnan().any()
+
+
+@pytest.mark.parametrize("where", [1e30, -1e30, 2.0**31, -5.0])
 def test_points_outside_add_nothing_whatever_their_location(kernels, where):
     grad, value, shapes, locations, weights = make(torch.float32, queries=20)
     strange = torch.rand_like(locations[..., :1]) < 0.3
