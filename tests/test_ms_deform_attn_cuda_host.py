@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.utils.cpp_extension import include_paths, library_paths
+from torch.utils.cpp_extension import CUDA_HOME, include_paths, library_paths
 
 from rankseg_d2.ops.ms_deform_attn.reference import Inputs, Reference
 
 HERE = Path(__file__).parent
 SOURCES = HERE.parent / "rankseg_d2/ops/ms_deform_attn/csrc/cuda"
 COMPILER = shutil.which("c++") or shutil.which("g++")
-NVCC = shutil.which("nvcc")
+NVCC = shutil.which("nvcc", path=f"{CUDA_HOME}/bin")  # as setup.py finds it
 TYPES = {torch.float64: b"d", torch.float32: b"f", torch.float16: b"h", torch.bfloat16: b"b"}
 SHAPES = ((5, 9), (3, 4), (1, 1))
 SIZES = ("batch", "queries", "heads", "channels", "points", "levels")
