@@ -22,7 +22,9 @@ def sizes_of(spatial_shapes: Sequence[tuple[int, int]] | Tensor) -> tuple[tuple[
     """The (h, w) of each level; sizes that torch.compile or torch.export trace stay symbols."""
     if isinstance(spatial_shapes, Tensor):
         spatial_shapes = spatial_shapes.tolist()
-    if any(not isinstance(shape, Iterable) or len(shape) != 2 for shape in spatial_shapes):
+    if not isinstance(spatial_shapes, Iterable) or any(
+        not isinstance(shape, Iterable) or len(shape) != 2 for shape in spatial_shapes
+    ):
         raise ValueError(
             f"ms_deform_attn: spatial_shapes must be pairs (h, w), got {spatial_shapes}"
         )
@@ -38,6 +40,8 @@ def check(inputs: Inputs | FusedInputs) -> None:
     tensors = inputs._asdict()
     shapes = tensors.pop("spatial_shapes")
     for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f"ms_deform_attn: {name} must be a tensor, got {type(tensor)}")
         if tensor.dtype not in DTYPES:
             raise ValueError(
                 f"ms_deform_attn: {name} has dtype {tensor.dtype}, expected one of "
