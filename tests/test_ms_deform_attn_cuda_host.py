@@ -226,8 +226,9 @@ def test_logits_of_any_size(kernels):
 def operators(tmp_path_factory):
     """The operators of ops.cu, for CPU tensors."""
     libraries = [*(f"-L{path}" for path in library_paths()), "-ltorch_cpu", "-lc10"]
+    strings = f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"
     folder = tmp_path_factory.mktemp("operators")
-    library = build(folder, "operators.cpp", "-std=c++20", *libraries)
+    library = build(folder, "operators.cpp", "-std=c++20", strings, *libraries)
     torch.ops.load_library(library)
     return torch.ops.rankseg_d2_on_host
 

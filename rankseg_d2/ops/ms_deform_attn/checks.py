@@ -37,8 +37,9 @@ def sizes_of(spatial_shapes: Sequence[tuple[int, int]] | Tensor) -> tuple[tuple[
 
 
 def check(inputs: Inputs | FusedInputs) -> None:
-    tensors = inputs._asdict()
-    shapes = tensors.pop("spatial_shapes")
+    shapes = inputs.spatial_shapes
+    # Neither `_asdict` nor, below, `setdefault`: torch.compile of torch 2.4 cannot trace them.
+    tensors = {name: getattr(inputs, name) for name in LAYOUTS if hasattr(inputs, name)}
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
             raise ValueError(f"ms_deform_attn: {name} must be a tensor, got {type(tensor)}")
@@ -68,7 +69,10 @@ def _check_shape(name: str, tensor: Tensor, sizes: dict[str, int]) -> None:
     layout = f"({', '.join(letters)})"
     if tensor.ndim != len(letters):
         _wrong_shape(name, tensor, layout)
-    shape = tuple(sizes.setdefault(*pair) for pair in zip(letters, tensor.shape, strict=True))
+    for letter, size in zip(letters, tensor.shape, strict=True):
+        if letter not in sizes:
+            sizes[letter] = size
+    shape = tuple(sizes[letter] for letter in letters)
     if shape != tuple(tensor.shape):
         _wrong_shape(name, tensor, f"{layout} = {shape}")
 
