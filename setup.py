@@ -30,11 +30,11 @@ def ops() -> dict:
         import torch
         from torch.utils import cpp_extension
     except ImportError as error:
-        say(f"no ops are compiled, because torch does not import here ({error}): {AGAIN}")
+        go_without(f"no ops are compiled, because torch does not import here ({error}): {AGAIN}")
         return {}
     compiler = os.environ.get("CXX", "c++").split()[0]
     if shutil.which(compiler) is None:
-        say(f"no ops are compiled, because there is no C++ compiler ({compiler})")
+        go_without(f"no ops are compiled, because there is no C++ compiler ({compiler})")
         return {}
 
     class Build(cpp_extension.BuildExtension):
@@ -62,9 +62,7 @@ def ops() -> dict:
     reason = why_no_cuda(torch, cpp_extension)
     with_cuda = reason is None
     if not with_cuda:
-        say(f"no CUDA kernels are compiled: {reason}")
-        if forced():
-            sys.exit("FORCE_CUDA is 1")
+        go_without(f"no CUDA kernels are compiled: {reason}")
     archs = [] if not with_cuda or torch.cuda.is_available() else default_archs(cpp_extension)
     return {
         "ext_modules": [extension(cpp_extension, with_cuda, archs)],
@@ -119,6 +117,12 @@ def nvcc(cpp_extension) -> Path:
 
 def forced() -> bool:
     return os.environ.get("FORCE_CUDA") == "1"
+
+
+def go_without(text: str) -> None:
+    say(text)
+    if forced():
+        sys.exit("FORCE_CUDA is 1")
 
 
 def say(text: str) -> None:

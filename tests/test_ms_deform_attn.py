@@ -77,6 +77,8 @@ def test_one_graph_serves_images_of_any_size(backend):
 
     for sizes in ([(9, 5), (4, 11)], [(12, 7), (8, 10)], [(8, 15), (4, 13)]):
         value, *points = make(shapes=sizes)
+        if backend == "cuda":
+            value, *points = (tensor.cuda() for tensor in (value, *points))
         parts = value.split([h * w for h, w in sizes], 1)
         maps = [part.unflatten(1, size) for part, size in zip(parts, sizes, strict=True)]
         expected = call("plain", [value, *points], sizes, backend)
@@ -185,6 +187,9 @@ def test_unknown_backend_names_the_near_one():
         ({"shapes": ((3, 5), (2, 2))}, r"S = 20 positions, but spatial_shapes .* have 19"),
         ({"shapes": ((3, 5), (0, 2))}, r"spatial_shapes must be positive, got .*\(0, 2\)"),
         ({"shapes": (3, 5), "value": torch.zeros(2, 15, 2, 3)}, "must be pairs"),
+        ({"shapes": 20}, r"spatial_shapes must be pairs \(h, w\), got 20"),
+        ({"value": torch.zeros(2, 20, 2, 3).numpy()}, "value must be a tensor, got .*ndarray"),
+        ({"weights": None}, "attention_weights must be a tensor, got .*NoneType"),
         ({"shapes": ((4, 5),)}, r"sampling_locations .*L, P, 2\) = \(2, 6, 2, 1, 2, 2\)"),
         ({"locations": torch.zeros(2, 6, 2, 3, 2)}, r"sampling_locations has shape .*expected"),
         ({"locations": torch.zeros(1, 6, 2, 3, 2, 2)}, r"sampling_locations has shape \(1, 6"),

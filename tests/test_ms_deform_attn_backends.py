@@ -81,7 +81,10 @@ def test_fused_is_the_plain_one_after_softmax_and_offsets():
 @pytest.mark.parametrize("backend", ALL)
 def test_gradcheck(backend, op):
     tensors = [tensor.requires_grad_() for tensor in make(op, batch=1, queries=2, channels=2)]
-    assert torch.autograd.gradcheck(lambda *t: call(op, t, backend=backend), tensors)
+    order = 1e-12 if backend == "cuda" else 0  # its atomics may add in another one the next time
+    assert torch.autograd.gradcheck(
+        lambda *t: call(op, t, backend=backend), tensors, nondet_tol=order
+    )
 
 
 SIZES = [  # channels, points, queries, heads, batch
@@ -194,7 +197,7 @@ def test_non_contiguous_inputs_give_the_same(backend, op):
 
 @pytest.mark.parametrize("empty", ["batch", "queries", "points", "channels"])
 @pytest.mark.parametrize("op", OPS)
-@pytest.mark.parametrize("backend", COMPILED)
+@pytest.mark.parametrize("backend", ALL)
 def test_nothing_in_gives_nothing_out(backend, op, empty):
     tensors = [tensor.requires_grad_() for tensor in make(op, **{empty: 0})]
     out = call(op, tensors, backend=backend)

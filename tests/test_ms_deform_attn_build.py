@@ -75,6 +75,21 @@ def test_setup_goes_on_without_a_compiler(sources):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("environment", "reason"),
+    [
+        ({"CXX": "no-such-compiler"}, "there is no C++ compiler (no-such-compiler)"),
+        ({"CUDA_HOME": "/nowhere"}, "no CUDA kernels are compiled: "),
+    ],
+)
+def test_force_cuda_ends_with_an_error(sources, environment, reason):
+    done = run("setup.py", "build_ext", "--inplace", cwd=sources, FORCE_CUDA="1", **environment)
+    assert done.returncode == 1
+    assert reason in done.stderr
+    assert done.stderr.rstrip().endswith("FORCE_CUDA is 1")
+
+
+@pytest.mark.slow
 def test_setup_goes_on_where_the_sources_do_not_compile(sources):
     (sources / "rankseg_d2/ops/ms_deform_attn/csrc/ops.cpp").write_text("#error nothing here\n")
     for source in (sources / "rankseg_d2/ops/ms_deform_attn/csrc/cpu").glob("*.cpp"):

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.utils.cpp_extension import include_paths, library_paths
+from torch.utils.cpp_extension import CUDA_HOME, include_paths, library_paths
 
 from rankseg_d2.ops.ms_deform_attn.reference import Inputs, Reference
 
 HERE = Path(__file__).parent
 SOURCES = HERE.parent / "rankseg_d2/ops/ms_deform_attn/csrc/cuda"
 COMPILER = shutil.which("c++") or shutil.which("g++")
-NVCC = shutil.which("nvcc")
+NVCC = shutil.which("nvcc", path=f"{CUDA_HOME}/bin")  # as setup.py finds it
 TYPES = {torch.float64: b"d", torch.float32: b"f", torch.float16: b"h", torch.bfloat16: b"b"}
 SHAPES = ((5, 9), (3, 4), (1, 1))
 SIZES = ("batch", "queries", "heads", "channels", "points", "levels")
@@ -167,7 +167,20 @@ def test_a_map_of_several_tiles_each_way(kernels):
     assert_equal(run(kernels, *inputs), expected(*inputs))
 
 
-@pytest.mark.parametrize("where", [math.nan, math.inf, -math.inf, 1e30, -1e30, 2.0**31, -5.0])
+@pytest.mark.parametrize("where", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_spoils_its_own_query_and_head_only(kernels, where):
+    grad, value, shapes, locations, weights = make(torch.float32, queries=20)
+    spoilt = torch.zeros(2, 20, 2, dtype=torch.bool)
+    spoilt[1, 3, 0] = True
+    moved = locations.clone()
+    moved[1, 3, 0, 1, 2, 0] = where
+    out, grad_value, *grads = run(kernels, grad, value, shapes, moved, weights)
+    assert (out.isnan().view(2, 20, 2, 32) == spoilt[..., None]).all()
+    assert all((array.isnan().flatten(3).any(-1) == spoilt).all() for array in grads)
+    assert not grad_value.isnan().any()
+
+
+@pytest.mark.parametrize("where", [1e30, -1e30, 2.0**31, -5.0])
 def test_points_outside_add_nothing_whatever_their_location(kernels, where):
     grad, value, shapes, locations, weights = make(torch.float32, queries=20)
     strange = torch.rand_like(locations[..., :1]) < 0.3
@@ -213,8 +226,9 @@ def test_logits_of_any_size(kernels):
 def operators(tmp_path_factory):
     """The operators of ops.cu, for CPU tensors."""
     libraries = [*(f"-L{path}" for path in library_paths()), "-ltorch_cpu", "-lc10"]
+    strings = f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"
     folder = tmp_path_factory.mktemp("operators")
-    library = build(folder, "operators.cpp", "-std=c++20", *libraries)
+    library = build(folder, "operators.cpp", "-std=c++20", strings, *libraries)
     torch.ops.load_library(library)
     return torch.ops.rankseg_d2_on_host
 

@@ -22,7 +22,9 @@ def sizes_of(spatial_shapes: Sequence[tuple[int, int]] | Tensor) -> tuple[tuple[
     """The (h, w) of each level; sizes that torch.compile or torch.export trace stay symbols."""
     if isinstance(spatial_shapes, Tensor):
         spatial_shapes = spatial_shapes.tolist()
-    if any(not isinstance(shape, Iterable) or len(shape) != 2 for shape in spatial_shapes):
+    if not isinstance(spatial_shapes, Iterable) or any(
+        not isinstance(shape, Iterable) or len(shape) != 2 for shape in spatial_shapes
+    ):
         raise ValueError(
             f"ms_deform_attn: spatial_shapes must be pairs (h, w), got {spatial_shapes}"
         )
@@ -35,9 +37,12 @@ def sizes_of(spatial_shapes: Sequence[tuple[int, int]] | Tensor) -> tuple[tuple[
 
 
 def check(inputs: Inputs | FusedInputs) -> None:
-    tensors = inputs._asdict()
-    shapes = tensors.pop("spatial_shapes")
+    shapes = inputs.spatial_shapes
+    # Neither `_asdict` nor, below, `setdefault`: torch.compile of torch 2.4 cannot trace them.
+    tensors = {name: getattr(inputs, name) for name in LAYOUTS if hasattr(inputs, name)}
     for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f"ms_deform_attn: {name} must be a tensor, got {type(tensor)}")
         if tensor.dtype not in DTYPES:
             raise ValueError(
                 f"ms_deform_attn: {name} has dtype {tensor.dtype}, expected one of "
@@ -64,7 +69,10 @@ def _check_shape(name: str, tensor: Tensor, sizes: dict[str, int]) -> None:
     layout = f"({', '.join(letters)})"
     if tensor.ndim != len(letters):
         _wrong_shape(name, tensor, layout)
-    shape = tuple(sizes.setdefault(*pair) for pair in zip(letters, tensor.shape, strict=True))
+    for letter, size in zip(letters, tensor.shape, strict=True):
+        if letter not in sizes:
+            sizes[letter] = size
+    shape = tuple(sizes[letter] for letter in letters)
     if shape != tuple(tensor.shape):
         _wrong_shape(name, tensor, f"{layout} = {shape}")
 

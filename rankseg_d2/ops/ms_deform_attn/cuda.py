@@ -2,7 +2,7 @@
 
 import torch
 
-from .compiled import Compiled
+from . import compiled
 from .reference import FusedInputs, Inputs
 
 # What the kernels can address; the same as in csrc/cuda/problem.cuh and ops.cu.
@@ -17,7 +17,7 @@ NOT_BUILT = (
 )
 
 
-class Cuda(Compiled):
+class Cuda(compiled.Compiled):
     """Sums in float32 (float64 for float64); the gradient of value is not deterministic."""
 
     name = "cuda"
@@ -26,7 +26,7 @@ class Cuda(Compiled):
         if not torch.cuda.is_available():
             return "PyTorch finds no CUDA device"
         if not BUILT:
-            return NOT_BUILT
+            return compiled.WHY_NOT or NOT_BUILT
         if inputs is None:
             return None
         if inputs.value.device.type != "cuda":

@@ -73,14 +73,15 @@ struct Sample {
 };
 
 // x and y in pixels from the centre of the first one. The comparisons come before the conversions
-// to int, and NaN fails them: no location whatever leads out of the level.
+// to int, and NaN fails them: no location whatever leads out of the level. What is not finite leaves
+// NaN in the shares, and so in the row's result, as it does in the reference.
 template <typename Acc>
 __device__ void locate(Sample<Acc>& sample, Acc x, Acc y, int elements_per_pixel) {
   const Grid level = sample.level;
   const bool inside = x > -1 && y > -1 && x < level.width && y < level.height;
   const Acc left = inside ? floor(x) : 0, top = inside ? floor(y) : 0;
-  sample.right = inside ? x - left : 0;
-  sample.below = inside ? y - top : 0;
+  sample.right = inside ? x - left : x - x;
+  sample.below = inside ? y - top : y - y;
 #pragma unroll
   for (int corner = 0; corner < 4; ++corner) {
     const int column = static_cast<int>(left) + (corner & 1);
