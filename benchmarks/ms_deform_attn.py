@@ -7,7 +7,7 @@ Of the public kernels, those that can be imported take part on a GPU: `deformops
 DETR's, built as `MultiScaleDeformableAttention`. All run in turn in this process, on the levels of
 a square image at strides 8, 16, 32, with a query at each of their pixels. Points lie "near" (at the
 initial offsets, 1 to 4 pixels along a ray for each head, with a normal deviation of 2 pixels) or
-"anywhere" (uniform over the image).
+"anywhere" (uniform over the image). On a GPU, MiB are the peak memory of a call beyond its inputs.
 """
 
 import argparse
@@ -134,6 +134,14 @@ def synchronize(tensor):
         torch.cuda.synchronize()
 
 
+def extra_mebibytes(run, inputs, backward):
+    """The peak of a GPU's memory during a call, beyond what was in use before it."""
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    seconds(run, inputs, backward)
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
+
+
 def measure(runs, inputs, backward, repeats):
     """Name -> seconds of each round; ours is the best of three calls in each."""
     times = {name: [] for name in runs}
@@ -157,6 +165,8 @@ def row(case, runs, device, backward, repeats):
     for name in others:
         ratios = [other / our for our, other in zip(times[ours], times[name], strict=True)]
         cells.append(f"{statistics.median(ratios):.1f} ({min(ratios):.1f}, {max(ratios):.1f})")
+    if device == "cuda":
+        cells += [f"{extra_mebibytes(run, inputs, backward):.1f}" for run in runs.values()]
     return "| " + " | ".join(cells) + " |\n"
 
 
@@ -176,15 +186,18 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(2)
     load = os.getloadavg()[0]  # other work on the machine, before ours
-    states = dict(backends())
-    if states[args.device] is not None:
-        sys.exit(f"backend {args.device!r} cannot run: {states[args.device]}")
+    why_not = dict(backends())[args.device]
+    if args.device == "cuda" and not torch.cuda.is_available():
+        sys.exit(f"backend 'cuda' cannot run: {why_not}")
     runs = competitors(args.device)
     ours, *others = runs
 
     cases = GPU_CASES if args.device == "cuda" else CPU_CASES
     heads = ["image", "batch", "dtype", "points", "pass", *(f"{name} ms" for name in runs)]
     heads += [f"times faster than {name}: median of pairs (lowest, highest)" for name in others]
+    if args.device == "cuda":
+        heads += [f"{name} MiB" for name in runs]
+    without = f"Without the backend {args.device!r}: {why_not}\n" if why_not else ""
     write = sys.stdout.write
     write(
         f"""# Multi-scale deformable attention
@@ -195,7 +208,7 @@ channels, {POINTS} points.
 ({torch.backends.cpu.get_cpu_capability()}), PyTorch {torch.__version__}, Python \
 {platform.python_version()}, {args.repeats} runs
 in turn; load average {load:.1f} from other work before the start.
-
+{without}
 | {" | ".join(heads)} |
 |{"---|" * len(heads)}
 """

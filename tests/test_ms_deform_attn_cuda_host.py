@@ -229,6 +229,8 @@ def operators(tmp_path_factory):
     strings = f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"
     folder = tmp_path_factory.mktemp("operators")
     library = build(folder, "operators.cpp", "-std=c++20", strings, *libraries)
+    if b"\0rankseg_d2\0" in library.read_bytes():  # operators of this name are there
+        pytest.skip("the macros of an old torch, such as 2.4, do not let the operators be renamed")
     torch.ops.load_library(library)
     return torch.ops.rankseg_d2_on_host
 
