@@ -8,6 +8,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
+# Threads that wait leave the cores to others: on a busy machine they would slow all down.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 .PHONY: test train clean
 
 test: $(INSTALLED)
