@@ -411,8 +411,9 @@ def test_models_see_the_same_targets_as_with_bit_masks(tmp_path, metadata):
         assert torch.equal(ours["labels"], expected["labels"])
         for frame in (packed, full):
             frame.gt_ids = torch.arange(len(frame))
+        clip = {"image": [sample["image"]] * 2}
         clips = [
-            clip_targets({"instances": [some] * 2}, (256, 256), CLASSES, torch.device("cpu"))
+            clip_targets(clip | {"instances": [some] * 2}, (256, 256), CLASSES, torch.device("cpu"))
             for some in (packed, full)
         ]
         assert torch.equal(clips[0]["masks"], clips[1]["masks"])
