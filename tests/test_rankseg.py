@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.modeling import build_model
+from detectron2.utils.events import EventStorage
 from PIL import Image
 from small import (
     CLASSES,
@@ -140,7 +141,9 @@ def test_objects_outside_of_the_ranking_are_no_targets():
     samples = [image_sample(i, labels=[ids[5], ids[1]]) for i, ids in enumerate(order)]
     seen = []
     model.criterion.register_forward_pre_hook(lambda _, args: seen.append(args[1]))
-    model(samples)
+    with EventStorage() as storage:
+        model(samples)
+    assert storage.latest()["ranking/kept_objects"][0] == 0.5
     for sample, target in zip(samples, seen[0], strict=True):
         assert target["labels"].tolist() == [1]  # a rank
         assert torch.equal(target["masks"][:, 0], sample["instances"].gt_masks[1:])

@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import Tensor, nn
 
 from ..errors import unknown_name
@@ -194,13 +195,18 @@ VideoMaskFormer.ranked = RankSegVideoMaskFormer
 
 
 def keep_ranked(targets: list[dict], ranking: Ranking) -> list[dict]:
-    """Targets with ranks for labels, without the objects whose category is not ranked."""
+    """Targets with ranks for labels, without the objects whose category is not ranked.
+
+    In a training, the share of the objects that are kept is logged.
+    """
     relabelled = []
     for i, target in enumerate(targets):
         valid = None if ranking.valid is None else ranking.valid[i]
         relabelled.append(relabel(target["labels"], ranking.index[i], valid))
     # One copy from the device says how many objects are left of all images.
     keeps = torch.cat([keep for _, keep in relabelled]).cpu()
+    if has_event_storage() and len(keeps):
+        get_event_storage().put_scalar("ranking/kept_objects", keeps.float().mean())
     keeps = keeps.split([len(ranks) for ranks, _ in relabelled])
     return [
         {**target, "labels": ranks[keep], "masks": target["masks"][keep]}
