@@ -46,14 +46,13 @@ def match(
     ignored = hit | outside[:, None]
     free = np.ones((*hit.shape[:2], len(crowd)), bool)  # (A, T, G)
     enough = overlaps[:, None] >= THRESHOLDS[:, None]  # (D, T, G)
+    value = overlaps + 2.0 * ~passed_over[:, None]  # (A, D, G): above 2 where it counts
     for i in np.flatnonzero(enough.any((1, 2))):
-        fits = free & enough[i]
-        counting = fits & ~passed_over[:, None]
-        fits = np.where(counting.any(2, keepdims=True), counting, fits)
-        best = np.where(fits, overlaps[i], -1).argmax(2, keepdims=True)
-        chosen = fits & (np.arange(len(crowd)) == best)
-        hit[..., i] = found = chosen.any(2)
-        ignored[..., i] = np.where(found, (chosen & passed_over[:, None]).any(2), ignored[..., i])
+        values = np.where(free & enough[i], value[:, i, None], 0)  # (A, T, G)
+        best = values.max(2)
+        hit[..., i] = found = best > 0
+        ignored[..., i] = np.where(found, best <= 1, ignored[..., i])
+        chosen = found[..., None] & (np.arange(len(crowd)) == values.argmax(2)[..., None])
         free &= ~chosen | crowd
     return Matches(scores, hit, ignored, np.count_nonzero(~passed_over, axis=1))
 
