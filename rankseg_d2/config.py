@@ -29,6 +29,7 @@ KEYS = {
             "LAYER": 3,  # decoder layer whose query features it reads, counted from 1
             "LOSS": "asymmetric",  # or bce
             "THRESHOLD": 0.0,  # above 0: keep fewer than TOPK, only those more probable than this
+            "KEEP_TRUE": False,  # training ranks an image's true categories whatever their scores
             "FULL_SCORES": False,  # semantic results hold all C score maps, not the TOPK alone
         },
         "MASK_FORMER": {

@@ -57,6 +57,25 @@ def test_rank_sorts_best_first_and_ties_by_lower_id():
     assert (ranking.K, ranking.C, ranking.valid) == (4, 5, None)
 
 
+@pytest.mark.parametrize(
+    "keep, threshold, index, valid",
+    [
+        ([], None, [3, 1, 4], None),
+        ([1, 3], None, [3, 1, 4], None),
+        ([0, 2], None, [3, 2, 0], None),
+        ([0, 2], 0.6, [3, 2, 0], [True, True, True]),
+        ([0], 0.8, [3, 1, 0], [True, False, True]),
+        ([0, 1, 2, 4], None, [1, 2, 0], None),  # more than there are places: by lower id
+    ],
+)
+def test_rank_keeps_what_it_is_told_to_keep(keep, threshold, index, valid):
+    scores, kept = torch.tensor([[0.1, 0.7, 0.2, 0.9, 0.5]]), torch.zeros(1, 5, dtype=torch.bool)
+    kept[0, keep] = True
+    ranking = rank(scores, 3, threshold, kept)
+    assert ranking.index.tolist() == [index]
+    assert valid is None if ranking.valid is None else ranking.valid.tolist() == [valid]
+
+
 def test_ties_in_a_large_vocabulary_keep_id_order():
     ranking = rank(torch.zeros(2, 5000), 300)
     assert torch.equal(ranking.index, torch.arange(300).expand(2, -1))

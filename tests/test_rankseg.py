@@ -149,6 +149,25 @@ def test_objects_outside_of_the_ranking_are_no_targets():
         assert torch.equal(target["masks"][:, 0], sample["instances"].gt_masks[1:])
 
 
+@pytest.mark.parametrize("threshold", [0.0, 0.999])
+def test_true_categories_can_be_kept_in_training(threshold):
+    options = {"MODEL.RANKSEG.KEEP_TRUE": True, "MODEL.RANKSEG.THRESHOLD": threshold}
+    model = make_model(MASK2FORMER, RANKSEG, kappa(2), options).train()
+    model.ml_head.eval()  # no dropout
+    samples = [image_sample(0), image_sample(1)]
+    with torch.no_grad():
+        scores = model.multi_label_logits(model.predict(model.preprocess(samples).tensor))
+    order = scores.argsort(descending=True).tolist()
+    samples = [image_sample(i, labels=[ids[5], ids[1]]) for i, ids in enumerate(order)]
+    seen = []
+    model.criterion.register_forward_pre_hook(lambda _, args: seen.append(args[1]))
+    model(samples)
+    assert [target["labels"].tolist() for target in seen[0]] == [[1, 0]] * 2  # ranks, by the scores
+    model.eval()
+    kept = [result["ranking"]["classes"].tolist() for result in model(samples)]
+    assert kept == [ids[: 1 if threshold else 2] for ids in order]  # the test knows no truth
+
+
 @BOTH
 @IMAGE_AND_VIDEO
 @pytest.mark.parametrize("options", [{}, ORACLE], ids=["head", "oracle"])

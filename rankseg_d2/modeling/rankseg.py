@@ -46,6 +46,7 @@ class RankSegMixin:
         ml_head: nn.Module | None,
         topk: int,
         threshold: float | None,
+        keep_true: bool,
         layer: int,
         loss: str,
         loss_weight: float,
@@ -67,6 +68,7 @@ class RankSegMixin:
             check_layer(layer, self.sem_seg_head.predictor.num_layers)
         self.topk = topk
         self.threshold = threshold
+        self.keep_true = keep_true
         self.layer = layer
         self.loss = LOSSES[loss]
         self.loss_weight = loss_weight
@@ -93,6 +95,7 @@ class RankSegMixin:
             # The oracle alone, without a number of ranks, keeps all categories that are present.
             "topk": options.TOPK if options.FLAG or options.TOPK else num_classes,
             "threshold": options.THRESHOLD or None,
+            "keep_true": options.KEEP_TRUE,
             "layer": options.LAYER,
             "loss": options.LOSS,
             "loss_weight": options.LOSS_WEIGHT,
@@ -126,7 +129,8 @@ class RankSegMixin:
         present = multi_hot([target["labels"] for target in targets], self.num_classes)  # (B, C)
         present = present.to(outputs.queries.device)
         scores = self.category_scores(outputs, present)  # (B, C)
-        outputs = replace(outputs, ranking=self.rank(scores))
+        ranking = self.rank(scores, present.bool() if self.keep_true else None)
+        outputs = replace(outputs, ranking=ranking)
         losses = super().losses(outputs, keep_ranked(targets, outputs.ranking))
         if self.uses_oracle:
             return losses
@@ -157,13 +161,13 @@ class RankSegMixin:
             return self.ml_head(features)
         return self.ml_head(features, self.class_embed.weight[:-1])
 
-    def rank(self, scores: Tensor) -> Ranking:
+    def rank(self, scores: Tensor, keep: Tensor | None = None) -> Ranking:
         """The best κ; with a threshold (a probability) fewer where fewer are likely."""
         if self.uses_oracle:
             return rank_from_labels(scores, self.topk)
         if self.threshold is None:
-            return rank(scores, self.topk)
-        ranking = rank(scores.sigmoid(), self.topk, self.threshold)
+            return rank(scores, self.topk, keep=keep)
+        ranking = rank(scores.sigmoid(), self.topk, self.threshold, keep)
         return replace(ranking, scores=scores)
 
     def classify(self, outputs: Predictions, queries: Tensor) -> Tensor:

@@ -44,19 +44,25 @@ def check_topk(k: int, num_classes: int) -> None:
         )
 
 
-def rank(scores: Tensor, k: int, threshold: float | None = None) -> Ranking:
+def rank(
+    scores: Tensor, k: int, threshold: float | None = None, keep: Tensor | None = None
+) -> Ranking:
     """The κ categories with the highest scores (B, C), ties by lower id.
 
     With a threshold (in the unit of the scores) κ is dynamic: only categories above it are valid,
-    and always the best one.
+    and always the best one. Categories to `keep`, (B, C) bool, are among the κ and valid whatever
+    their scores, which give them their places there.
     """
     check_topk(k, scores.shape[1])
-    ordered, index = scores.detach().sort(dim=1, descending=True, stable=True)
-    ordered, index = ordered[:, :k], index[:, :k]  # (B, K)
+    values = scores.detach()
+    first = values if keep is None else values.masked_fill(keep, torch.inf)
+    chosen = first.sort(dim=1, descending=True, stable=True).indices[:, :k]  # (B, K)
+    ordered, order = values.gather(1, chosen).sort(dim=1, descending=True, stable=True)
+    index = chosen.gather(1, order)
     if threshold is None:
         return Ranking(scores, index)
-    best = torch.arange(k, device=scores.device) == 0
-    return Ranking(scores, index, (ordered > threshold) | best)
+    valid = (ordered > threshold) | (torch.arange(k, device=scores.device) == 0)
+    return Ranking(scores, index, valid if keep is None else valid | keep.gather(1, index))
 
 
 def rank_from_labels(present: Tensor, k: int) -> Ranking:
