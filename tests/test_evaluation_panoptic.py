@@ -52,6 +52,12 @@ def evaluate(records, outputs, batch=5, **options):
     return evaluator.evaluate()["panoptic_seg"]
 
 
+def compare(records, outputs):
+    evaluator = PanopticEvaluator(NAME)
+    evaluator.process(records, outputs)
+    evaluator.add_up()  # comparisons in the background too
+
+
 def plain_counts(records, outputs):
     """[iou, tp, fp, fn] per category id, by loops over masks."""
     counts = defaultdict(lambda: np.zeros(4))
@@ -269,7 +275,7 @@ def test_wrong_predictions_are_named(data, change, message):
     sample, output = dict(data[0]), truth_as_prediction(data[0])
     change(sample, output)
     with pytest.raises(ValueError, match=message):
-        PanopticEvaluator(NAME).process([sample], [output])
+        compare([sample], [output])
 
 
 @pytest.mark.parametrize(
@@ -287,7 +293,17 @@ def test_wrong_truth_files_are_named(data, damage, message):
     output = truth_as_prediction(data[0])
     damage(data[0]["pan_seg_file_name"])
     with pytest.raises(ValueError, match=message):
-        PanopticEvaluator(NAME).process(data[:1], [output])
+        compare(data[:1], [output])
+
+
+def test_what_goes_wrong_in_the_background_is_raised_soon(data):
+    outputs = [truth_as_prediction(record) for record in data]
+    Path(data[0]["pan_seg_file_name"]).write_bytes(b"no image")
+    evaluator = PanopticEvaluator(NAME)
+    with pytest.raises(ValueError, match="0.png cannot be read"):
+        for i, (record, output) in enumerate(zip(data, outputs, strict=True)):
+            assert i <= evaluator.in_background
+            evaluator.process([record], [output])
 
 
 def test_json_of_another_kind_is_an_error(data):
@@ -296,7 +312,7 @@ def test_json_of_another_kind_is_an_error(data):
     content["annotations"][0]["segments_info"][0]["category_id"] = 99
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match="image 0 has segments of category 99"):
-        PanopticEvaluator(NAME).process(data[:1], [truth_as_prediction(data[0])])
+        compare(data[:1], [truth_as_prediction(data[0])])
     path.write_text('{"images": []}')
     with pytest.raises(ValueError, match="has no annotations and no categories"):
-        PanopticEvaluator(NAME).process(data[:1], [truth_as_prediction(data[0])])
+        compare(data[:1], [truth_as_prediction(data[0])])

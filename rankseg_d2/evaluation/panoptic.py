@@ -2,6 +2,8 @@
 
 import logging
 import os
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 
 import numpy as np
@@ -24,9 +26,11 @@ logger = logging.getLogger(__name__)
 class PanopticEvaluator(DatasetEvaluator):
     """{"panoptic_seg": PQ, SQ, RQ, also of things (PQ_th, …) and stuff (PQ_st, …)}, in percent.
 
-    The numbers are panopticapi's. Each image is compared as soon as it is predicted; what is kept
-    are four numbers per class.
+    The numbers are panopticapi's. Each image is compared in the background while the model goes on;
+    what is kept are four numbers per class.
     """
+
+    in_background = 4  # images at most
 
     def __init__(self, dataset_name: str, output_folder: str | None = None, save_predictions=False):
         """
@@ -47,6 +51,7 @@ class PanopticEvaluator(DatasetEvaluator):
 
     def reset(self):
         self.counts = None
+        self.comparisons: deque[Future] = deque()
         self.seen, self.predictions = [], []
 
     def process(self, inputs, outputs):
@@ -59,13 +64,24 @@ class PanopticEvaluator(DatasetEvaluator):
                     "image_id of records and json must be the same"
                 )
             ids, infos = read_prediction(output, self.metadata)
-            counts = self.compare(image_id, ids, infos)
-            self.counts = counts if self.counts is None else self.counts + counts
+            predicted = Segments.of(infos, [self.row(info, image_id) for info in infos])
+            self.comparisons.append(self.threads.submit(self.compare, image_id, ids, predicted))
+            self.add_up(self.in_background)
             self.seen.append(image_id)
             if self.save_predictions:
                 self.save(image_id, ids, infos)
 
-    def compare(self, image_id, ids: np.ndarray, infos: list[dict]) -> Counts:
+    @cached_property
+    def threads(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(2, "panoptic evaluation")
+
+    def add_up(self, left: int = 0) -> None:
+        """Wait for comparisons until so many are left, and raise what went wrong in them."""
+        while len(self.comparisons) > left:
+            counts = self.comparisons.popleft().result()
+            self.counts = counts if self.counts is None else self.counts + counts
+
+    def compare(self, image_id, ids: np.ndarray, predicted: Segments) -> Counts:
         path, true = self.truth.images[image_id]
         true_ids = read_segment_ids(path)
         if true_ids.shape != ids.shape:
@@ -74,7 +90,6 @@ class PanopticEvaluator(DatasetEvaluator):
                 f"for image {image_id!r} has {ids.shape[1]} x {ids.shape[0]}; check height and "
                 "width in the record, and that image and PNG belong together"
             )
-        predicted = Segments.of(infos, [self.row(info, image_id) for info in infos])
         try:
             table = overlaps(true_ids, true.ids, ids, predicted.ids)
         except ValueError as error:
@@ -119,6 +134,7 @@ class PanopticEvaluator(DatasetEvaluator):
         )
 
     def evaluate(self):
+        self.add_up()
         parts = comm.gather((self.counts, self.seen, self.predictions))
         if not comm.is_main_process():
             return None
