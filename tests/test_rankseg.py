@@ -131,14 +131,21 @@ def test_multi_label_loss_is_added_to_upstreams(kind, video):
     torch.testing.assert_close(losses["loss_ml"], 10 * asymmetric_loss(scores, present))
 
 
-def test_objects_outside_of_the_ranking_are_no_targets():
-    model = make_model(MASK2FORMER, RANKSEG, kappa(2)).train()
+def samples_of_ranks(model, *ranks):
+    """Two images with objects of the categories that have these ranks, and all in rank order."""
     model.ml_head.eval()  # no dropout
     samples = [image_sample(0), image_sample(1)]
     with torch.no_grad():
         scores = model.multi_label_logits(model.predict(model.preprocess(samples).tensor))
     order = scores.argsort(descending=True).tolist()
-    samples = [image_sample(i, labels=[ids[5], ids[1]]) for i, ids in enumerate(order)]
+    return [
+        image_sample(i, labels=[ids[rank] for rank in ranks]) for i, ids in enumerate(order)
+    ], order
+
+
+def test_objects_outside_of_the_ranking_are_no_targets():
+    model = make_model(MASK2FORMER, RANKSEG, kappa(2)).train()
+    samples, _ = samples_of_ranks(model, 5, 1)
     seen = []
     model.criterion.register_forward_pre_hook(lambda _, args: seen.append(args[1]))
     with EventStorage() as storage:
@@ -153,12 +160,7 @@ def test_objects_outside_of_the_ranking_are_no_targets():
 def test_true_categories_can_be_kept_in_training(threshold):
     options = {"MODEL.RANKSEG.KEEP_TRUE": True, "MODEL.RANKSEG.THRESHOLD": threshold}
     model = make_model(MASK2FORMER, RANKSEG, kappa(2), options).train()
-    model.ml_head.eval()  # no dropout
-    samples = [image_sample(0), image_sample(1)]
-    with torch.no_grad():
-        scores = model.multi_label_logits(model.predict(model.preprocess(samples).tensor))
-    order = scores.argsort(descending=True).tolist()
-    samples = [image_sample(i, labels=[ids[5], ids[1]]) for i, ids in enumerate(order)]
+    samples, order = samples_of_ranks(model, 5, 1)
     seen = []
     model.criterion.register_forward_pre_hook(lambda _, args: seen.append(args[1]))
     model(samples)
