@@ -13,10 +13,9 @@ import golden
 import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 
-from rankseg_d2.config import check_num_classes, class_names, get_config
+from rankseg_d2.config import get_config
 from rankseg_d2.engine import Checkpointer
 from rankseg_d2.modeling.checkpoints import adapt, rename
 
@@ -527,96 +526,3 @@ def test_resume_with_another_config_names_what_changed(make, tmp_path):
 def test_first_start_with_resume_adapts(make, tmp_path):
     file = save(tmp_path / "a.pth", clone(make({"MODEL.MASK_FORMER.NUM_OBJECT_QUERIES": 3})))
     Checkpointer(make(), str(tmp_path / "run")).resume_or_load(file, resume=True)
-
-
-# --- numbers of classes ---------------------------------------------------------------------------
-
-
-@pytest.fixture
-def datasets():
-    """Data sets by the lists that their metadata has."""
-    lists = {
-        "checkpoints_sem": {"stuff_classes": list("abcde")},
-        "checkpoints_inst": {"thing_classes": list("xyz")},
-        "checkpoints_pan": {"stuff_classes": list("abcdexyz"), "thing_classes": list("xyz")},
-        "checkpoints_unknown": {},
-    }
-    for name, metadata in lists.items():
-        DatasetCatalog.register(name, list)
-        if metadata:
-            MetadataCatalog.get(name).set(**metadata)
-    yield lists
-    for name, metadata in lists.items():
-        DatasetCatalog.remove(name)
-        if metadata:
-            MetadataCatalog.remove(name)
-    assert "checkpoints_unknown" not in MetadataCatalog.list()
-
-
-ONLY_INSTANCES = {
-    "MODEL.MASK_FORMER.TEST.SEMANTIC_ON": False,
-    "MODEL.MASK_FORMER.TEST.INSTANCE_ON": True,
-}
-
-
-@pytest.mark.parametrize(
-    "dataset, number, options",
-    [
-        ("sem", 5, {}),
-        ("sem", 5, {"MODEL.META_ARCHITECTURE": "RankSegVideoMaskFormer"}),
-        ("sem", 5, {"MODEL.META_ARCHITECTURE": "SemanticSegmentor"}),
-        ("pan", 8, {"MODEL.MASK_FORMER.TEST.PANOPTIC_ON": True}),
-        ("pan", 3, ONLY_INSTANCES),
-        ("inst", 3, ONLY_INSTANCES),
-    ],
-)
-def test_number_of_classes_must_be_the_data_sets(dataset, number, options, datasets, config):
-    dataset = f"checkpoints_{dataset}"
-    for key in ("TRAIN", "TEST"):
-        cfg = config(SMALL | options | {"MODEL.SEM_SEG_HEAD.NUM_CLASSES": number})
-        cfg.DATASETS[key] = ("checkpoints_unknown", dataset)
-        check_num_classes(cfg)
-        cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 150
-        error = rf"NUM_CLASSES is 150, but .* {dataset} of DATASETS.{key} has {number} \w+_classes"
-        with pytest.raises(ValueError, match=error):
-            check_num_classes(cfg)
-        cfg.MODEL.META_ARCHITECTURE = "GeneralizedRCNN"  # does not classify by that key
-        check_num_classes(cfg)
-
-
-def test_unknown_classes_are_not_checked(datasets, config):
-    cfg = config(SMALL | {"MODEL.SEM_SEG_HEAD.NUM_CLASSES": 77})
-    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ("checkpoints_unknown", "checkpoints_inst")
-    check_num_classes(cfg)
-    assert class_names(cfg) is None
-
-
-def test_class_names_are_the_training_datas(datasets, config):
-    cfg = config(SMALL)
-    cfg.DATASETS.TRAIN = ("checkpoints_unknown", "checkpoints_pan")
-    assert class_names(cfg) == list("abcdexyz")
-    cfg = config(SMALL | ONLY_INSTANCES)
-    cfg.DATASETS.TRAIN = ("checkpoints_pan",)
-    assert class_names(cfg) == list("xyz")
-
-
-def test_trainer_saves_the_names_and_refuses_another_number(datasets, config, tmp_path):
-    from toy import ToyTrainer
-
-    from rankseg_d2.engine import Trainer
-
-    MetadataCatalog.get("toy_named").set(stuff_classes=["r", "g", "b"])
-    DatasetCatalog.register("toy_named", DatasetCatalog.data["toy"])
-    try:
-        keys = {"OUTPUT_DIR": str(tmp_path), "MODEL.DEVICE": "cpu", "SOLVER.IMS_PER_BATCH": 2}
-        cfg = config(keys | {"MODEL.META_ARCHITECTURE": "ToyModel"})
-        cfg.DATASETS.TRAIN = ("toy_named",)
-        ToyTrainer(cfg).checkpointer.save("a")
-        assert torch.load(tmp_path / "a.pth", weights_only=True)["class_names"] == ["r", "g", "b"]
-        cfg = config(SMALL | keys)
-        cfg.DATASETS.TRAIN = ("toy_named",)
-        with pytest.raises(ValueError, match="NUM_CLASSES is 5, but the data set toy_named of"):
-            Trainer(cfg)
-    finally:
-        DatasetCatalog.remove("toy_named")
-        MetadataCatalog.remove("toy_named")

@@ -48,6 +48,11 @@ def test_nothing_is_fine():
         (b"3\xff", "wrong character"),
         (b"o" * 20 + b"0", "too long"),
         (b"3O", "negative length"),
+        # the same beyond the first characters, which are read on their own
+        (b"1" * 80 + b"P", "is cut off"),
+        (b"1" * 80 + b"\xff" + b"1" * 40, "wrong character"),
+        (b"1" * 80 + b"o" * 70 + b"0", "too long"),
+        (b"1" * 80 + b"O" * 200, "negative length"),
     ],
 )
 def test_damaged_codes_are_refused(code, message):
