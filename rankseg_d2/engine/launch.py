@@ -39,13 +39,22 @@ def launch(main, args):
             num_gpus,
         )
     engine.launch(
-        main,
+        _run,
         max(1, num_gpus),
         num_machines=args.num_machines,
         machine_rank=args.machine_rank,
         dist_url=args.dist_url,
-        args=(args,),
+        args=(main, args),
     )
+
+
+def _run(main, args):
+    """Run it, and leave the other ranks in order: else a process now and then aborts at its end."""
+    main(args)
+    if dist.is_available() and dist.is_initialized():
+        gc.collect()  # what main has left may hold the process group
+        dist.barrier()  # no rank leaves while another still talks to it
+        dist.destroy_process_group()
 
 
 def check_num_gpus(num_gpus: int) -> None:
@@ -73,10 +82,7 @@ def _run_under_torchrun(main, args):
         logger.warning("--num-gpus %d is ignored: torchrun starts the processes", args.num_gpus)
     dist.init_process_group("nccl" if has_gpu else "gloo", timeout=engine.DEFAULT_TIMEOUT)
     comm.create_local_process_group(local_size)
-    main(args)
-    gc.collect()  # what main has left may hold the process group
-    dist.barrier()  # no rank leaves while another still talks to it
-    dist.destroy_process_group()
+    _run(main, args)
 
 
 def _check_devices(wanted, what):
