@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from rankseg_d2.modeling.criterion import SetCriterion
-from rankseg_d2.modeling.matcher import HungarianMatcher
-from rankseg_d2.modeling.points import grid_points
+from rankseg_d2.modeling.losses.criterion import SetCriterion
+from rankseg_d2.modeling.losses.matcher import HungarianMatcher
+from rankseg_d2.modeling.losses.points import grid_points
 
 LAYERS, BATCH, QUERIES, CLASSES, MAX_OBJECTS = 10, 16, 100, 150, 40
 MASK_SIZE, TARGET_SIZE = (128, 128), (512, 512)

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from rankseg_d2.modeling.inference import ResultOptions, Shape, image_result
+from rankseg_d2.modeling.results.options import ResultOptions, Shape, image_result
 from rankseg_d2.ranking import rank, restrict
 
 CLASSES, KAPPA, QUERIES, THREADS = 1284, 100, 100, 2

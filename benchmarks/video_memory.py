@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from rankseg_d2.config import add_rankseg_config
-from rankseg_d2.modeling.video_results import label_maps, rle_masks
+from rankseg_d2.modeling.video.store import label_maps, rle_masks
 
 from detectron2.config import get_cfg  # isort: skip  (which rankseg_d2 makes importable)
 from detectron2.modeling import build_model  # isort: skip

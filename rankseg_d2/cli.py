@@ -16,7 +16,7 @@ def main(argv: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     doctor.add_parser(commands)
     if argv[:1] == ["dataset"]:  # its imports take seconds, and need an engine that works
-        from .data import cli as data_cli
+        from .data.checks import cli as data_cli
 
         data_cli.add_parser(commands)
     else:

@@ -229,7 +229,7 @@ def _register_shapes(cfg: CfgNode) -> None:
 def _follow_data(cfg: CfgNode, sources: list[tuple[str, set[str]]]) -> None:
     """Set what follows from the data sets, where there are any."""
     if cfg.DATASETS.FILES or cfg.DATASETS.TRAIN:
-        from .data.follow import follow_data
+        from .data.own.config_defaults import follow_data
 
         follow_data(cfg, sources, _class_list(cfg))
 
@@ -313,7 +313,7 @@ def check_datasets(cfg: CfgNode) -> None:
     """Raise KeyError if DATASETS.TRAIN or DATASETS.TEST names a data set that is not registered."""
     from detectron2.data import DatasetCatalog
 
-    from .data.follow import register_files
+    from .data.own.config_defaults import register_files
 
     register_files(cfg)
     registered = DatasetCatalog.list()
@@ -335,7 +335,7 @@ def check_num_classes(cfg: CfgNode) -> None:
     """
     from detectron2.modeling import META_ARCH_REGISTRY
 
-    from .modeling.maskformer import MaskFormer
+    from .modeling.meta_arch.mask_classification import MaskFormer
 
     name = cfg.MODEL.META_ARCHITECTURE
     model = META_ARCH_REGISTRY.get(name) if name in META_ARCH_REGISTRY else None

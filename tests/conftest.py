@@ -42,7 +42,7 @@ def clean_catalogs():
     """Forgets what the test registers."""
     from detectron2.data import DatasetCatalog, MetadataCatalog
 
-    from rankseg_d2.data import custom
+    from rankseg_d2.data.own import register as custom
 
     before = set(DatasetCatalog), set(MetadataCatalog)
     yield

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.config import get_cfg
+from support.paths import GOLDEN
 
 from rankseg_d2 import config
 from rankseg_d2._yaml import nearest
@@ -32,7 +33,7 @@ def leaves(keys, prefix=""):
 
 
 def upstream_keys():
-    sections = json.loads((Path(__file__).parent / "data/config_keys.json").read_text())
+    sections = json.loads((GOLDEN / "config_keys.json").read_text())
     return [pytest.param(key, value, id=f"{name}-{key}")
             for name, keys in sections.items() for key, value in keys.items()]
 

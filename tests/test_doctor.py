@@ -1,15 +1,13 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 
 import rankseg_d2
 from rankseg_d2 import doctor
 from rankseg_d2.cli import main
-
-ROOT = Path(__file__).parents[1]
 
 
 def test_doctor_reports_versions_engine_device_and_op_backends(capsys):

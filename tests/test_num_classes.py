@@ -3,7 +3,7 @@
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from small import CLASSES, make_config
+from support.small import CLASSES, make_config
 
 from rankseg_d2.config import check_num_classes, class_names
 
@@ -77,7 +77,7 @@ def test_class_names_are_the_training_datas(datasets):
 
 
 def test_trainer_saves_the_names_and_refuses_another_number(datasets, tmp_path):
-    from toy import ToyTrainer
+    from support.toy import ToyTrainer
 
     from rankseg_d2.engine import Trainer
 

@@ -1,13 +1,13 @@
 """Every shipped yaml repeats nothing of its bases, builds its model, and equals upstream's."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
 from detectron2.config import get_cfg
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils.registry import Registry
+from support.paths import GOLDEN
 
 import rankseg_d2.modeling  # noqa: F401  (registers the models)
 from rankseg_d2._yaml import read_chain, set_keys, settable_keys
@@ -24,7 +24,7 @@ NAMES = [path.relative_to(FOLDER).as_posix() for path in sorted(FOLDER.rglob("*.
 WHOLE = [
     name for name in NAMES if not name.startswith("parts/") and not name.endswith("base.yaml")
 ]
-UPSTREAM = json.loads((Path(__file__).parent / "data/upstream_configs.json").read_text())
+UPSTREAM = json.loads((GOLDEN / "upstream_configs.json").read_text())
 # Upstream's file names of weights are those of converted files; ours are where these came from.
 WEIGHTS = {
     "R-101": "resnet101-63fe2227",

@@ -1,10 +1,10 @@
 """Training: launch, setup, trainer, checkpoints, and a resume that continues exactly."""
 
-from .checkpoint import Checkpointer
+from ..data.loading.loader import ResumableLoader, build_test_loader, build_train_loader
+from .checkpointer import Checkpointer
 from .hooks import BestCheckpointer, HeadGuard
 from .launch import launch
 from .optimizer import build_optimizer
-from .resume import ResumableLoader, build_test_loader, build_train_loader
 from .trainer import Trainer, check_run, setup
 
 __all__ = [

@@ -24,20 +24,20 @@ from torch.nn.parallel import DistributedDataParallel
 
 from .. import __version__, engine_name
 from ..config import check_datasets, check_num_classes, class_names
-from ..evaluation import build_evaluator
-from ..modeling.sliding_window import SlidingWindow
-from ..modeling.test_time_augmentation import TestTimeAugmentation
-from .checkpoint import Checkpointer
-from .hooks import hooks_after_evaluation
-from .launch import check_num_gpus
-from .optimizer import build_optimizer
-from .resume import (
+from ..data.loading.loader import (
     ResumableLoader,
     batch_size_per_rank,
     build_test_loader,
     build_train_loader,
     seed_step,
 )
+from ..evaluation import build_evaluator
+from ..modeling.passes.sliding_window import SlidingWindow
+from ..modeling.passes.test_time_augmentation import TestTimeAugmentation
+from .checkpointer import Checkpointer
+from .hooks import hooks_after_evaluation
+from .launch import check_num_gpus
+from .optimizer import build_optimizer
 from .scheduler import build_lr_scheduler
 
 logger = logging.getLogger(__name__)

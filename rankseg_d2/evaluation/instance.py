@@ -10,9 +10,9 @@ import torch
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from ..data.rle import rle_areas
-from .instance_truth import InstanceTruth, load_truth
-from .tables import text_table, unique_names, write_json, write_tables
+from ..data.formats.rle import rle_areas
+from ..tables import text_table, unique_names, write_json, write_tables
+from .ground_truth.instances import InstanceTruth, load_truth
 
 logger = logging.getLogger(__name__)
 

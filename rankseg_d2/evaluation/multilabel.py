@@ -10,7 +10,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from torch import Tensor
 
-from ..data.labels import present_values, read_label_map
+from ..data.formats.label_images import present_values, read_label_map
 from ..ranking import Ranking
 from ..ranking.metrics import (
     class_ap,
@@ -19,8 +19,8 @@ from ..ranking.metrics import (
     rank_histogram,
     recall_at_k,
 )
-from .tables import text_table, unique_names, write_tables
-from .truth import Truth
+from ..tables import text_table, unique_names, write_tables
+from .ground_truth.records import Truth
 
 logger = logging.getLogger(__name__)
 

@@ -12,13 +12,13 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from ..data.datasets.panoptic import ids_to_colors
-from ..data.labels import read_segment_ids
+from ..data.formats.coco_panoptic import ids_to_colors
+from ..data.formats.label_images import read_segment_ids
 from ..files import write_image
+from ..tables import text_table, unique_names, write_json, write_tables
+from .ground_truth.records import check_complete
+from .ground_truth.segments import PanopticTruth
 from .panoptic_quality import Counts, Segments, count_matches, mean_quality, overlaps, quality
-from .panoptic_truth import PanopticTruth
-from .tables import text_table, unique_names, write_json, write_tables
-from .truth import check_complete
 
 logger = logging.getLogger(__name__)
 

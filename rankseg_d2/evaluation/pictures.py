@@ -8,9 +8,9 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from ..data.rle import to_rle
+from ..data.formats.rle import to_rle
 from ..files import write_image
-from .truth import LabelMaps, Truth
+from .ground_truth.records import LabelMaps, Truth
 
 logger = logging.getLogger(__name__)
 

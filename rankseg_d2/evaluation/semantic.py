@@ -9,9 +9,9 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from ..files import replacing
+from ..tables import main_metrics, text_table, unique_names, write_json, write_tables
+from .ground_truth.records import LabelMaps, image_key
 from .overlap import add_runs, joint_runs
-from .tables import main_metrics, text_table, unique_names, write_json, write_tables
-from .truth import LabelMaps, image_key
 
 logger = logging.getLogger(__name__)
 

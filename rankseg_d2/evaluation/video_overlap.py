@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..data.rle import rle_areas
+from ..data.formats.rle import rle_areas
 from ..ops.rle import rle_overlaps, why_not
 
 # The T masks of an object: compressed RLEs, None in frames where it is not

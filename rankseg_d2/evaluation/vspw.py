@@ -9,11 +9,11 @@ import numpy as np
 from detectron2.data import MetadataCatalog
 from detectron2.utils import comm
 
-from ..data.labels import read_values, to_classes
-from ..modeling.video_results import LabelWriter, label_maps
+from ..data.formats.label_images import read_values, to_classes
+from ..modeling.video.store import LabelWriter, label_maps
+from ..tables import text_table, write_tables
+from .ground_truth.records import Truth, check_complete
 from .semantic import SemanticEvaluator, size_text
-from .tables import text_table, write_tables
-from .truth import Truth, check_complete
 from .video_consistency import Consistency
 
 logger = logging.getLogger(__name__)

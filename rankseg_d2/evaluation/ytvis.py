@@ -9,12 +9,12 @@ import torch
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from ..modeling.video_results import rle_masks
-from .tables import text_table, unique_names, write_json, write_tables
-from .truth import check_complete
+from ..modeling.video.store import rle_masks
+from ..tables import text_table, unique_names, write_json, write_tables
+from .ground_truth.records import check_complete
+from .ground_truth.videos import Video, VideoTruth
 from .video_overlap import Track, mean_area, track_overlaps
 from .ytvis_ap import Matches, category_metrics, match
-from .ytvis_truth import Video, VideoTruth
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from ..errors import unknown_name
 from .pixel_decoder import build_pixel_decoder
 from .pixel_decoder.fpn import NUM_SCALES
-from .register import register
+from .registering import register
 from .transformer_decoder import Predictions, build_transformer_decoder
 from .transformer_decoder.build import MASKED_ATTENTION, STANDARD, decoder_name
 

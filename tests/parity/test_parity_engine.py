@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from toy import ToyMapper, ToyModel, toy_config
+from support.toy import ToyMapper, ToyModel, toy_config
 
 ENGINES = ("detectron2", "rankseg_d2._detectron2")
 SUBMODULES = ("train_loop", "hooks", "launch", "defaults")

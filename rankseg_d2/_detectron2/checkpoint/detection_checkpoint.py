@@ -2,7 +2,7 @@
 
 from fvcore.common.checkpoint import Checkpointer
 
-from ...weights import locate, read_checkpoint
+from ...checkpoints.reading import locate, read_checkpoint
 from ..utils import comm
 from ..utils.file_io import PathManager
 from .c2_model_loading import align_and_update_state_dicts

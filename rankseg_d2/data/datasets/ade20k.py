@@ -4,12 +4,12 @@ import functools
 from pathlib import Path
 
 from ..classes import load_classes
-from ..prepare import Job, Preparation, make_files, make_json
+from ..formats.coco_instances import instance_metadata, load_instances
+from ..formats.coco_panoptic import load_panoptic
+from ..prepare.ade20k import VOID, convert_instances, convert_labels, convert_panoptic
+from ..prepare.job import Job, Preparation, make_files, make_json
 from . import common
-from .ade20k_convert import VOID, convert_instances, convert_labels, convert_panoptic
 from .common import Command, find
-from .instances import instance_metadata, load_instances
-from .panoptic import load_panoptic
 
 FOLDER = "ADEChallengeData2016"
 SPLITS = {"train": "training", "val": "validation"}

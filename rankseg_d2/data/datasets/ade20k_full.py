@@ -8,8 +8,8 @@ import numpy as np
 
 from ...files import remove_leftovers, write_image
 from ..classes import load_classes
-from ..labels import open_image
-from ..prepare import Job, Preparation, make_files
+from ..formats.label_images import open_image
+from ..prepare.job import Job, Preparation, make_files
 from . import common
 from .common import Command, find
 

@@ -7,11 +7,11 @@ import numpy as np
 
 from ...files import write_image
 from ..classes import load_classes
-from ..labels import number_segments, read_values
-from ..prepare import Job, Preparation, make_files, make_json
+from ..formats.coco_panoptic import ids_to_colors, load_panoptic, regions
+from ..formats.label_images import number_segments, read_values
+from ..prepare.job import Job, Preparation, make_files, make_json
 from . import common
 from .common import Command, find
-from .panoptic import ids_to_colors, load_panoptic, regions
 
 SPLITS = ("train", "val")
 VOID = 255

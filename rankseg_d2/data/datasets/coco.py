@@ -7,12 +7,12 @@ import numpy as np
 
 from ...files import write_image
 from ..classes import load_classes
-from ..labels import number_segments, read_segment_ids
-from ..prepare import Job, Preparation, make_files
+from ..formats.coco_instances import instance_metadata, load_instances
+from ..formats.coco_panoptic import check_pngs, contiguous, load_panoptic
+from ..formats.label_images import number_segments, read_segment_ids
+from ..prepare.job import Job, Preparation, make_files
 from . import common
 from .common import Command, find, read_json
-from .instances import instance_metadata, load_instances
-from .panoptic import check_pngs, contiguous, load_panoptic
 
 SPLITS = ("train", "val")
 VOID = 255

@@ -13,8 +13,8 @@ import numpy as np
 
 from ...files import write_image, write_json
 from ..classes import load_classes
-from ..prepare import Job, Preparation, make_files
-from ..rle import to_rle
+from ..formats.rle import to_rle
+from ..prepare.job import Job, Preparation, make_files
 from . import common
 from .common import Command, find, read_json
 

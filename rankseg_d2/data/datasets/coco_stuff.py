@@ -7,11 +7,11 @@ import numpy as np
 
 from ...files import write_image
 from ..classes import load_classes
-from ..labels import read_values
-from ..prepare import UNKNOWN, Job, Preparation, make_files, relabel
+from ..formats.label_images import read_values
+from ..formats.matlab import is_hdf5, read_matlab
+from ..prepare.job import UNKNOWN, Job, Preparation, make_files, relabel
 from . import common
 from .common import Command, find, read_names
-from .matlab import is_hdf5, read_matlab
 
 SPLITS_10K = ("train", "test")
 SPLITS_164K = ("train", "val")

@@ -7,10 +7,10 @@ import numpy as np
 
 from ...files import write_bytes, write_image
 from ..classes import load_classes
-from ..prepare import UNKNOWN, Job, Preparation, make_files, relabel
+from ..formats.matlab import read_matlab
+from ..prepare.job import UNKNOWN, Job, Preparation, make_files, relabel
 from . import common
 from .common import Command, find, read_json, read_names
-from .matlab import read_matlab
 
 FOLDER = "VOCdevkit/VOC2010"
 SPLITS = ("train", "val")

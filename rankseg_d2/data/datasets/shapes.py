@@ -15,7 +15,7 @@ from detectron2.data import DatasetCatalog
 from detectron2.structures import BoxMode
 
 from ..shapes.build import SPLITS, Spec, coco_categories, ensure_split, ignore_label
-from ..shapes.clips import ClipSpec, ensure_clips, label_table
+from ..shapes.videos import ClipSpec, ensure_clips, label_table
 from ..shapes.vocabulary import check_num_categories
 from .common import Command, data_root
 from .common import register as register_dataset

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..classes import load_classes
-from ..video_frames import video_size
+from ..formats.video_frames import video_size
 from . import common
 from .common import find, read_names
 

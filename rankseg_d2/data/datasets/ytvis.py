@@ -13,10 +13,10 @@ from detectron2.structures import BoxMode
 
 from ...files import write_json
 from ..classes import load_classes
+from ..formats.coco_instances import instance_metadata
+from ..formats.coco_panoptic import contiguous
 from . import common
 from .common import Command, read_json
-from .instances import instance_metadata
-from .panoptic import contiguous
 
 YEARS = (2019, 2021)
 SPLITS = {"train": "train", "val": "valid", "test": "test"}  # name -> folder

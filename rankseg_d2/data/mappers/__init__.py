@@ -9,8 +9,8 @@ from detectron2.data import MetadataCatalog
 
 from ...errors import unknown_name
 from . import recipes
-from .clips import ClipTestMapper, ClipTrainMapper, FrameSampler
-from .mapper import TestMapper, TrainMapper
+from .images import TestMapper, TrainMapper
+from .videos import ClipTestMapper, ClipTrainMapper, FrameSampler
 
 logger = logging.getLogger(__name__)
 

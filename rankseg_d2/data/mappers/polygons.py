@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..packed_masks import paint
+from .packed_masks import paint
 
 GRID = 5  # pycocotools rounds corners to fifths of a pixel
 

@@ -6,7 +6,7 @@ import numpy as np
 from detectron2.data import transforms as T
 
 from ...errors import unknown_name
-from ..augmentations import (
+from .augmentations import (
     ColorAugSSD,
     LargeScaleJitter,
     RandomRotation,

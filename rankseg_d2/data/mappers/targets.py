@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from detectron2.data import transforms as T
 
-from ..augmentations import pad
-from ..labels import number_segments, present_values, read_segment_ids
-from ..packed_masks import IdMapMasks, packed_masks, paint
+from ..formats.label_images import number_segments, present_values, read_segment_ids
+from .augmentations import pad
+from .packed_masks import IdMapMasks, packed_masks, paint
 from .polygons import decode, draw_polygons
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..processes import end_with_parent, usable_cpus
+from ..prepare.processes import end_with_parent, usable_cpus
 from .scene import Scene, draw, make_scene
 from .vocabulary import Vocabulary, check_num_categories, make_vocabulary
 

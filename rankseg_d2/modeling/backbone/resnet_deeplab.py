@@ -6,7 +6,7 @@ from detectron2.modeling.backbone import BasicStem, BottleneckBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..register import register
+from ..registering import register
 
 NUM_BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 

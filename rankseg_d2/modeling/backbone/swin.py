@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from ..register import register
+from ..registering import register
 
 
 @register(BACKBONE_REGISTRY)

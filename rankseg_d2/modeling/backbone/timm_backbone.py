@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...errors import unknown_name
-from ..register import register
+from ..registering import register
 from .pyramid import change_stride
 
 logger = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..position_encoding import sine_position
-from ..register import register
-from ..transformer_decoder.detr import Transformer
+from ..registering import register
+from ..transformer import Transformer
 from .build import PixelFeatures, by_stride
 
 NUM_SCALES = 3

@@ -14,7 +14,7 @@ from ...ops import ms_deform_attn
 from ...ranking.ranking import at_least_float
 from ..attention import Residual, xavier_init_
 from ..position_encoding import sine_position
-from ..register import register
+from ..registering import register
 from .build import PixelFeatures, by_stride
 from .fpn import NUM_SCALES, conv_norm, fill
 

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from ..attention import MLP
 from ..position_encoding import sine_position
+from ..transformer import Transformer
 from .build import TRANSFORMER_DECODER_REGISTRY
-from .detr import Transformer
 from .masked_attention import input_projection
 from .predictions import Predictions
 

@@ -1,0 +1,56 @@
+"""`rankseg-d2 dataset`: prepare public data sets, and look into any."""
+
+import sys
+from pathlib import Path
+
+from ..datasets import COMMANDS, data_root
+from ..prepare.processes import usable_cpus
+from . import check
+
+# What a wrong file, folder or value raises: told in one sentence, without a traceback.
+USER_ERRORS = (ValueError, OSError, RuntimeError, KeyError, ImportError)
+
+
+def add_parser(commands) -> None:
+    parser = commands.add_parser("dataset", help="prepare, check and describe data sets")
+    commands = parser.add_subparsers(dest="dataset_command", required=True, metavar="COMMAND")
+    prepare = commands.add_parser("prepare", help="make label files from those that are published")
+    names = prepare.add_subparsers(dest="name", required=True, metavar="NAME")
+    for name, command in COMMANDS.items():
+        _add_prepare_parser(names, name, command)
+    check.add_parsers(commands)
+
+
+def _add_prepare_parser(names, name: str, command) -> None:
+    parser = names.add_parser(name, help=command.help, description=command.help)
+    parser.add_argument(
+        "--root",
+        type=Path,
+        default=data_root(),
+        metavar="DIR",
+        help="the folder of all data sets (by default DETECTRON2_DATASETS, else ./datasets)",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=usable_cpus(), metavar="N", help="how many processes work"
+    )
+    parser.add_argument(
+        "--splits", nargs="+", choices=command.splits, default=command.splits, help="all by default"
+    )
+    for option, text in command.options.items():
+        parser.add_argument(f"--{option.replace('_', '-')}", action="store_true", help=text)
+    parser.set_defaults(run=_prepare)
+
+
+def _prepare(args) -> int:
+    command = COMMANDS[args.name]
+    options = {option: getattr(args, option) for option in command.options}
+    try:
+        for split in args.splits:
+            command.prepare(args.root, split, args.workers, **options)
+    except USER_ERRORS as error:
+        text = error.args[0] if isinstance(error, KeyError) else error
+        sys.stderr.write(f"rankseg-d2 dataset prepare {args.name}: {text}\n")
+        return 1
+    names = " and ".join(args.splits)
+    sys.stdout.write(f"{args.name}: {names} prepared in {args.root}\n")
+    return 0

@@ -1,0 +1,123 @@
+"""Statistics of categories: how many an image has, which come together, and what κ is enough."""
+
+import argparse
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+
+from ...files import replacing, write_bytes
+from ...tables import text_table
+from .scan import Tally, class_names
+
+SHARES = (0.95, 0.99, 0.999)
+DEFINITION = (
+    "kappa at a share: the least number k such that at least that share of the images has k "
+    "categories or fewer; no ranking with a smaller TOPK can keep all categories of these images"
+)
+
+
+def add_stats_arguments(parser) -> None:
+    parser.add_argument("--pairs", type=int, default=20, metavar="N", help="so many frequent pairs")
+    parser.add_argument(
+        "--matrix",
+        type=matrix_file,
+        metavar="FILE",
+        help="write in how many images two classes are, over all splits, as .npz or .csv",
+    )
+
+
+def stats_report(parts: list, tallies: dict[str, Tally], args) -> tuple[dict, str]:
+    """Categories per image, pairs and κ of each split: as json content, and as text."""
+    names = class_names(parts[0].metadata)
+    splits = {name: statistics(tally, names, args.pairs) for name, tally in tallies.items()}
+    lines = [text_table([summary(name, facts) for name, facts in splits.items()]), DEFINITION]
+    for name, facts in splits.items():
+        lines += ["", f"{name}: categories per image", text_table(facts["curve"])]
+        if facts["pairs"]:
+            lines += ["", f"{name}: which come together most", text_table(facts["pairs"])]
+    faults = sum(len(part.faults) + len(tallies[part.name].faults) for part in parts)
+    if faults:
+        lines += ["", f"{faults} faults: `rankseg-d2 dataset check {args.dataset}` names them; "
+                  "files that cannot be read count as images without categories"]
+    content = {"dataset": args.dataset, "kappa": DEFINITION, "splits": splits}
+    return content, "\n".join(lines) + "\n"
+
+
+def statistics(tally: Tally, names: list[str], num_pairs: int) -> dict:
+    """What the counts of one split say."""
+    counts = np.arange(len(tally.sizes))
+    total = max(tally.records, 1)
+    up_to = tally.sizes.cumsum()
+    largest = int(counts[tally.sizes > 0].max(initial=0))
+    return {
+        "images": tally.records,
+        "mean": float((counts * tally.sizes).sum() / total),
+        "median": covering_kappa(tally.sizes, 0.5),
+        "max": largest,
+        "kappa": {str(share): covering_kappa(tally.sizes, share) for share in SHARES},
+        "curve": [
+            {
+                "categories": k,
+                "images": int(tally.sizes[k]),
+                "percent with so many or fewer": float(100 * up_to[k] / total),
+            }
+            for k in range(largest + 1)
+        ],
+        "pairs": frequent_pairs(tally, names, num_pairs),
+    }
+
+
+def summary(name: str, facts: dict) -> dict:
+    """One row of the table of splits."""
+    row = {"split": name} | {key: facts[key] for key in ("images", "mean", "median", "max")}
+    kappas = {f"kappa {100 * float(share):g} %": k for share, k in facts["kappa"].items()}
+    return row | kappas
+
+
+def covering_kappa(sizes: np.ndarray, share: float) -> int:
+    """The least k such that at least `share` of the images have k categories or fewer.
+
+    sizes: (C + 1,), the number of images with 0 to C categories.
+    """
+    wanted = share * sizes.sum() - 1e-9  # 0.95 * 20 images is 19, whatever floats say
+    return int(np.searchsorted(sizes.cumsum(), wanted))
+
+
+def frequent_pairs(tally: Tally, names: list[str], count: int) -> list[dict]:
+    """The pairs of classes that most images have both of."""
+    above = np.triu(tally.pairs, 1)
+    order = np.argsort(-above, axis=None, kind="stable")[:count]
+    first, second = np.unravel_index(order, above.shape)
+    return [
+        {
+            "class": names[a],
+            "and": names[b],
+            "images": int(above[a, b]),
+            "percent": float(100 * above[a, b] / tally.records),
+        }
+        for a, b in zip(first, second, strict=True) if above[a, b]
+    ]
+
+
+def matrix_file(name: str) -> Path:
+    if not name.endswith((".npz", ".csv")):
+        raise argparse.ArgumentTypeError(f"{name} must end in .npz or .csv")
+    return Path(name)
+
+
+def write_matrix(path: Path, parts: list, tallies: dict[str, Tally]) -> None:
+    """(C, C) numbers of images with both classes, over all splits; the diagonal: with the class."""
+    names = class_names(parts[0].metadata)
+    matrix = sum(tally.pairs for tally in tallies.values())
+    if path.suffix == ".npz":
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            np.savez_compressed(temporary, images=matrix, classes=np.array(names))
+        return
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["class", *names])
+    rows.writerows([name, *row] for name, row in zip(names, matrix.tolist(), strict=True))
+    write_bytes(path, text.getvalue().encode())

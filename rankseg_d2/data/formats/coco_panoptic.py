@@ -1,0 +1,98 @@
+"""COCO's panoptic format: a json of segments, and a PNG per image whose colours are their ids."""
+
+from pathlib import Path
+
+import numpy as np
+
+from ..datasets.common import check_pairs, find, read_json
+from .label_images import number_segments, present_values
+
+
+def load_panoptic(
+    json_file: Path,
+    panoptic_root: Path,
+    images: dict[str, Path],
+    labels: dict[str, Path] | None,
+    metadata: dict,
+    ending: str = "",
+) -> list[dict]:
+    """One record per annotation of the json, with contiguous category ids.
+
+    Args:
+        images: by key; the key of an annotation is the name of its PNG without `ending`.png.
+        labels: semantic label maps by key, if the records shall have them.
+        metadata: of all classes and of the things, as `panoptic_metadata` makes it.
+    """
+    content = read_json(json_file)
+    annotations = content["annotations"]
+    check_pngs(json_file, panoptic_root, [x["file_name"] for x in annotations])
+    keys = [Path(x["file_name"]).stem.removesuffix(ending) for x in annotations]
+    check_pairs(keys, images, images if labels is None else labels, str(json_file))
+    sizes = {image["id"]: image for image in content.get("images", ())}
+    known, things = (metadata[f"{x}_dataset_id_to_contiguous_id"] for x in ("stuff", "thing"))
+    records = []
+    for key, annotation in zip(keys, annotations, strict=True):
+        record = {
+            "file_name": str(images[key]),
+            "image_id": annotation["image_id"],
+            "pan_seg_file_name": str(panoptic_root / annotation["file_name"]),
+            "segments_info": [
+                segment
+                | {
+                    "category_id": contiguous(segment["category_id"], known, json_file),
+                    "isthing": segment["category_id"] in things,
+                }
+                for segment in annotation["segments_info"]
+            ],
+        }
+        if labels is not None:
+            record["sem_seg_file_name"] = str(labels[key])
+        if size := sizes.get(annotation["image_id"]):
+            record |= {"height": size["height"], "width": size["width"]}
+        records.append(record)
+    return records
+
+
+def contiguous(category_id: int, known: dict[int, int], json_file: Path) -> int:
+    """The contiguous id of a json's category id."""
+    if category_id not in known:
+        raise ValueError(
+            f"{json_file} has category_id={category_id}, which is no class of this data set "
+            f"(its ids are {min(known)} to {max(known)}); it belongs to another data set"
+        )
+    return known[category_id]
+
+
+def check_pngs(json_file: Path, panoptic_root: Path, names: list[str]) -> None:
+    """Raise if the json names a PNG that is not in its folder, or none at all."""
+    if not names:
+        raise ValueError(f"{json_file} has no annotations; get it again, whole")
+    there = find(panoptic_root, "*.png")
+    missing = [name for name in names if Path(name).stem not in there]
+    if missing:
+        raise FileNotFoundError(
+            f"{json_file} does not belong to {panoptic_root}, or the folder is not whole: of the "
+            f"{len(names)} PNG files that the json names, {len(missing)} are not there, the first "
+            f"is {missing[0]}; unpack the archive again, or make both files anew"
+        )
+
+
+def ids_to_colors(ids: np.ndarray) -> np.ndarray:
+    """(H, W) segment ids -> (H, W, 3) bytes of a panoptic PNG."""
+    bytes_of_ids = ids.astype("<u4").view(np.uint8).reshape(*ids.shape, 4)
+    return np.ascontiguousarray(bytes_of_ids[..., :3])
+
+
+def regions(values: np.ndarray) -> dict[int, dict]:
+    """`area` and `bbox` [x, y, width, height] of each value above 0 in a (H, W) map."""
+    from scipy.ndimage import find_objects
+
+    wanted = [value for value in present_values(values).tolist() if value > 0]
+    places = number_segments(values, wanted)  # (H, W), from 1
+    areas = np.bincount(places.ravel(), minlength=len(wanted) + 1)[1:].tolist()
+    boxes = [
+        [columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start]
+        for rows, columns in find_objects(places)
+    ]
+    triples = zip(wanted, areas, boxes, strict=True)
+    return {value: {"area": area, "bbox": box} for value, area, box in triples}

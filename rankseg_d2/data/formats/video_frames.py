@@ -1,0 +1,92 @@
+"""Videos as frames: read one at a time, and one record for each."""
+
+import re
+from collections.abc import Callable, Sequence
+
+from detectron2.utils.file_io import PathManager
+from torch import Tensor
+
+from .label_images import UnreadableError
+
+
+class LazyFrames(Sequence):
+    """The frames of a video (3, H, W), each read when it is asked for and then forgotten.
+
+    An index gives one frame, a slice the list of its frames. What is pickled are the paths and
+    `read`, which makes a frame of a path.
+    """
+
+    def __init__(self, paths: Sequence[str], read: Callable[[str], Tensor]):
+        self.paths = list(paths)
+        self.read = read
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return [self.read(path) for path in self.paths[index]]
+        return self.read(self.paths[index])
+
+    def __repr__(self) -> str:
+        return f"LazyFrames({len(self)} frames from {self.paths[0]})"
+
+
+def frame_record(record: dict, index: int) -> dict:
+    """What a video's record says of one frame, as the record of an image."""
+    frame = {key: record[key] for key in ("video_id", "height", "width") if key in record}
+    frame["file_name"] = record["file_names"][index]
+    if "sem_seg_file_names" in record:
+        frame["sem_seg_file_name"] = record["sem_seg_file_names"][index]
+    if "annotations" in record:
+        frame["annotations"] = record["annotations"][index]
+    return frame
+
+
+def frame_records(record: dict) -> list[dict]:
+    """The frames of a video as records of images."""
+    return [frame_record(record, index) for index in range(len(record["file_names"]))]
+
+
+def flat_record(record: dict) -> dict:
+    """A record with the annotations of all frames in one list; that of an image as it is."""
+    if "file_names" not in record or "annotations" not in record:
+        return record
+    return record | {"annotations": [note for frame in record["annotations"] for note in frame]}
+
+
+def image_size(path: str) -> tuple[int, int]:
+    """Height and width of the upright image, from the head of its file."""
+    from PIL import Image
+
+    try:
+        with PathManager.open(path, "rb") as file, Image.open(file) as image:
+            width, height = image.size
+            is_turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientation
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"the frame {path} does not exist") from error
+    except (OSError, SyntaxError) as error:  # SyntaxError: a broken PNG
+        raise UnreadableError(f"the frame {path} cannot be read: {error}") from error
+    return (width, height) if is_turned else (height, width)
+
+
+def video_size(paths: Sequence[str]) -> dict[str, int]:
+    """{"height": H, "width": W} of the first frame that can be read.
+
+    Others that cannot are named when they are needed.
+    """
+    first = None
+    for path in paths:
+        try:
+            height, width = image_size(path)
+        except UnreadableError as error:
+            first = first or error
+        else:
+            return {"height": height, "width": width}
+    raise first
+
+
+def natural_order(name: str) -> list:
+    """Sort key by which frame2 comes before frame10."""
+    parts = re.split(r"(\d+)", name)
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)]

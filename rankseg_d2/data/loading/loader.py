@@ -1,0 +1,209 @@
+"""What makes `--resume` exact: every random choice follows from the seed and from where it is made.
+
+Nothing is drawn from a generator that lived before the interruption, so none has to be saved. The
+step's choices (dropout, point sampling, drop path) follow from (seed, iteration, rank); a sample's
+(crops, flips) from (seed, its position in the endless stream of samples), whichever worker process
+makes it; the order of the samples from the seed alone. Started again at iteration n, the loader
+goes through the first n batches as numbers, without reading an image.
+
+The weights are then equal bit by bit on CPUs, and on GPUs as far as the kernels are deterministic.
+"""
+
+import itertools
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from detectron2.data import DatasetFromList, build_detection_test_loader
+from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
+from detectron2.utils import comm
+from torch.utils.data import DataLoader, Dataset
+
+from ...errors import unknown_name
+from ..formats.video_frames import flat_record
+from ..mappers import build_mapper
+from .records import load_records
+
+_STEP, _SAMPLE = 0, 1  # the two kinds of places where random choices are made
+_MAX_REFUSALS = 1000
+
+
+def seed_step(seed: int, iteration: int) -> None:
+    """Seed Python, NumPy and torch, on every device, for one training step of this rank."""
+    torch.manual_seed(_seed_cpu(seed, _STEP, iteration, comm.get_rank()))
+
+
+@contextmanager
+def sample_seeded(seed: int, position: int):
+    """Seed Python, NumPy and torch's CPU generator for one sample; put them back afterwards."""
+    saved = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    torch.default_generator.manual_seed(_seed_cpu(seed, _SAMPLE, position))
+    try:
+        yield
+    finally:
+        random.setstate(saved[0])
+        np.random.set_state(saved[1])
+        torch.set_rng_state(saved[2])
+
+
+def _seed_cpu(*place: int) -> int:
+    """Seed Python and NumPy; the seed for torch."""
+    for_python, for_numpy, for_torch = np.random.SeedSequence(place).generate_state(3)
+    random.seed(int(for_python))
+    np.random.seed(for_numpy)
+    return int(for_torch)
+
+
+class ResumableLoader:
+    """An endless loader of training batches (lists) that can be started at any iteration.
+
+    `build_sampler` makes this rank's endless sampler out of a seed. With `groups`, the group of
+    each element, a batch has samples of one group only.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        mapper: Callable,
+        build_sampler: Callable[[int], Iterable[int]],
+        batch_size: int,
+        *,
+        num_workers: int = 0,
+        groups: list | None = None,
+    ):
+        self.dataset = dataset
+        self.mapper = mapper
+        self.build_sampler = build_sampler
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.groups = groups
+
+    def batches(self, seed: int, start: int = 0) -> Iterator[list]:
+        """The batches of the iterations start, start + 1, ... under a seed."""
+        places = _group(
+            self.build_sampler(seed),
+            self.batch_size,
+            self.groups,
+            comm.get_rank(),
+            comm.get_world_size(),
+        )
+        return iter(
+            DataLoader(
+                _SeededDataset(self.dataset, self.mapper, seed),
+                batch_sampler=itertools.islice(places, start, None),
+                num_workers=self.num_workers,
+                collate_fn=_as_it_is,
+            )
+        )
+
+    def __iter__(self):
+        return self.batches(comm.shared_random_seed())
+
+
+def build_train_loader(cfg, mapper=None, dataset=None) -> ResumableLoader:
+    """The training loader of a config: detectron2's, but it can be started at any iteration.
+
+    `mapper` is that of INPUT.DATASET_MAPPER_NAME unless given, `dataset` (a list of dicts, or a
+    map-style Dataset) that of DATASETS.TRAIN. DATALOADER.ASPECT_RATIO_GROUPING goes by the
+    "width" and "height" of the dicts and is off where they are missing.
+    """
+    mapper = build_mapper(cfg, is_train=True) if mapper is None else mapper
+    if dataset is None:
+        dataset = load_records(
+            cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+        )
+    groups = None
+    if isinstance(dataset, list):
+        if cfg.DATALOADER.ASPECT_RATIO_GROUPING and all("width" in d for d in dataset):
+            groups = [d["width"] > d["height"] for d in dataset]
+        build_sampler = _sampler_builder(cfg, dataset)
+        dataset = DatasetFromList(dataset, copy=False)
+    else:
+        build_sampler = _sampler_builder(cfg, range(len(dataset)))
+    return ResumableLoader(
+        dataset,
+        mapper,
+        build_sampler,
+        batch_size_per_rank(cfg),
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        groups=groups,
+    )
+
+
+def build_test_loader(cfg, dataset_name: str, mapper=None) -> DataLoader:
+    """detectron2's loader of a data set in order, one image or video at a time.
+
+    `mapper` is that of the config unless given.
+    """
+    mapper = build_mapper(cfg, False, dataset_name) if mapper is None else mapper
+    return build_detection_test_loader(
+        load_records([dataset_name]), mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS
+    )
+
+
+def batch_size_per_rank(cfg) -> int:
+    """SOLVER.IMS_PER_BATCH, shared out over the ranks and into SOLVER.ACCUMULATION_STEPS."""
+    total, parts = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATION_STEPS
+    ranks = comm.get_world_size()
+    if parts < 1:
+        raise ValueError(f"SOLVER.ACCUMULATION_STEPS must be 1 or more, not {parts}")
+    if total < 1 or total % (ranks * parts):
+        raise ValueError(
+            f"SOLVER.IMS_PER_BATCH ({total}) must be a multiple of the number of processes times "
+            f"SOLVER.ACCUMULATION_STEPS ({ranks} x {parts} = {ranks * parts}); change one of them"
+        )
+    return total // ranks
+
+
+def _sampler_builder(cfg, dicts):
+    """seed -> the sampler that DATALOADER.SAMPLER_TRAIN names."""
+    name, size = cfg.DATALOADER.SAMPLER_TRAIN, len(dicts)
+    if name == "TrainingSampler":
+        return lambda seed: TrainingSampler(size, seed=seed)
+    if name == "RepeatFactorTrainingSampler":
+        factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
+            [flat_record(record) for record in dicts], cfg.DATALOADER.REPEAT_THRESHOLD
+        )
+        return lambda seed: RepeatFactorTrainingSampler(factors, seed=seed)
+    known = ("TrainingSampler", "RepeatFactorTrainingSampler")
+    raise unknown_name("DATALOADER.SAMPLER_TRAIN", name, known)
+
+
+def _group(indices, batch_size, groups, rank, world_size):
+    """Batches of (position, index); a position counts the samples of all ranks."""
+    buckets = defaultdict(list)
+    for local, index in enumerate(indices):
+        bucket = buckets[groups[index] if groups else None]
+        bucket.append((local * world_size + rank, index))
+        if len(bucket) == batch_size:
+            yield bucket[:]
+            bucket.clear()
+
+
+class _SeededDataset(Dataset):
+    """(position, index) -> the mapped element, with the random choices of its position."""
+
+    def __init__(self, dataset, mapper, seed):
+        self.dataset = dataset
+        self.mapper = mapper
+        self.seed = seed
+
+    def __getitem__(self, place):
+        position, index = place
+        with sample_seeded(self.seed, position):
+            for _ in range(_MAX_REFUSALS):
+                sample = self.mapper(self.dataset[index])
+                if sample is not None:
+                    return sample
+                index = random.randrange(len(self.dataset))  # the mapper refused: try another
+        raise RuntimeError(
+            f"the data set mapper returned None {_MAX_REFUSALS} times in a row; check that the "
+            "training set has annotations which the mapper can use"
+        )
+
+
+def _as_it_is(samples):
+    return samples

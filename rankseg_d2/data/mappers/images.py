@@ -1,0 +1,215 @@
+"""From the record of a data set to a sample: what a model takes."""
+
+import logging
+
+import cv2
+import numpy as np
+import torch
+from detectron2.data import detection_utils as utils
+from detectron2.data import transforms as T
+from detectron2.structures import Instances
+from detectron2.utils.file_io import PathManager
+from PIL import Image
+from torch import Tensor
+
+from ..formats.label_images import UnreadableError, check_depth, present_values, read_label_map
+from .augmentations import PAD_VALUE, contiguous, pad
+from .targets import TARGETS, Augmented, check_same_size, objects
+
+logger = logging.getLogger(__name__)
+
+LABEL_KEYS = {"annotations", "sem_seg_file_name", "pan_seg_file_name"}
+FORMATS = ("RGB", "BGR")
+SOURCES = {  # where a task's classes are found in a record
+    "semantic": ("sem_seg_file_name", "segments_info"),
+    "panoptic": ("segments_info", "sem_seg_file_name"),
+    "instance": ("annotations",),
+}
+
+
+class TestMapper:
+    """The image of a record, resized; what else the record has stays, for evaluators.
+
+    With `present_of`, a task, the sample has `present_classes` too, which the oracle ranks by.
+    """
+
+    __test__ = False  # no test of pytest's
+
+    def __init__(self, augmentations, image_format, metadata, present_of=None):
+        self.augmentations = T.AugmentationList(augmentations)
+        self.image_format = check_format(image_format)
+        self.metadata = metadata
+        self.present_of = present_of
+
+    def __call__(self, record: dict) -> dict:
+        sample = {key: value for key, value in record.items() if key != "annotations"}
+        aug_input = T.AugInput(read_image(sample))
+        self.augmentations(aug_input)
+        sample["image"] = to_tensor(aug_input.image, self.image_format)
+        if self.present_of:
+            classes = present_classes(record, self.present_of, self.metadata)
+            if classes is not None:
+                sample["present_classes"] = torch.as_tensor(classes, dtype=torch.int64)
+        return sample
+
+
+class TrainMapper:
+    """Image, label map (where `reads_labels`) and instances of a record, augmented alike.
+
+    Args:
+        task: semantic, panoptic or instance: what the instances are.
+        size_divisibility: images are padded to a multiple of it; -1: not.
+        skip_corrupt: of files that cannot be read warn, and take another image.
+        keep_empty: keep objects that were cropped away, with an empty mask.
+    """
+
+    def __init__(self, task, augmentations, image_format, metadata, *, reads_labels=False,
+                 size_divisibility=-1, skip_corrupt=False, keep_empty=False):  # fmt: skip
+        self.task = task
+        self.augmentations = T.AugmentationList(augmentations)
+        self.image_format = check_format(image_format)
+        self.metadata = metadata
+        self.reads_labels = reads_labels
+        self.size_divisibility = size_divisibility
+        self.skip_corrupt = skip_corrupt
+        self.keep_empty = keep_empty
+        self.left_out = set()  # of what was warned
+        self.ignore_label = metadata.get("ignore_label", 255)
+        largest = max(self.ignore_label, len(metadata.get("stuff_classes", ())) - 1)
+        types = (torch.uint8, torch.int16, torch.int32)
+        self.label_type = next(t for t in types if largest <= torch.iinfo(t).max)
+        pairs = metadata.get("flip_pairs", ())
+        self.mirrored = {a: b for pair in pairs for a, b in (pair, pair[::-1])}
+
+    def __call__(self, record: dict) -> dict | None:
+        try:
+            return self.map(record)
+        except (UnreadableError, FileNotFoundError) as error:
+            if not self.skip_corrupt:
+                raise
+            if str(error) not in self.left_out:
+                self.left_out.add(str(error))
+                logger.warning("left out, for INPUT.CORRUPT is skip: %s", error)
+            return None  # the loader takes another image
+
+    def map(self, record: dict) -> dict:
+        sample = {key: value for key, value in record.items() if key not in LABEL_KEYS}
+        sample["image"], augmented = self.augment(sample, record)
+        classes, masks = TARGETS[self.task](augmented)
+        if augmented.labels is not None:
+            sample["sem_seg"] = self._mirrored_labels(augmented)
+        instances = self.instances(augmented, classes, masks)
+        sample["instances"] = instances if self.keep_empty else instances[masks.nonempty()]
+        return sample
+
+    @staticmethod
+    def read(sample: dict) -> np.ndarray:
+        return read_image(sample)
+
+    def augment(self, sample: dict, record: dict, transforms=None) -> tuple[Tensor, Augmented]:
+        """The image of a sample (3, H, W), and what its targets are made of.
+
+        `transforms` are those that were drawn for another image; without them, they are drawn now.
+        """
+        image = self.read(sample)
+        native_size = image.shape[:2]
+        aug_input = T.AugInput(image, sem_seg=self._read_labels(record, native_size))
+        if transforms is None:
+            transforms = self.augmentations(aug_input)
+        else:
+            aug_input.transform(transforms)
+        size = aug_input.image.shape[:2]
+        padded_size = round_up(size, self.size_divisibility)
+        labels = aug_input.sem_seg
+        if labels is not None:
+            labels = np.ascontiguousarray(pad(labels, padded_size, self.ignore_label))
+            labels = torch.from_numpy(labels).to(self.label_type)
+        augmented = Augmented(
+            record, labels, self.ignore_label, transforms, native_size, size, padded_size
+        )
+        return to_tensor(aug_input.image, self.image_format, padded_size), augmented
+
+    def instances(self, augmented: Augmented, classes: list[int], masks) -> Instances:
+        """Classes and masks as detectron2's; where a mirror swaps classes, they are swapped."""
+        if self.mirrored and is_mirrored(augmented.transforms):
+            classes = [self.mirrored.get(name, name) for name in classes]
+        instances = Instances(augmented.padded_size)
+        instances.gt_classes = torch.tensor(classes, dtype=torch.int64)
+        instances.gt_masks = masks
+        return instances
+
+    def _read_labels(self, record, size):
+        """The label map as int32, of which the transforms take the nearest pixel as upstream's."""
+        if not self.reads_labels or "sem_seg_file_name" not in record:
+            return None
+        path = record["sem_seg_file_name"]
+        labels = read_label_map(path, self.metadata)
+        check_same_size(record["file_name"], size, path, labels.shape)
+        return labels.astype(np.int32)
+
+    def _mirrored_labels(self, augmented: Augmented) -> Tensor:
+        labels = augmented.labels
+        if not self.mirrored or not is_mirrored(augmented.transforms):
+            return labels
+        swapped = labels.clone()
+        for a, b in self.mirrored.items():
+            swapped[labels == a] = b
+        return swapped
+
+
+def check_format(image_format: str) -> str:
+    if image_format not in FORMATS:
+        raise ValueError(f"INPUT.FORMAT must be one of {', '.join(FORMATS)}, not {image_format!r}")
+    return image_format
+
+
+def read_image(record: dict) -> np.ndarray:
+    """The upright RGB image (H, W, 3) of a record; it adds height and width if they are missing."""
+    if "file_name" not in record:
+        raise ValueError(
+            "a record has no file_name; of a video, which has file_names, "
+            "INPUT.DATASET_MAPPER_NAME must be video_semantic or video_instance"
+        )
+    path = record["file_name"]
+    try:
+        image = utils.read_image(path, "RGB")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"the image {path} does not exist") from error
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # all sorts of damage
+        raise UnreadableError(f"the image {path} cannot be read: {error}") from error
+    if not path.lower().endswith((".jpg", ".jpeg")):  # which have 8 bits
+        with PathManager.open(path, "rb") as file, Image.open(file) as head:
+            check_depth(head, path)
+    utils.check_image_size(record, image)
+    return image
+
+
+def to_tensor(image: np.ndarray, image_format: str, size=None) -> Tensor:
+    """An RGB image (h, w, 3), padded to `size` if that is given, as (3, H, W) of the format."""
+    image = contiguous(image if size is None else pad(image, size, PAD_VALUE))
+    planes = np.empty((3, *image.shape[:2]), np.uint8)
+    cv2.split(image, list(planes if image_format == "RGB" else planes[::-1]))
+    return torch.from_numpy(planes)
+
+
+def round_up(size: tuple[int, int], divisibility: int) -> tuple[int, int]:
+    """(height, width) as multiples of a number, if that is above 0."""
+    if divisibility <= 0:
+        return tuple(size)
+    return tuple(-(-side // divisibility) * divisibility for side in size)
+
+
+def is_mirrored(transforms: T.TransformList) -> bool:
+    flips = T.HFlipTransform, T.VFlipTransform
+    return sum(isinstance(transform, flips) for transform in transforms.transforms) % 2 == 1
+
+
+def present_classes(record: dict, task: str, metadata) -> list[int] | None:
+    """Ids of the classes that a record's labels have at their native size; None without labels."""
+    source = next((key for key in SOURCES[task] if key in record), None)
+    if source is None:
+        return None
+    if source != "sem_seg_file_name":
+        return sorted({entry["category_id"] for entry in objects(record[source])})
+    classes = present_values(read_label_map(record[source], metadata))
+    return classes[classes != metadata.get("ignore_label", 255)].tolist()

@@ -1,0 +1,238 @@
+"""The yaml of a data set of one's own: what it may say (docs/own_data.md), and what it says."""
+
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ..._yaml import read_yaml
+from ...errors import unknown_name
+from .classes import Class, read_classes, read_json_classes
+from .keys import Keys
+
+FILE_KEYS = {"image_suffix", "label_suffix"}  # of folders: a json names its files itself
+VALUE_KEYS = {"label_offset", "ignore", "background"}  # of label images
+KEYS = FILE_KEYS | VALUE_KEYS | {
+    "name", "images", "videos", "labels", "classes", "splits", "flip_pairs"
+}  # fmt: skip
+LABEL_IMAGES = ("semantic", "video_semantic")  # kinds whose labels are images, not a json
+SPLITS = (
+    "{train: train, val: val} for sub-folders, {train: train.txt, val: val.txt} for lists of "
+    "names, {train: 0.9, val: 0.1} for parts of all, or {train: {images: ..., labels: ...}, ...}"
+)
+LABELS = (
+    "a folder of label images, a COCO instance json, or {json: a COCO panoptic json, folder: its "
+    "PNG files}"
+)
+VIDEO_LABELS = "a folder with a folder of label images for each video, or a json as YouTube-VIS has"
+
+
+class Split(NamedTuple):
+    """Where a split's images and labels are, and which of them are its own."""
+
+    name: str
+    images: Path
+    kind: str  # semantic, instances, panoptic, video_semantic or video_instances
+    labels: Path  # the folder of label images, or the json
+    segments: Path | None = None  # the PNG files of a panoptic json
+    chosen: Path | tuple[float, float] | None = None  # by a list of names, a part of all, or all
+
+
+class Values(NamedTuple):
+    """What the values in label images mean: the class id is value - offset."""
+
+    offset: int = 0
+    ignore: tuple[int, ...] = ()
+    background: int | None = None  # the class id of value 0, where the offset leaves that free
+
+
+class OwnData(NamedTuple):
+    """What the yaml of a data set says."""
+
+    path: Path
+    name: str
+    classes: tuple[Class, ...]
+    splits: tuple[Split, ...]
+    values: Values
+    image_suffix: str
+    label_suffix: str
+    flip_pairs: tuple[tuple[int, int], ...]
+
+    @property
+    def kind(self) -> str:
+        return self.splits[0].kind
+
+    @property
+    def ignore_label(self) -> int:
+        """Void in the labels as they are read: detectron2's 255, unless that is a class."""
+        return _void(len(self.classes))
+
+    def label_table(self) -> np.ndarray | None:
+        """Value -> class id, `ignore_label`, or -1 for a value that means nothing.
+
+        None where values are class ids and `ignore_label` as they are.
+        """
+        first, ignore, background = self.values
+        if self.kind not in LABEL_IMAGES or (first == 0 and ignore == (self.ignore_label,)):
+            return None
+        end = first + len(self.classes)
+        table = np.full(max(end, *(value + 1 for value in ignore)), -1, np.int32)
+        table[first:end] = np.arange(len(self.classes))
+        table[list(ignore)] = self.ignore_label
+        if background is not None:
+            table[0] = background
+        return table
+
+
+def read_own_data(path: str | os.PathLike) -> OwnData:
+    """What the file says, checked; of the data itself only a json is read, for its classes."""
+    path = Path(path).expanduser().resolve()
+    if not path.is_file():
+        raise FileNotFoundError(f"the data set file {path} does not exist; it is a yaml that says "
+                                "where images, labels and classes are (docs/own_data.md)")
+    keys = Keys(read_yaml(str(path)), KEYS, path, str(path))
+    name = keys.take("name", str, "a word, such as street")
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise ValueError(f"{path}: name must be letters, digits, '_', '-' or '.', got {name!r}")
+    splits = _splits(keys)
+    if splits[0].kind in LABEL_IMAGES:
+        classes = read_classes(keys)
+        values = _values(keys, classes)
+    else:
+        unused = sorted((FILE_KEYS | VALUE_KEYS) & keys.values.keys())
+        if unused:
+            raise ValueError(f"{path}: {unused[0]} is for folders of label images, but labels is a "
+                             "json, which names files and classes itself; leave it out")
+        classes, values = read_json_classes(keys, [split.labels for split in splits]), Values()
+    suffixes = (keys.take(key, str, "the end of file names, such as _mask.png", "")
+                for key in ("image_suffix", "label_suffix"))
+    return OwnData(path, name, classes, splits, values, *suffixes, _flip_pairs(keys, classes))
+
+
+def _splits(keys: Keys) -> tuple[Split, ...]:
+    said = keys.take("splits", dict, SPLITS)
+    parts = [isinstance(value, int | float) for value in said.values()]
+    if not said or any(parts) != all(parts):
+        raise ValueError(f"{keys.where}: splits must be of one form, {SPLITS}; got {said}")
+    for name in said:
+        if not re.fullmatch(r"[\w-]+", str(name)):
+            raise ValueError(f"{keys.where}: a split's name must be a word, got {name!r}")
+    by = _by_parts if any(parts) else _by_names
+    splits = tuple(by(keys, {str(name): value for name, value in said.items()}))
+    if len({split.kind for split in splits}) > 1:
+        kinds = ", ".join(f"{split.name}: {split.kind}" for split in splits)
+        raise ValueError(f"{keys.where}: labels must be of one kind in all splits, got {kinds}")
+    return splits
+
+
+def _by_parts(keys: Keys, said: dict):
+    if not all(0 < value <= 1 for value in said.values()) or sum(said.values()) > 1 + 1e-9:
+        raise ValueError(f"{keys.where}: parts in splits must be above 0, and 1 at most together, "
+                         f"got {said}")
+    start = 0.0
+    for name, value in said.items():
+        yield _split(keys, keys, name)._replace(chosen=(start, start + value))
+        start += value
+
+
+def _by_names(keys: Keys, said: dict):
+    for name, value in said.items():
+        where = f"{keys.where}: splits: {name}"
+        if isinstance(value, dict):
+            own = Keys(value, {"images", "videos", "labels"}, keys.path, where)
+            images = own if value.keys() & {"images", "videos"} else keys
+            labels = own if "labels" in value else keys
+            yield _split(images, labels, name)
+            continue
+        if not isinstance(value, str):
+            raise ValueError(f"{where} must be as in {SPLITS}; got {value!r}")
+        split = _split(keys, keys, name)
+        if value.endswith(".txt"):
+            yield split._replace(chosen=keys.beside(value))
+        elif split.kind in LABEL_IMAGES and "*" not in f"{split.images}{split.labels}":
+            yield split._replace(images=split.images / value, labels=split.labels / value)
+        else:
+            raise ValueError(f"{where} is the sub-folder {value!r}, but a json and a path with * "
+                             "have none; write {images: ..., labels: ...} (videos: ... for videos) "
+                             "with what each split has, or a list of names, a .txt file")
+
+
+def _split(images: Keys, labels: Keys, name: str) -> Split:
+    said = labels.take("labels", (str, dict), LABELS)
+    if "videos" in images.values:
+        return _video_split(images, labels, name, said)
+    folder = images.file("images", "a folder")
+    if isinstance(said, dict):
+        parts = Keys(said, {"json", "folder"}, labels.path, f"{labels.where}: labels")
+        json, pngs = parts.file("json", "a COCO panoptic json"), parts.file("folder", "a folder")
+        return Split(name, folder, "panoptic", json, pngs)
+    kind = "instances" if said.endswith(".json") else "semantic"
+    return Split(name, folder, kind, labels.beside(said))
+
+
+def _video_split(images: Keys, labels: Keys, name: str, said: str | dict) -> Split:
+    if "images" in images.values:
+        raise ValueError(f"{images.where}: there are images and videos; keep one of them")
+    if isinstance(said, dict):
+        raise ValueError(f"{labels.where}: labels of videos must be {VIDEO_LABELS}, got {said}")
+    kind = "video_instances" if said.endswith(".json") else "video_semantic"
+    return Split(name, images.file("videos", "a folder"), kind, labels.beside(said))
+
+
+def _values(keys: Keys, classes: tuple[Class, ...]) -> Values:
+    offset = keys.take("label_offset", int, "a whole number, value - class id", 0)
+    if offset < 0:
+        raise ValueError(f"{keys.where}: label_offset must be 0 or more, got {offset}")
+    end = offset + len(classes)
+    said = keys.take("ignore", (int, list), "a value or a list of values", _void(end))
+    ignore = set(said if isinstance(said, list) else [said])
+    for value in ignore:
+        if type(value) is not int or value < 0:
+            raise ValueError(f"{keys.where}: ignore must be whole numbers from 0, got {value!r}")
+        if offset <= value < end:
+            raise ValueError(f"{keys.where}: ignore has {value}, which is the class "
+                             f"{classes[value - offset].name!r}; take it out, or mend label_offset")
+    background = _background(keys, classes, offset)
+    if background == "ignore":
+        ignore, background = ignore | {0}, None
+    if background is not None and 0 in ignore:
+        raise ValueError(f"{keys.where}: 0 cannot be in ignore and be the background "
+                         f"{classes[background].name!r}; keep one of them")
+    return Values(offset, tuple(sorted(ignore)), background)
+
+
+def _background(keys: Keys, classes: tuple[Class, ...], offset: int) -> int | str | None:
+    """"ignore", or the class id of the value 0; None where the yaml does not say."""
+    background = keys.take("background", str, "`ignore` or the name of a class", None)
+    if background is None:
+        return None
+    if offset == 0:
+        raise ValueError(f"{keys.where}: background says what 0 is where label_offset leaves it "
+                         f"free, but with label_offset 0 it is the class {classes[0].name!r}; set "
+                         "label_offset: 1, or leave out background")
+    if background == "ignore":
+        return background
+    return _class_id(background, classes, f"{keys.where}: background, if not `ignore`,")
+
+
+def _flip_pairs(keys: Keys, classes: tuple[Class, ...]) -> tuple[tuple[int, int], ...]:
+    expected = "a list of [left class, right class]"
+    pairs = keys.take("flip_pairs", list, expected, [])
+    if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        raise ValueError(f"{keys.where}: flip_pairs must be {expected}, got {pairs}")
+    where = f"{keys.where}: flip_pairs"
+    return tuple((_class_id(a, classes, where), _class_id(b, classes, where)) for a, b in pairs)
+
+
+def _class_id(name, classes: tuple[Class, ...], where: str) -> int:
+    names = [entry.name for entry in classes]
+    if name not in names:
+        raise unknown_name(where, str(name), names)
+    return names.index(name)
+
+
+def _void(end: int) -> int:
+    """The usual value of void where those below `end` are classes."""
+    return 255 if end <= 255 else 65535

@@ -1,0 +1,36 @@
+"""The keys of a yaml mapping, taken with their types checked."""
+
+from pathlib import Path
+from typing import Any
+
+from ...errors import unknown_name
+
+REQUIRED = object()
+
+
+class Keys:
+    """One mapping of the yaml `path`; `where` is what errors call it."""
+
+    def __init__(self, values: dict, known: set[str], path: Path, where: str):
+        self.values, self.path, self.where = values, path, where
+        for key in values:
+            if key not in known:
+                raise unknown_name(f"a key of {where}", str(key), known)
+
+    def take(self, key: str, kind: type | tuple, expected: str, default: Any = REQUIRED):
+        """The value of a key, which must be of that type; `default` where it is not there."""
+        value = self.values.get(key)
+        if value is None:
+            if default is REQUIRED:
+                raise ValueError(f"{self.where}: {key} is missing; it must be {expected}")
+            return default
+        if isinstance(value, bool) or not isinstance(value, kind):  # True is an int to Python
+            raise ValueError(f"{self.where}: {key} must be {expected}, got {value!r}")
+        return value
+
+    def file(self, key: str, expected: str) -> Path:
+        """The file or folder that a key names, relative to the yaml."""
+        return self.beside(self.take(key, str, expected))
+
+    def beside(self, name: str) -> Path:
+        return self.path.parent / Path(name).expanduser()

@@ -1,0 +1,275 @@
+"""The records of a split of one's own data: images and labels, paired."""
+
+import hashlib
+import os
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ..datasets.ytvis import check_frames, load_video_instances
+from ..formats.coco_instances import load_instances
+from ..formats.coco_panoptic import contiguous
+from ..formats.label_images import present_values, read_segment_ids
+from ..formats.video_frames import natural_order, video_size
+from .classes import read_json
+from .description import OwnData, Split
+
+IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+LABELS = (".png", ".tif", ".tiff", ".bmp")
+
+
+class Fault(NamedTuple):
+    """What is wrong with one file."""
+
+    kind: str  # such as "image without label"
+    file: str
+    text: str = ""
+
+    def __str__(self):
+        return f"{self.kind}: {self.file}" + (f" ({self.text})" if self.text else "")
+
+
+def load_records(data: OwnData, split: Split) -> list[dict]:
+    """detectron2's records of the split, all paired; what DatasetCatalog calls."""
+    records, faults = find_records(data, split)
+    check = f"`rankseg-d2 dataset check {data.path}` lists them all"
+    if faults:
+        raise ValueError(f"{data.path}, split {split.name}: {summary(faults)}; mend the names "
+                         "(image_suffix and label_suffix say what a pair does not share), or list "
+                         f"the good images in a file of splits; {check}")
+    if not records:
+        raise ValueError(f"{data.path}: the split {split.name} is empty; of "
+                         f"{split.images} and {split.labels} nothing is its own; mend splits")
+    if data.kind == "video_instances":
+        check_frames(records)
+    elif data.kind in ("instances", "panoptic"):
+        _check_first(records[0], split)
+    return records
+
+
+def find_records(data: OwnData, split: Split) -> tuple[list[dict], list[Fault]]:
+    """Records of what pairs, by rising name, and what does not."""
+    find = {
+        "semantic": _semantic,
+        "instances": _instances,
+        "panoptic": _panoptic,
+        "video_semantic": _video_semantic,
+        "video_instances": _video_instances,
+    }
+    return find[split.kind](data, split)
+
+
+def summary(faults: list[Fault]) -> str:
+    """How many of each kind, with the first file."""
+    first = {fault.kind: fault for fault in reversed(faults)}
+    counts = Counter(fault.kind for fault in faults)
+    return "; ".join(f"{count} times {kind}, such as {first[kind].file}"
+                     for kind, count in counts.items())
+
+
+def _semantic(data: OwnData, split: Split):
+    images = _files(split.images, data.image_suffix, IMAGES)
+    labels = _files(split.labels, data.label_suffix, LABELS)
+    names, faults = _choose(images, split, data.image_suffix)
+    faults += [Fault("image without label", images[name]) for name in names if name not in labels]
+    if not isinstance(split.chosen, Path):
+        alone = sorted(labels.keys() - images.keys())
+        faults += [Fault("label without image", labels[name]) for name in alone]
+    records = [
+        {"file_name": images[name], "sem_seg_file_name": labels[name], "image_id": name}
+        for name in names if name in labels
+    ]
+    return records, faults
+
+
+def _instances(data: OwnData, split: Split):
+    ids = {entry.raw_id: i for i, entry in enumerate(data.classes)}
+    try:
+        records = load_instances(
+            split.labels, split.images, {"thing_dataset_id_to_contiguous_id": ids}
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{split.labels} is not a COCO instance json: {error!r}; a panoptic one "
+                         "is labels: {json: ..., folder: ...}") from error
+    return _chosen_records(records, split)
+
+
+def _panoptic(data: OwnData, split: Split):
+    content = read_json(split.labels)
+    try:
+        images = {image["id"]: image for image in content["images"]}
+        annotations = {note["image_id"]: note for note in content["annotations"]}
+        ids = {entry.raw_id: i for i, entry in enumerate(data.classes)}
+        records = [
+            {
+                "file_name": str(split.images / image["file_name"]),
+                "image_id": number,
+                "height": image["height"],
+                "width": image["width"],
+                "pan_seg_file_name": str(split.segments / annotations[number]["file_name"]),
+                "segments_info": [
+                    _segment(segment, ids, data, split.labels)
+                    for segment in annotations[number]["segments_info"]
+                ],
+            }
+            for number, image in images.items() if number in annotations
+        ]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{split.labels} is not a COCO panoptic json: {error!r}; an instance json "
+                         "is labels: its name, without a folder") from error
+    records, faults = _chosen_records(records, split)
+    of_json = f"by {split.labels}"
+    faults += [Fault("image without label", image["file_name"], of_json)
+               for number, image in images.items() if number not in annotations]
+    faults += [Fault("label without image", annotation["file_name"], of_json)
+               for number, annotation in annotations.items() if number not in images]
+    return records, faults
+
+
+def _segment(segment: dict, ids: dict, data: OwnData, json: Path) -> dict:
+    class_id = contiguous(segment["category_id"], ids, json)
+    isthing = bool(data.classes[class_id].isthing)
+    return {"iscrowd": 0} | segment | {"category_id": class_id, "isthing": isthing}
+
+
+def _image_name(record: dict, folder: Path) -> str:
+    """The path of an image below the folder, without extension."""
+    return Path(os.path.relpath(record["file_name"], folder)).with_suffix("").as_posix()
+
+
+def _chosen_records(records: list[dict], split: Split, name_of=_image_name):
+    """The records of the split, by `name_of(record, folder)`."""
+    if split.chosen is None:
+        return records, []
+    by_name = {}
+    for record in records:
+        name = name_of(record, split.images)
+        if name in by_name:
+            what = "videos" if "file_names" in record else "images"
+            raise ValueError(f"{split.labels} has two {what} {name!r}, which no split can tell "
+                             "apart; give each its own name")
+        by_name[name] = record
+    names, faults = _choose(by_name, split)
+    return [by_name[name] for name in names], faults
+
+
+def _video_semantic(data: OwnData, split: Split):
+    videos, label_folders = _video_folders(split.images), _video_folders(split.labels)
+    names, faults = _choose(videos, split)
+    if not isinstance(split.chosen, Path):
+        alone = sorted(label_folders.keys() - videos.keys())
+        faults += [Fault("labels without video", str(label_folders[name])) for name in alone]
+    records = []
+    for name in names:
+        frames = _files(videos[name], data.image_suffix, IMAGES)
+        labels = {}
+        if name in label_folders:
+            labels = _files(label_folders[name], data.label_suffix, LABELS)
+        faults += [Fault("image without label", frames[k]) for k in frames if k not in labels]
+        faults += [Fault("label without image", labels[k]) for k in labels if k not in frames]
+        keys = sorted(frames.keys() & labels.keys(), key=natural_order)
+        if not frames:
+            faults.append(Fault("empty video", str(videos[name])))
+        if keys:
+            record = {"video_id": name, "file_names": [frames[key] for key in keys]}
+            record["sem_seg_file_names"] = [labels[key] for key in keys]
+            records.append(record | {"length": len(keys)} | video_size(record["file_names"]))
+    return records, faults
+
+
+def _video_folders(pattern: Path) -> dict[str, Path]:
+    """The folder of each video's files: `*` in the path is its name, by default the last part."""
+    parts = pattern.parts
+    place = parts.index("*") if "*" in parts else len(parts)
+    base, rest = Path(*parts[:place]), parts[place + 1 :]
+    if not base.is_dir():
+        raise FileNotFoundError(f"the folder {base} does not exist; paths in a data set's yaml "
+                                "are relative to the yaml")
+    folders = {entry.name: entry.joinpath(*rest) for entry in base.iterdir()}
+    return {name: folder for name, folder in sorted(folders.items())
+            if folder.is_dir() and not name.startswith(".")}
+
+
+def _video_instances(data: OwnData, split: Split):
+    ids = {entry.raw_id: i for i, entry in enumerate(data.classes)}
+    records = load_video_instances(
+        split.labels, split.images, {"thing_dataset_id_to_contiguous_id": ids}
+    )
+    return _chosen_records(records, split, _video_name)
+
+
+def _video_name(record: dict, folder: Path) -> str:
+    """The path of a video's frames below the folder, or its id where all frames lie there."""
+    name = Path(os.path.relpath(record["file_names"][0], folder)).parent.as_posix()
+    return str(record["video_id"]) if name == "." else name
+
+
+def _choose(known: dict, split: Split, suffix: str = "") -> tuple[list[str], list[Fault]]:
+    """The names of the split, and those of its list that are not known."""
+    if split.chosen is None:
+        return sorted(known), []
+    if isinstance(split.chosen, tuple):
+        # By a hash, so that a part is no stretch of a video, and the same on every machine.
+        shuffled = sorted(known, key=lambda name: hashlib.sha256(name.encode()).digest())
+        start, end = (round(part * len(known)) for part in split.chosen)
+        return sorted(shuffled[start:end]), []
+    if not split.chosen.is_file():
+        raise FileNotFoundError(f"splits: {split.name}: {split.chosen} does not exist")
+    lines = split.chosen.read_text(encoding="utf-8-sig").splitlines()
+    listed = dict.fromkeys(line.strip() for line in lines if line.strip())
+    names = [name if name in known else _without_end(name, suffix, IMAGES) for name in listed]
+    faults = [Fault("listed image missing", name, str(split.chosen))
+              for name in names if name not in known]
+    return [name for name in names if name in known], faults
+
+
+def _files(folder: Path, suffix: str, extensions: tuple[str, ...]) -> dict[str, str]:
+    """Path below the folder without `suffix`, or else extension -> path, of all such files."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"the folder {folder} does not exist; paths in a data set's yaml "
+                                "are relative to the yaml")
+    files = {}
+    for root, _, names in os.walk(folder, followlinks=True):
+        for name in names:
+            path = Path(root, name)
+            if name.startswith(".") or not name.lower().endswith(suffix.lower() or extensions):
+                continue
+            key = _without_end(path.relative_to(folder).as_posix(), suffix, extensions)
+            if key in files:
+                raise ValueError(f"{files[key]} and {path} share a name; remove one of them, or "
+                                 "tell them apart by image_suffix and label_suffix")
+            files[key] = str(path)
+    return files
+
+
+def _without_end(name: str, suffix: str, extensions: tuple[str, ...]) -> str:
+    if suffix and name.lower().endswith(suffix.lower()):
+        return name[: -len(suffix)]
+    stem, extension = os.path.splitext(name)
+    return stem if extension.lower() in extensions else name
+
+
+def _check_first(record: dict, split: Split) -> None:
+    """Raise where already the first files are not those of the json."""
+    mend = f"; name the folders that belong to {split.labels}"
+    for key in {"file_name", "pan_seg_file_name"} & record.keys():
+        if not os.path.isfile(record[key]):
+            raise FileNotFoundError(f"{split.labels} names {record[key]}, which does not exist"
+                                    + mend)
+    if split.kind == "panoptic":
+        ids = present_values(read_segment_ids(record["pan_seg_file_name"]))
+        for fault in segment_faults(record, ids):
+            raise ValueError(f"{split.labels} does not belong to {split.segments}: {fault}{mend}")
+
+
+def segment_faults(record: dict, ids: np.ndarray) -> list[Fault]:
+    """Where the segments of the json are not those of its PNG; 0 is void."""
+    there = set(ids.tolist()) - {0}
+    said = {segment["id"] for segment in record["segments_info"]}
+    if there == said:
+        return []
+    parts = [f"{len(alone)} segments only in the {place}, such as id {min(alone)}"
+             for alone, place in ((said - there, "json"), (there - said, "PNG")) if alone]
+    return [Fault("json and PNG differ", record["pan_seg_file_name"], "; ".join(parts))]

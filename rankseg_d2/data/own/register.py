@@ -1,0 +1,93 @@
+"""Own data without code: a yaml file registers a data set, one name per split."""
+
+import functools
+import logging
+import os
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from .description import LABEL_IMAGES, OwnData, Split, read_own_data
+from .pairing import load_records
+
+logger = logging.getLogger(__name__)
+
+EVALUATORS = {
+    "semantic": "sem_seg",
+    "instances": "coco",
+    "panoptic": "coco_panoptic_seg",
+    "video_semantic": "vspw_sem_seg",
+    "video_instances": "ytvis",
+}
+ONLY_THINGS = ("instances", "video_instances")
+_registered: dict[str, OwnData] = {}
+
+
+def register_own_data(path: str | os.PathLike) -> list[str]:
+    """Register each split of the data set that a yaml describes; their names, <name>_<split>.
+
+    Again for the same file is no error; where the file has changed, it counts as it is now.
+    """
+    data = read_own_data(path)
+    names = [f"{data.name}_{split.name}" for split in data.splits]
+    old = _registered.get(data.name)
+    if old == data and all(name in DatasetCatalog for name in names):
+        return names
+    if old is not None and old.path != data.path:
+        raise ValueError(f"{data.path}: the name {data.name!r} is that of {old.path} already; give "
+                         "one of them another `name`")
+    if old is not None:
+        _forget(old)
+    taken = [name for name in names if name in DatasetCatalog]
+    if taken:
+        raise ValueError(f"{data.path}: a data set {taken[0]!r} is registered already, and not by "
+                         f"a yaml file; change `name`, which is {data.name!r}")
+    for name, split in zip(names, data.splits, strict=True):
+        DatasetCatalog.register(name, functools.partial(load_records, data, split))
+        MetadataCatalog.get(name).set(**metadata(data, split))
+    _registered[data.name] = data
+    return names
+
+
+def _forget(data: OwnData) -> None:
+    for split in data.splits:
+        for catalog in (DatasetCatalog, MetadataCatalog):
+            catalog.pop(f"{data.name}_{split.name}", None)
+
+
+def metadata(data: OwnData, split: Split) -> dict:
+    """What detectron2's MetadataCatalog knows of a split."""
+    classes = list(enumerate(data.classes))
+    things = [(i, entry) for i, entry in classes if entry.isthing or split.kind in ONLY_THINGS]
+    facts = {
+        "evaluator_type": EVALUATORS[split.kind],
+        "image_root": str(split.images),
+        "ignore_label": data.ignore_label,
+    }
+    if split.kind not in ONLY_THINGS:
+        facts |= _named("stuff", classes, data)
+    if things:
+        facts |= _named("thing", things, data)
+    if split.kind in LABEL_IMAGES:
+        facts["sem_seg_root"] = str(split.labels)
+    elif split.chosen is None:  # a part of a json has no file of its own: see the records
+        facts["json_file" if split.kind in ONLY_THINGS else "panoptic_json"] = str(split.labels)
+    if split.kind == "panoptic":
+        facts |= {"panoptic_root": str(split.segments), "label_divisor": 1000}
+    if data.flip_pairs:
+        facts["flip_pairs"] = data.flip_pairs
+    table = data.label_table()
+    return facts if table is None else facts | {"label_table": table}
+
+
+def _named(kind: str, classes: list, data: OwnData) -> dict:
+    """<kind>_classes, their numbers in the files, and their colors if there are."""
+    raw_ids = {
+        data.values.offset + i if entry.raw_id is None else entry.raw_id: i for i, entry in classes
+    }
+    facts = {
+        f"{kind}_classes": [entry.name for _, entry in classes],
+        f"{kind}_dataset_id_to_contiguous_id": raw_ids,
+    }
+    if classes[0][1].color is not None:
+        facts[f"{kind}_colors"] = [list(entry.color) for _, entry in classes]
+    return facts

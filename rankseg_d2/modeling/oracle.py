@@ -1,0 +1,38 @@
+"""The categories that are really there, read from a sample's labels at their native size."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+MEND = (
+    "MODEL.RANKSEG.USE_GT ranks by the labels: give samples with one of `present_classes`, "
+    "`instances`, `sem_seg` or `sem_seg_file_name`, or set the key False"
+)
+
+
+def present_labels(sample: dict) -> Tensor:
+    """Category ids in the sample, of labels at their native size where these are known.
+
+    Small categories vanish when a label map shrinks, and with them the oracle's ceiling: the
+    dataset mappers of rankseg_d2 add `present_classes`, and a file is read rather than `sem_seg`.
+    """
+    if "present_classes" in sample:
+        return sample["present_classes"]
+    if "sem_seg_file_name" in sample:
+        return read_labels(sample["sem_seg_file_name"])
+    if "sem_seg" in sample:
+        return sample["sem_seg"].unique()
+    if "instances" in sample:
+        frames = sample["instances"]
+        frames = frames if isinstance(frames, list) else [frames]
+        return torch.cat([frame.gt_classes.flatten() for frame in frames]).unique()
+    files = sample.get("file_names") or [sample.get("file_name", "a sample")]
+    name = files[0] if len(files) == 1 else f"the clip {files[0]} to {files[-1]}"
+    raise RuntimeError(f"{name} has no labels. {MEND}")
+
+
+def read_labels(path: str) -> Tensor:
+    """The values in an 8- or 16-bit label image."""
+    from ..data.formats.label_images import present_values, read_values
+
+    return torch.from_numpy(present_values(read_values(path)).astype(np.int64))

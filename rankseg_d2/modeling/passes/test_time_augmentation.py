@@ -1,0 +1,94 @@
+"""Test-time augmentation: semantic scores averaged over several scales of the image, and flips."""
+
+import numpy as np
+import torch
+from detectron2.data import MetadataCatalog
+from detectron2.data.transforms import ResizeShortestEdge
+from torch import Tensor
+
+from ...ranking import Ranking
+from ..meta_arch.mask_classification import output_size
+from .several import Look, SeveralPasses, image_size, look, map_frames, semantic_scores, with_scores
+
+
+class TestTimeAugmentation(SeveralPasses):
+    """Averages the semantic scores of the image at several scales, each flipped too.
+
+    The ranking is the image's: the mean over the scales of what the multi-label head says. Give
+    images at their native size (INPUT.MIN_SIZE_TEST 0), so that they are resized only once.
+    """
+
+    __test__ = False  # no test of pytest's
+
+    def __init__(self, model, min_sizes, max_size: int, flip: bool, flip_pairs=()):
+        """`flip_pairs`: pairs of classes that a flip swaps, such as left and right arm."""
+        super().__init__(model)
+        if not min_sizes or min(min_sizes) < 1:
+            raise ValueError(
+                f"TEST.AUG.MIN_SIZES must be lengths in pixels, at least one, not {min_sizes}"
+            )
+        self.resizings = [ResizeShortestEdge(size, max_size) for size in min_sizes]
+        self.flip = flip
+        self.flip_pairs = flip_pairs
+
+    @classmethod
+    def from_config(cls, cfg, model) -> "TestTimeAugmentation":
+        options = cfg.TEST.AUG
+        found = (MetadataCatalog.get(name).get("flip_pairs") for name in cfg.DATASETS.TEST)
+        pairs = next((pairs for pairs in found if pairs), ())
+        return cls(model, options.MIN_SIZES, options.MAX_SIZE, options.FLIP, pairs)
+
+    def look(self, sample):
+        views = [scaled(sample, resizing) for resizing in self.resizings]
+        seen = [look(self.model, view) for view in views]
+        mirrored = [look(self.model, flipped(view)) for view in views] if self.flip else []
+        scores = None if seen[0].scores is None else torch.stack([x.scores for x in seen]).mean(0)
+
+        def segment(ranking):
+            result = seen[0].segment(ranking)
+            total = semantic_scores(result)
+            for one in seen[1:]:
+                total = total + semantic_scores(one.segment(ranking))
+            for one in mirrored:
+                total = total + self.unflipped(one.segment(self.mirror(ranking)))
+            return with_scores(result, total / (len(seen) + len(mirrored)))
+
+        return Look(scores, segment)
+
+    def swap(self, num_classes: int, device: torch.device) -> Tensor:
+        """What each category is in the mirror: (C,)."""
+        ids = torch.arange(num_classes)
+        for a, b in self.flip_pairs:
+            ids[[a, b]] = ids[[b, a]]
+        return ids.to(device)
+
+    def mirror(self, ranking: Ranking | None) -> Ranking | None:
+        """The ranking of the mirrored image: each category in the place of its counterpart."""
+        if ranking is None:
+            return None
+        swap = self.swap(ranking.C, ranking.index.device)
+        return Ranking(ranking.scores[:, swap], swap[ranking.index], ranking.valid)
+
+    def unflipped(self, result: dict) -> Tensor:
+        """Scores of a mirrored image for the image; ranked ones are in their places already."""
+        scores = semantic_scores(result).flip(-1)
+        if "sem_seg_classes" in result:
+            return scores
+        return scores[self.swap(len(scores), scores.device)]
+
+
+def scaled(sample: dict, resizing: ResizeShortestEdge) -> dict:
+    """The sample with another size of its image, but not of its results."""
+    size = image_size(sample)
+
+    def resize(frame):
+        pixels = frame.permute(1, 2, 0).cpu().numpy()  # (h, w, 3)
+        pixels = resizing.get_transform(pixels).apply_image(pixels)
+        return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+    height, width = output_size(sample, size)
+    return {**sample, "image": map_frames(sample, resize), "height": height, "width": width}
+
+
+def flipped(sample: dict) -> dict:
+    return {**sample, "image": map_frames(sample, lambda frame: frame.flip(-1))}

@@ -1,0 +1,104 @@
+"""Transformer encoder and decoder with DETR's parameter names, batch first."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .attention import MultiheadAttention, Residual, xavier_init_
+
+
+class _Layer(Residual):
+    """Residual blocks, each with its own numbered norm, the last one a feed-forward net."""
+
+    def __init__(self, dim: int, hidden_dim: int, num_norms: int, dropout: float, pre_norm: bool):
+        super().__init__(dropout, pre_norm)
+        self.linear1 = nn.Linear(dim, hidden_dim)
+        self.linear2 = nn.Linear(hidden_dim, dim)
+        for number in range(1, num_norms + 1):
+            self.add_module(f"norm{number}", nn.LayerNorm(dim))
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        return self.linear2(self.dropout(F.relu(self.linear1(x))))
+
+
+class EncoderLayer(_Layer):
+    def __init__(self, dim: int, num_heads: int, hidden_dim: int, dropout: float, pre_norm: bool):
+        super().__init__(dim, hidden_dim, 2, dropout, pre_norm)
+        self.self_attn = MultiheadAttention(dim, num_heads, dropout)
+
+    def forward(self, x: Tensor, position: Tensor) -> Tensor:
+        def attend(x):
+            return self.self_attn(x + position, x + position, x)
+
+        x = self.residual(x, self.norm1, attend)
+        return self.residual(x, self.norm2, self.feed_forward)
+
+
+class DecoderLayer(_Layer):
+    def __init__(self, dim: int, num_heads: int, hidden_dim: int, dropout: float, pre_norm: bool):
+        super().__init__(dim, hidden_dim, 3, dropout, pre_norm)
+        self.self_attn = MultiheadAttention(dim, num_heads, dropout)
+        self.multihead_attn = MultiheadAttention(dim, num_heads, dropout)
+
+    def forward(self, x: Tensor, memory: Tensor, key: Tensor, position: Tensor) -> Tensor:
+        def attend(x):
+            return self.self_attn(x + position, x + position, x)
+
+        def look(x):
+            return self.multihead_attn(x + position, key, memory)
+
+        x = self.residual(x, self.norm1, attend)
+        x = self.residual(x, self.norm2, look)
+        return self.residual(x, self.norm3, self.feed_forward)
+
+
+class _Stack(nn.Module):
+    def __init__(self, layers: list[nn.Module], norm: nn.Module | None):
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.norm = norm
+
+
+class Encoder(_Stack):
+    def forward(self, x: Tensor, position: Tensor) -> Tensor:
+        """(B, N, D), (B, N, D) -> (B, N, D)."""
+        for layer in self.layers:
+            x = layer(x, position)
+        return x if self.norm is None else self.norm(x)
+
+
+class Decoder(_Stack):
+    def forward(self, x: Tensor, memory: Tensor, key: Tensor, position: Tensor) -> list[Tensor]:
+        """The query features (B, Q, D) after each layer, before the closing norm."""
+        outputs = []
+        for layer in self.layers:
+            x = layer(x, memory, key, position)
+            outputs.append(x)
+        return outputs
+
+
+class Transformer(nn.Module):
+    """An encoder and/or a decoder; only what has layers owns parameters.
+
+    The encoder closes with a norm only in the pre-norm form, the decoder always.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        hidden_dim: int,
+        encoder_layers: int = 0,
+        decoder_layers: int = 0,
+        dropout: float = 0.1,
+        pre_norm: bool = False,
+    ):
+        super().__init__()
+        shape = (dim, num_heads, hidden_dim, dropout, pre_norm)
+        self.encoder = self.decoder = None
+        if encoder_layers:
+            norm = nn.LayerNorm(dim) if pre_norm else None
+            self.encoder = Encoder([EncoderLayer(*shape) for _ in range(encoder_layers)], norm)
+        if decoder_layers:
+            layers = [DecoderLayer(*shape) for _ in range(decoder_layers)]
+            self.decoder = Decoder(layers, nn.LayerNorm(dim))
+        xavier_init_(self)

@@ -1,0 +1,103 @@
+"""The results of whole videos, held compressed: label maps and masks, frame by frame."""
+
+import tempfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+IN_MEMORY = 2**24  # bytes of a video's results; if there are more, they go to a file
+
+
+class Store:
+    """Pieces of bytes, in memory or, if they are many, in a temporary file without a name.
+
+    The file is gone when nothing refers to the store any more.
+    """
+
+    def __init__(self):
+        self.file = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115
+
+    def add(self, content: bytes) -> tuple[int, int]:
+        """Where the piece is."""
+        place = self.file.seek(0, 2), len(content)
+        self.file.write(content)
+        return place
+
+    def get(self, place: tuple[int, int]) -> bytes:
+        begin, size = place
+        self.file.seek(begin)
+        return self.file.read(size)
+
+
+class LabelMaps(Sequence):
+    """The label maps of a video's frames, numpy arrays (H, W), uncompressed one at a time."""
+
+    def __init__(self, num_classes: int):
+        """Category ids are below `num_classes`, which itself means none."""
+        self.dtype = np.uint8 if num_classes < 2**8 else np.uint16
+        self.store = Store()
+        self.frames = []  # of each frame its place in the store, and (H, W)
+
+    def append(self, labels: np.ndarray) -> None:
+        content = zlib.compress(labels.astype(self.dtype).tobytes(), level=1)
+        self.frames.append((self.store.add(content), labels.shape))
+
+    def __len__(self):
+        return len(self.frames)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return [self[i] for i in range(len(self))[index]]
+        place, shape = self.frames[index]
+        content = bytearray(zlib.decompress(self.store.get(place)))  # an array that can be changed
+        return np.frombuffer(content, self.dtype).reshape(shape)
+
+
+class LabelWriter:
+    """A sink of label maps: each becomes a PNG, <folder>/<video_id>/<name of the frame>.png."""
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+
+    def __call__(self, sample: dict, frame: int, labels: np.ndarray) -> None:
+        from ...files import write_image
+
+        files = sample.get("file_names")
+        name = Path(files[frame]).stem if files else f"{frame:05d}"
+        folder = self.folder / str(sample.get("video_id", ""))
+        folder.mkdir(parents=True, exist_ok=True)
+        write_image(folder / f"{name}.png", labels)
+
+
+def label_maps(result: dict) -> Sequence[np.ndarray]:
+    """The T label maps (H, W) of a video or a clip."""
+    if "sem_seg_frames" in result:
+        return result["sem_seg_frames"]
+    labels = result["sem_seg_labels"].cpu().numpy()  # (T, H, W)
+    return list(labels.astype(np.uint8 if labels.max() < 2**8 else np.uint16))
+
+
+def rle_masks(result: dict) -> list[list[dict | None]]:
+    """Of each instance of a video or a clip the T masks, as RLEs; None where there is no pixel."""
+    masks = result["pred_masks"]
+    if isinstance(masks, Tensor):
+        return [encode(mask) for mask in masks]
+    return masks
+
+
+def encode(masks: Tensor) -> list[dict | None]:
+    """Compressed RLEs of masks (N, H, W) bool; None for one without a pixel."""
+    from pycocotools import mask as mask_util
+
+    rles = [None] * len(masks)
+    some = masks.flatten(1).any(1).nonzero().flatten().tolist()
+    if some:
+        # (n, W, H) in memory is what pycocotools reads as (H, W, n) in Fortran's order
+        columns = masks[some].mT.to(torch.uint8).contiguous().cpu().numpy()
+        for i, rle in zip(some, mask_util.encode(columns.T), strict=True):
+            rles[i] = rle
+    return rles

@@ -1,0 +1,210 @@
+"""Inference of whole videos: window by window, in memory that does not grow with the length.
+
+What belongs to the video is put together as the windows come: the scores of the categories, and
+which objects of two windows are the same. With one window nothing is put together, and the results
+are the clip's.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...ranking import Ranking
+from ..clips import output_size
+from ..oracle import present_labels
+from ..results.options import detect, ranking_result
+from ..results.segments import Classes, Shape, binary_masks, classify, semantic
+from ..transformer_decoder import Predictions
+from .linking import Found, Track, Tracks
+from .store import LabelMaps, Store, encode
+from .windows import VideoWindows, plan, read, shared_frames
+
+
+def segment_video(model: nn.Module, sample: dict, options: VideoWindows) -> dict:
+    """The results of a video of any length, as docs/video.md has them."""
+    with torch.no_grad():
+        return Video(model, sample, options).segment()
+
+
+class Video:
+    """One video on its way through a model."""
+
+    def __init__(self, model: nn.Module, sample: dict, options: VideoWindows):
+        self.model, self.results = model, model.results
+        self.num_frames = len(sample["image"])
+        if not self.num_frames:
+            raise ValueError(f"{video_name(sample)} has no frames; leave it out of the data set")
+        if model.uses_oracle:  # what is in the whole video, read once
+            sample = sample | {"present_classes": present_labels(sample)}
+        self.sample = sample
+        self.windows = plan(self.num_frames, options.window, options.overlap)
+        # The oracle's ranking is the video's from the first window on.
+        self.ranks_first = options.ranking == "two_pass" and hasattr(model, "ml_head")
+        self.scores = VideoScores()
+        self.labels, self.rles = LabelMaps(model.num_classes), Store()
+        self.tracks = Tracks(
+            options.link_threshold, options.link_patience, 2 * self.results.detections_per_video
+        )
+
+    def segment(self) -> dict:
+        """All windows, once or twice, and what they are together."""
+        if self.ranks_first and len(self.windows) > 1:
+            self.each_window(self.add_scores)
+            self.each_window(self.add_results)
+        else:
+            self.each_window(self.add_scores, self.add_results)
+        return self.result()
+
+    def each_window(self, *steps: Callable) -> None:
+        """Call step(number of the window, its predictions) for each, one after the other."""
+        for number, frames in enumerate(read(self.sample["image"], self.windows)):
+            self.look(number, frames, steps)
+
+    def look(self, number: int, frames: list[Tensor], steps: tuple[Callable, ...]) -> None:
+        """What a window predicts is forgotten before the next one is looked at."""
+        clips = self.model.preprocess([self.sample | {"image": frames}])
+        outputs = self.model.predict(clips.tensor, clips.num_frames, clips.present)
+        size = clips.sizes[0]
+        self.shape = Shape(clips.padded_size, size, output_size(self.sample, size))
+        for step in steps:
+            step(number, outputs)
+
+    def add_scores(self, number: int, outputs: Predictions) -> None:
+        if outputs.ranking is not None:
+            self.scores.add(outputs.ranking.scores, self.windows[number].num_own)
+
+    def add_results(self, number: int, outputs: Predictions) -> None:
+        if outputs.ranking is not None:  # the window's own: let it be the video's
+            outputs = self.model.decide(replace(outputs, ranking=self.ranking()))
+        with torch.autocast(outputs.logits.device.type, enabled=False):
+            classes = classify(outputs.logits[0], outputs.ranking)
+            masks = outputs.masks[-1][0]  # (Q, T, h, w)
+            if self.results.semantic:
+                self.add_labels(number, classes, masks)
+            if self.results.instance:
+                self.add_objects(number, classes, masks, outputs.queries[-1, 0])
+
+    def ranking(self) -> Ranking:
+        """By all windows so far."""
+        return self.model.rank(self.scores.logits())
+
+    def own_frames(self, number: int, masks: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """The frames whose results are this window's, and their masks (Q, 1, h, w)."""
+        seen, own = self.windows[number]
+        for frame in range(own.start, own.stop):
+            yield frame, masks[:, frame - seen.start, None]
+
+    def add_labels(self, number: int, classes: Classes, masks: Tensor) -> None:
+        for frame, maps in self.own_frames(number, masks):
+            _, labels = semantic(classes, maps, self.shape, self.results.resize_first)
+            self.labels.append(labels[0].cpu().numpy())
+            for sink in self.model.label_sinks:
+                sink(self.sample, frame, self.labels[frame])
+
+    def add_objects(self, number: int, classes: Classes, masks: Tensor, queries: Tensor) -> None:
+        chosen = self.objects(classes)  # (M,)
+        self.classes = classes._replace(probabilities=classes.probabilities[chosen])
+        before, after = shared_frames(self.windows, number)
+        found = Found(
+            queries[chosen],
+            F.pad(self.classes.probabilities[:, :-1], (0, 1)).amax(1).tolist(),
+            (masks[chosen, before] > 0).flatten(1),
+            (masks[chosen, after] > 0).flatten(1),
+            self.windows[number].num_own,
+        )
+        tracks = self.tracks.link(found)
+        for frame, maps in self.own_frames(number, masks):
+            rles = encode(binary_masks(maps[chosen], self.shape)[:, 0]) if tracks else []
+            for track, rle in zip(tracks, rles, strict=True):
+                if rle is not None:
+                    track.masks[frame] = self.rles.add(rle["counts"])
+
+    def objects(self, classes: Classes) -> Tensor:
+        """The queries that may be objects: the best detections, or rather something than nothing.
+
+        Without the former a video of one window would have other results than the clip.
+        """
+        best = detect(classes, self.results.detections_per_video, self.results)[1]
+        likely = classes.probabilities.argmax(1) < len(classes.ids)  # (Q,)
+        return likely.index_fill(0, best, True).nonzero().flatten()
+
+    def result(self) -> dict:
+        ranking = None if self.scores.votes is None else self.ranking()
+        result = {}
+        if self.results.semantic:
+            result["sem_seg_frames"] = self.labels
+        if self.results.instance:
+            result |= self.instances(ranking)
+        if ranking is not None:
+            result["ranking"] = ranking_result(ranking)
+        return result
+
+    def instances(self, ranking: Ranking | None) -> dict:
+        """The best pairs of track and category."""
+        tracks = self.tracks.all
+        none = torch.zeros(0, device=self.model.device)
+        scores, which, categories = none, none.long(), none.long()
+        if tracks:
+            classes = self.track_classes(tracks, ranking)
+            scores, which, categories = detect(
+                classes, self.results.detections_per_video, self.results
+            )
+        return {
+            "image_size": self.shape.output,
+            "pred_scores": scores,
+            "pred_labels": categories,
+            "pred_masks": [self.masks(tracks[i]) for i in which.tolist()],
+        }
+
+    def masks(self, track: Track) -> list[dict | None]:
+        """The RLEs of all frames of the video."""
+        rles = dict.fromkeys(range(self.num_frames))
+        for frame, place in track.masks.items():
+            rles[frame] = {"size": list(self.shape.output), "counts": self.rles.get(place)}
+        return list(rles.values())
+
+    def track_classes(self, tracks: list[Track], ranking: Ranking | None) -> Classes:
+        """What the tracks are: means over their frames, all by the ranking of the whole video."""
+        if len(self.windows) == 1:  # known; computed of fewer queries, the last bit might differ
+            return self.classes
+        queries = torch.stack([query for track in tracks for query in track.queries])  # (M, D)
+        outputs = self.model.decide(Predictions(queries[None, None], [], [], ranking))
+        with torch.autocast(queries.device.type, enabled=False):
+            classes = classify(outputs.logits[0], ranking)  # of M queries
+            parts = classes.probabilities.split([len(track.queries) for track in tracks])
+            means = [
+                part.new_tensor(track.weights) / sum(track.weights) @ part
+                for part, track in zip(parts, tracks, strict=True)
+            ]
+        return classes._replace(probabilities=torch.stack(means))
+
+
+class VideoScores:
+    """The scores of a video's categories: the logit of the mean probability over its frames.
+
+    So a category that is certain in a part of the video is not lost, as it would be to the mean of
+    logits, and one window that is mistaken does not count for ever, as it would with the maximum.
+    """
+
+    def __init__(self):
+        self.votes = None  # (2, B, C): logarithms of the sums of what speaks for and against
+
+    def add(self, logits: Tensor, num_frames: int) -> None:
+        """Logits (B, C) of a window that stands for so many frames."""
+        self.latest = logits
+        # In double precision the logit of one window is that window's logit again.
+        votes = F.logsigmoid(torch.stack([logits, -logits]).cpu().double()) + math.log(num_frames)
+        self.votes = votes if self.votes is None else torch.logaddexp(self.votes, votes)
+
+    def logits(self) -> Tensor:
+        yes, no = self.votes
+        return (yes - no).to(self.latest)
+
+
+def video_name(sample: dict) -> str:
+    """What error messages call a video."""
+    return f"the video {sample['video_id']}" if "video_id" in sample else "a video"

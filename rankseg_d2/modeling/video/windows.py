@@ -1,0 +1,108 @@
+"""How a video is cut into windows: clips of consecutive frames, each sharing some with the next."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+from torch import Tensor
+
+from ...errors import unknown_name
+from ..clips import places
+
+RANKINGS = ("running", "two_pass")
+
+
+@dataclass(frozen=True)
+class VideoWindows:
+    """How a video is cut into windows, and how these become one again: TEST.VIDEO."""
+
+    window: int  # frames
+    overlap: int = 4  # frames
+    ranking: str = "running"
+    link_threshold: float = 0.5
+    link_patience: int = 3  # windows
+
+    @classmethod
+    def from_config(cls, cfg) -> "VideoWindows | None":
+        """None where videos are taken as a whole."""
+        options = cfg.TEST.VIDEO
+        if options.WINDOW == 0:
+            return None
+        test = cfg.MODEL.MASK_FORMER.TEST
+        if test.PANOPTIC_ON or not (test.SEMANTIC_ON or test.INSTANCE_ON):
+            raise ValueError(
+                "TEST.VIDEO.WINDOW is for semantic and instance results: set MODEL.MASK_FORMER."
+                "TEST.PANOPTIC_ON False and SEMANTIC_ON or INSTANCE_ON True, or "
+                "TEST.VIDEO.WINDOW 0 to take videos as a whole"
+            )
+        return cls(
+            options.WINDOW,
+            options.OVERLAP,
+            options.RANKING,
+            options.LINK_THRESHOLD,
+            options.LINK_PATIENCE,
+        )
+
+    def __post_init__(self):
+        if self.window < 1:
+            raise ValueError(
+                "TEST.VIDEO.WINDOW is a number of frames, at least 1, or 0 to take videos as a "
+                f"whole, but is {self.window}"
+            )
+        if not 0 <= self.overlap < self.window:
+            raise ValueError(
+                "TEST.VIDEO.OVERLAP must be at least 0 and less than TEST.VIDEO.WINDOW, "
+                f"{self.window}, but is {self.overlap}"
+            )
+        if self.ranking not in RANKINGS:
+            raise unknown_name("TEST.VIDEO.RANKING", self.ranking, RANKINGS)
+        if not 0 <= self.link_threshold <= 1:
+            raise ValueError(
+                f"TEST.VIDEO.LINK_THRESHOLD must be between 0 and 1, but is {self.link_threshold}"
+            )
+        if self.link_patience < 0:
+            raise ValueError(
+                "TEST.VIDEO.LINK_PATIENCE is a number of windows, at least 0, but is "
+                f"{self.link_patience}"
+            )
+
+
+class Window(NamedTuple):
+    """Frames of the video."""
+
+    seen: slice  # what the network sees together
+    own: slice  # those of them whose results are this window's
+
+    @property
+    def num_own(self) -> int:
+        return self.own.stop - self.own.start
+
+
+def plan(num_frames: int, size: int, overlap: int) -> list[Window]:
+    """The windows of a video; the last one ends where the video ends.
+
+    Of the frames that two windows share, each has the first half: what is nearer to its middle.
+    """
+    seen = places(num_frames, size, size - overlap)
+    cuts = [(a.stop + b.start + 1) // 2 for a, b in pairwise(seen)]
+    own = pairwise([0, *cuts, num_frames])
+    return [Window(frames, slice(*ends)) for frames, ends in zip(seen, own, strict=True)]
+
+
+def shared_frames(windows: list[Window], number: int) -> tuple[slice, slice]:
+    """Which frames of a window the one before sees too, and which the one after."""
+    start, stop = windows[number].seen.start, windows[number].seen.stop
+    before = windows[number - 1].seen.stop if number else start
+    after = windows[number + 1].seen.start if number + 1 < len(windows) else stop
+    return slice(0, before - start), slice(after - start, stop - start)
+
+
+def read(frames, windows: list[Window]) -> Iterator[list[Tensor]]:
+    """The frames of each window; each is read once, and held only while it is needed."""
+    held, first = [], 0
+    for seen, _ in windows:
+        after = first + len(held)
+        held = held[seen.start - first :] + list(frames[after : seen.stop])
+        first = seen.start
+        yield held

@@ -1,0 +1,63 @@
+"""Tables of results: as json and csv files, and as text for the log."""
+
+import csv
+import io
+import math
+import os
+from collections import Counter
+
+from . import files
+
+
+def write_tables(folder: str | None, name: str, metrics: dict, rows: list[dict]) -> None:
+    """`name`.json with the metrics and the rows, `name`.csv with the rows; nothing without folder.
+
+    Rows have the same keys each. NaN is null in json and an empty cell in csv.
+    """
+    if folder is None:
+        return
+    metrics, rows = without_nan(metrics), [without_nan(row) for row in rows]
+    write_json(folder, name, {"metrics": metrics, "rows": rows}, indent=1)
+    text = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    files.write_bytes(os.path.join(folder, f"{name}.csv"), text.getvalue().encode())
+
+
+def write_json(folder: str, name: str, content, indent: int | None = None) -> None:
+    files.write_json(os.path.join(folder, f"{name}.json"), content, indent)
+
+
+def text_table(rows: list[dict]) -> str:
+    """Aligned columns under the names of the first row's keys; numbers with two decimals."""
+    lines = [list(rows[0]), *([cell(value) for value in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True))
+        for line in lines
+    )
+
+
+def main_metrics(metrics: dict) -> dict:
+    """Those that are not of one class: detectron2 marks these by a hyphen."""
+    return {name: value for name, value in metrics.items() if "-" not in name}
+
+
+def unique_names(names: list[str]) -> list[str]:
+    """Names of classes; those that occur more than once get their id, so that none is lost."""
+    counts = Counter(names)
+    return [name if counts[name] == 1 else f"{name} ({i})" for i, name in enumerate(names)]
+
+
+def cell(value) -> str:
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def without_nan(row: dict) -> dict:
+    return {key: None if is_nan(value) else value for key, value in row.items()}
+
+
+def is_nan(value) -> bool:
+    return isinstance(value, float) and math.isnan(value)

@@ -1,0 +1,158 @@
+"""Published files to results: prepare, register, train a step, evaluate, for every public data set.
+
+What a model that is right would get must be 100: that is how records, labels, metadata and
+evaluators agree.
+"""
+
+import csv
+import json
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import pytest
+import raw_datasets as raw
+from detectron2.data import MetadataCatalog
+from support.end_to_end import TOPK, Perfect, small_config, train
+
+from rankseg_d2.cli import main
+from rankseg_d2.engine import Trainer
+
+SEMANTIC = "ade20k/semantic/r50_rankseg"
+ADE_PANOPTIC, COCO_PANOPTIC = "ade20k/panoptic/r50_rankseg", "coco/panoptic/r50_rankseg"
+INSTANCES = {f"MODEL__MASK_FORMER__TEST__{task}_ON": False for task in ("SEMANTIC", "PANOPTIC")}
+INSTANCES |= {"MODEL__MASK_FORMER__TEST__INSTANCE_ON": True}
+
+
+class Case(NamedTuple):
+    """A data set: its raw copy, the commands that prepare it, and the config that trains on it."""
+
+    make: Callable
+    commands: list[str]
+    names: str  # of the splits, with * for what tells them apart
+    config: str = SEMANTIC
+    tasks: tuple[str, ...] = ("sem_seg",)
+    keys: dict = {}
+    splits: tuple[str, str] = ("train", "val")
+
+
+ALL = ("sem_seg", "panoptic_seg", "segm")
+coco_stuff_10k = partial(
+    Case, names="coco_2017_*_stuff_10k_sem_seg", splits=("train", "test"),
+    commands=["coco-stuff-10k"],
+)  # fmt: skip
+CASES = {
+    "ade20k": Case(raw.make_ade20k, ["ade20k"], "ade20k_sem_seg_*"),
+    # As published, stuff keeps the area that things hide: no prediction can be right then.
+    "ade20k-panoptic": Case(
+        raw.make_ade20k, ["ade20k-panoptic --visible-area"],
+        "ade20k_panoptic_*", ADE_PANOPTIC, ALL,
+    ),
+    "ade20k-instance": Case(
+        raw.make_ade20k, ["ade20k-instance"], "ade20k_instance_*", ADE_PANOPTIC, ("segm",),
+        INSTANCES | {"INPUT__DATASET_MAPPER_NAME": "mask_former_instance"},
+    ),
+    "ade20k-full": Case(raw.make_ade20k_full, ["ade20k-full"], "ade20k_full_sem_seg_*"),
+    "coco-panoptic": Case(
+        raw.make_coco, ["coco-panoptic"], "coco_2017_*_panoptic_with_sem_seg", COCO_PANOPTIC, ALL,
+    ),
+    "coco-panoptic-alone": Case(
+        raw.make_coco, [], "coco_2017_*_panoptic", COCO_PANOPTIC, ALL,
+        {"INPUT__DATASET_MAPPER_NAME": "detr_panoptic"},
+    ),
+    "coco-instance": Case(
+        raw.make_coco, [], "coco_2017_*", COCO_PANOPTIC, ("segm",),
+        INSTANCES | {"INPUT__DATASET_MAPPER_NAME": "coco_instance_lsj"},
+    ),
+    "coco-stuff-10k-1.0": coco_stuff_10k(partial(raw.make_coco_stuff_10k, release="1.0")),
+    "coco-stuff-10k-1.1": coco_stuff_10k(raw.make_coco_stuff_10k),
+    "coco-stuff-164k": Case(
+        raw.make_coco_stuff_164k, ["coco-stuff-164k"], "coco_2017_*_stuff_164k_sem_seg"
+    ),
+    "coco-lvis": Case(raw.make_coco_lvis, ["coco-lvis"], "coco_lvis_sem_seg_*"),
+    "pascal-context-59": Case(
+        raw.make_pascal_context, ["pascal-context"], "pascal_context_59_sem_seg_*"
+    ),
+    "pascal-context-60": Case(
+        partial(raw.make_pascal_context, source="matlab"), ["pascal-context"],
+        "pascal_context_60_sem_seg_*",
+    ),
+    "cityscapes": Case(raw.make_cityscapes, ["cityscapes"], "cityscapes_fine_sem_seg_*"),
+    "cityscapes-panoptic": Case(
+        raw.make_cityscapes, ["cityscapes"], "cityscapes_fine_panoptic_*", ADE_PANOPTIC,
+        ("sem_seg", "panoptic_seg"),
+    ),
+}  # fmt: skip
+
+# Of each task: what is 100 where all is right, and whose classes its table lists
+METRICS = {
+    "sem_seg": (["mIoU", "mIoU_nanmean", "fwIoU", "mACC", "pACC"], "stuff_classes"),
+    "panoptic_seg": (["PQ", "SQ", "RQ", "PQ_th", "PQ_st"], "stuff_classes"),
+    "segm": (["AP", "AP50", "AP75", "AR100"], "thing_classes"),
+    "multilabel": (["mAP", "LRAP", "recall@k"], None),
+}
+
+
+def prepare(case, root):
+    if case is CASES["coco-stuff-10k-1.0"]:
+        pytest.importorskip("h5py")
+    case.make(root)
+    for command in case.commands:
+        name, *options = command.split()
+        words = ["dataset", "prepare", name, "--root", str(root), "--workers", "1", *options]
+        assert main(words) == 0
+
+
+def config_of(case, output_dir, **keys):
+    train_name, test_name = (case.names.replace("*", split) for split in case.splits)
+    data = {"DATASETS__TRAIN": [train_name], "DATASETS__TEST": [test_name]}
+    return small_config(case.config, output_dir, **data, **case.keys, **keys)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_a_public_data_set_trains_and_is_evaluated(case, root, tmp_path):
+    prepare(case, root)
+    cfg = config_of(case, tmp_path / "output")
+    tasks = (*case.tasks, "multilabel")
+    results = train(cfg)
+    check_tables(cfg, tasks)
+    for task in tasks:
+        for name in METRICS[task][0]:
+            value = results[f"{task}/{name}"]
+            assert 0 <= value <= 100, (task, name)
+    assert results["multilabel/k"] == TOPK
+
+    right = Trainer.test(cfg, Perfect(cfg))
+    assert right.keys() == set(tasks)
+    for task in tasks:
+        values = {name: right[task][name] for name in METRICS[task][0]}
+        assert values == pytest.approx(dict.fromkeys(values, 100)), task
+    check_tables(cfg, tasks)
+
+
+def check_tables(cfg, tasks):
+    """Each task has a table with a row for each class, as json and as csv."""
+    (name,) = cfg.DATASETS.TEST
+    for task in tasks:
+        folder = f"{cfg.OUTPUT_DIR}/inference/{name}"
+        with open(f"{folder}/{task}.json") as file:
+            content = json.load(file)
+        with open(f"{folder}/{task}.csv") as file:
+            rows = list(csv.DictReader(file))
+        classes = MetadataCatalog.get(name).get(METRICS[task][1] or "")
+        count = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES if classes is None else len(classes)
+        assert len(content["rows"]) == len(rows) == count
+        assert [row["class"] for row in content["rows"]] == [row["class"] for row in rows]
+
+
+def test_what_the_evaluation_lacks_is_told_before_the_training(root, tmp_path):
+    case = CASES["ade20k-panoptic"]
+    prepare(case, root)
+    truth = root / "ADEChallengeData2016" / "ade20k_instance_val.json"
+    truth.rename(truth.with_suffix(".away"))
+    with pytest.raises(FileNotFoundError, match=rf"{truth}, is not there; prepare the"):
+        Trainer(config_of(case, tmp_path / "output"))
+    Trainer(config_of(case, tmp_path / "output", MODEL__MASK_FORMER__TEST__INSTANCE_ON=False))
+    (root / "ADEChallengeData2016" / "ade20k_panoptic_val.json").unlink()
+    with pytest.raises(FileNotFoundError, match="make it with `rankseg-d2 .* ade20k-panoptic"):
+        Trainer(config_of(case, tmp_path / "output"))

@@ -1,0 +1,133 @@
+"""What is registered, under which names, with which metadata; on both engines the same."""
+
+import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import raw_datasets as raw
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from support.paths import ROOT as REPOSITORY
+
+from rankseg_d2.data.classes import load_classes
+from rankseg_d2.data.datasets import COMMANDS, register_all
+from rankseg_d2.data.datasets.common import register
+
+# name: (evaluator_type, number of classes, of things, ignore_label)
+FACTS = {
+    "ade20k_sem_seg": ("sem_seg", 150, None, 255),
+    "ade20k_panoptic": ("ade20k_panoptic_seg", 150, 100, 255),
+    "ade20k_instance": ("coco", None, 100, None),
+    "ade20k_full_sem_seg": ("sem_seg", 847, None, 65535),
+    "coco_2017": ("coco", None, 80, None),
+    "coco_2017_*_panoptic": ("coco_panoptic_seg", 133, 80, 255),
+    "coco_2017_*_panoptic_with_sem_seg": ("coco_panoptic_seg", 133, 80, 255),
+    "coco_2017_*_stuff_164k_sem_seg": ("sem_seg", 171, None, 255),
+    "coco_lvis_sem_seg": ("sem_seg", 1284, None, 65535),
+    "pascal_context_59_sem_seg": ("sem_seg", 59, None, 255),
+    "pascal_context_60_sem_seg": ("sem_seg", 60, None, 255),
+    "cityscapes_fine_sem_seg": ("cityscapes_sem_seg", 19, 8, 255),
+    "cityscapes_fine_panoptic": ("cityscapes_panoptic_seg", 19, 8, 255),
+}
+
+
+def names():
+    for pattern, facts in FACTS.items():
+        pattern = pattern if "*" in pattern else f"{pattern}_*"
+        yield from ((pattern.replace("*", split), facts) for split in ("train", "val"))
+    for split in ("train", "test"):
+        yield f"coco_2017_{split}_stuff_10k_sem_seg", ("sem_seg", 171, None, 255)
+    for split in ("train", "val", "test"):
+        yield f"vspw_{split}", ("vspw_sem_seg", 124, None, 255)
+        for year in (2019, 2021):
+            yield f"ytvis_{year}_{split}", ("ytvis", None, 40, None)
+    for year, part in itertools.product((2019, 2021), ("held_in", "held_out")):
+        yield f"ytvis_{year}_train_{part}", ("ytvis", None, 40, None)
+
+
+@pytest.mark.parametrize(("name", "facts"), names())
+def test_metadata(root, name, facts):
+    metadata = MetadataCatalog.get(name)
+    evaluator_type, num_classes, num_things, ignore_label = facts
+    assert metadata.evaluator_type == evaluator_type
+    assert metadata.get("ignore_label") == ignore_label
+    for kind, number in (("stuff", num_classes), ("thing", num_things)):
+        if number is None:
+            assert metadata.get(f"{kind}_classes") is None
+            continue
+        classes = metadata.get(f"{kind}_classes")
+        ids = metadata.get(f"{kind}_dataset_id_to_contiguous_id")
+        assert len(classes) == len(ids) == number
+        assert all(c == c.strip() and c for c in classes)
+        if kind == "stuff":
+            assert list(ids.values()) == list(range(number))
+        colors = metadata.get(f"{kind}_colors")
+        assert (colors is None) == ("ade20k_full" in name)
+        assert colors is None or len(colors) == number
+    if evaluator_type.endswith("panoptic_seg"):
+        assert metadata.label_divisor == 1000
+        assert metadata.panoptic_json == f"{metadata.panoptic_root}.json" or "coco" in name
+    roots = ("image_root", "sem_seg_root", "panoptic_root", "panoptic_json", "json_file")
+    for path in filter(None, map(metadata.get, roots)):
+        assert isinstance(path, str) and Path(path).is_relative_to(root)
+
+
+def test_panoptic_things_keep_the_ids_of_all_classes():
+    for name, class_list in (
+        ("ade20k_panoptic_val", "ade20k_panoptic_150"),
+        ("coco_2017_val_panoptic", "coco_panoptic_133"),
+    ):
+        metadata, entries = MetadataCatalog.get(name), load_classes(class_list)
+        things = {x["id"]: x["train_id"] for x in entries if x["isthing"]}
+        assert metadata.thing_dataset_id_to_contiguous_id == things
+        assert metadata.thing_classes == [metadata.stuff_classes[i] for i in things.values()]
+
+
+def test_a_name_that_somebody_else_has_registered_stays_theirs(root):
+    name = "coco_lvis_sem_seg_val"
+    DatasetCatalog.remove(name)
+    DatasetCatalog.register(name, lambda: ["mine"])
+    try:
+        register_all(root / "other")
+        assert DatasetCatalog.get(name) == ["mine"]
+        assert DatasetCatalog["coco_lvis_sem_seg_train"].args[0] == root / "other"
+    finally:
+        DatasetCatalog.remove(name)
+
+
+def test_paths_in_metadata_are_strings():
+    register("rankseg_d2_test_paths", list, image_root=Path("a/b"), evaluator_type="sem_seg")
+    try:
+        assert MetadataCatalog.get("rankseg_d2_test_paths").image_root == os.path.join("a", "b")
+    finally:
+        DatasetCatalog.remove("rankseg_d2_test_paths")
+        MetadataCatalog.remove("rankseg_d2_test_paths")
+
+
+@pytest.mark.slow
+def test_the_environment_variable_names_the_folder(tmp_path):
+    raw.make_coco_stuff_164k(tmp_path)
+    code = (
+        "import rankseg_d2.data\n"
+        "from detectron2.data import DatasetCatalog\n"
+        "assert len(DatasetCatalog.get('coco_2017_val_stuff_164k_sem_seg')) == 2\n"
+    )
+    script = REPOSITORY / "datasets" / "prepare_coco_stuff_164k_sem_seg.py"
+    for command in ([str(script), "--workers", "1"], ["-c", code]):
+        paths = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
+        environment = os.environ | {"DETECTRON2_DATASETS": str(tmp_path), "PYTHONPATH": paths}
+        done = subprocess.run(
+            [sys.executable, *command], env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def test_each_command_has_a_script_and_a_line_in_the_readme():
+    folder = REPOSITORY / "datasets"
+    scripts = "".join(path.read_text() for path in folder.glob("prepare_*.py"))
+    readme = (folder / "README.md").read_text()
+    for name in COMMANDS:
+        assert f'"{name}"' in scripts or name == "shapes"
+        assert f"| `{name}` |" in readme

@@ -1,0 +1,94 @@
+"""`make train` in small: the built-in data set through loader, model, evaluators and pictures."""
+
+import importlib.util
+import json
+import math
+
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from support.paths import ROOT
+
+from rankseg_d2.config import get_config
+from rankseg_d2.data.datasets.shapes import register_shapes
+from rankseg_d2.engine import Trainer
+
+CONFIGS = ["r10t", "r10t_rankseg", "r10t_rankseg_gt"]
+BENCHMARK = ROOT / "benchmarks" / "rankseg_vs_baseline.py"
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    """number of categories -> a small data set of so many."""
+    before, root = set(DatasetCatalog.list()), tmp_path_factory.mktemp("data")
+
+    def make(num_categories):
+        register_shapes(num_categories, root=root, num_images={"train": 24, "val": 6})
+        names = [f"('shapes{num_categories}_panoptic_{split}',)" for split in ("train", "val")]
+        return ["DATASETS.TRAIN", names[0], "DATASETS.TEST", names[1], "MODEL.RANKSEG.TOPK", 10]
+
+    yield make
+    for name in set(DatasetCatalog.list()) - before:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
+def train(config, output_dir, *opts):
+    """Rows of numbers that a training writes; the last one has the results."""
+    small = ["OUTPUT_DIR", str(output_dir), "SOLVER.IMS_PER_BATCH", 2, "SOLVER.WARMUP_ITERS", 0]
+    cfg = get_config(f"shapes/panoptic/{config}", [*small, *opts])
+    torch.manual_seed(0)
+    Trainer(cfg).train()
+    return [json.loads(line) for line in (output_dir / "metrics.json").read_text().splitlines()]
+
+
+def check_results(results, ranks):
+    assert 0 <= results["sem_seg/mIoU"] <= 100
+    assert 0 <= results["panoptic_seg/PQ"] <= 100
+    assert ("multilabel/mAP" in results) is ranks
+    if ranks:
+        assert results["multilabel/k"] == 10
+        assert 0 < results["multilabel/recall@k"] <= 100
+        assert 0 < results["multilabel/mAP"] <= 100
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_each_config_trains_evaluates_and_draws(config, shapes, tmp_path):
+    rows = train(config, tmp_path, *shapes(20), "SOLVER.MAX_ITER", 2)
+    assert math.isfinite(rows[0]["total_loss"])
+    check_results(rows[-1], ranks=config == "r10t_rankseg")
+    assert (tmp_path / "inference" / "shapes20_panoptic_val" / "sheet.png").is_file()
+
+
+def test_labels_of_16_bits_go_all_the_way(shapes, tmp_path):
+    rows = train("r10t_rankseg", tmp_path, *shapes(300), "SOLVER.MAX_ITER", 1)
+    check_results(rows[-1], ranks=True)
+
+
+@pytest.mark.slow
+def test_the_model_learns_what_it_sees(shapes, tmp_path):
+    opts = [*shapes(20), "SOLVER.MAX_ITER", 40, "DATASETS.TEST", "()"]
+    losses = [row["total_loss"] for row in train("r10t_rankseg", tmp_path, *opts)]
+    assert losses[-1] < 0.92 * losses[0]
+
+
+def test_the_benchmark_runs_goes_on_and_reports(shapes, tmp_path, monkeypatch, capsys):
+    spec = importlib.util.spec_from_file_location("rankseg_vs_baseline", BENCHMARK)
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    words = ["benchmark", "--seeds", "2", "--iterations", "1", "--models", "baseline", "RankSeg"]
+    opts = [*map(str, shapes(20)), "SOLVER.IMS_PER_BATCH", "2"]
+    monkeypatch.setattr("sys.argv", [*words, "--output", str(tmp_path), *opts])
+    benchmark.main()
+    report = capsys.readouterr().out
+    assert "κ = 10" in report and "| RankSeg - baseline, by seed |" in report
+    rows = json.loads((tmp_path / "results.json").read_text())
+    assert [(row["model"], row["seed"]) for row in rows] == [
+        ("baseline", 0), ("RankSeg", 0), ("baseline", 1), ("RankSeg", 1)
+    ]  # fmt: skip
+    mean = sum(row["PQ"] for row in rows if row["model"] == "RankSeg") / 2
+    assert f"{mean:.2f} ± " in report
+
+    monkeypatch.setattr(benchmark, "Trainer", None)  # what is done is not done again
+    benchmark.main()
+    assert capsys.readouterr().out == report
