@@ -2,13 +2,14 @@
 
 import ast
 import copy
-import difflib
 import functools
 import os
 import re
 from typing import Any, NamedTuple
 
 import yaml
+
+from .errors import nearest
 
 BASE_KEY = "_BASE_"
 open_text = functools.partial(open, encoding="utf-8")
@@ -197,14 +198,3 @@ def _expected(default) -> str:
 
 def _came(value) -> str:
     return f"{value!r} of type {type(value).__name__}"
-
-
-def nearest(name: str, names, count: int = 3) -> list[str]:
-    """The `count` of `names` most like `name`, best first; the part after the last "." counts
-    twice."""
-
-    def likeness(other):
-        pairs = (name, other), (name.rpartition(".")[2], other.rpartition(".")[2])
-        return sum(difflib.SequenceMatcher(None, *map(str.lower, pair)).ratio() for pair in pairs)
-
-    return sorted(names, key=likeness, reverse=True)[:count]

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from detectron2.config import CfgNode, get_cfg
 
-from ._yaml import beside, nearest, pop_version, read_chain, set_keys, settable_keys
+from ._yaml import beside, pop_version, read_chain, set_keys, settable_keys
+from .errors import nearest
+from .tasks import class_list
 
 logger = logging.getLogger(__name__)
 
@@ -145,6 +147,8 @@ KEYS = {
     "SOLVER": {
         "OPTIMIZER": "ADAMW",
         "BACKBONE_MULTIPLIER": 0.1,  # of the learning rate
+        # ours: of the learning rate, once for each layer of the backbone above a parameter's own
+        "LAYER_DECAY": 1.0,
         "MLHEAD_MULTIPLIER": 1.0,  # of the learning rate, for the multi-label head
         "WEIGHT_DECAY_EMBED": 0.0,
         "POLY_LR_POWER": 0.9,
@@ -214,7 +218,17 @@ def get_config(name_or_path, opts=()) -> CfgNode:
     _register_shapes(cfg)
     _follow_data(cfg, sources)
     resolve_device(cfg)
+    resolve_meta_architecture(cfg)
     return cfg
+
+
+def resolve_meta_architecture(cfg: CfgNode) -> None:
+    """Set PixelClassifier where upstream's configs of the per-pixel baselines name detectron2's."""
+    from .modeling import pixel_heads
+
+    heads = pixel_heads.__all__
+    if cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor" and cfg.MODEL.SEM_SEG_HEAD.NAME in heads:
+        cfg.MODEL.META_ARCHITECTURE = "PixelClassifier"
 
 
 def _register_shapes(cfg: CfgNode) -> None:
@@ -231,7 +245,7 @@ def _follow_data(cfg: CfgNode, sources: list[tuple[str, set[str]]]) -> None:
     if cfg.DATASETS.FILES or cfg.DATASETS.TRAIN:
         from .data.own.config_defaults import follow_data
 
-        follow_data(cfg, sources, _class_list(cfg))
+        follow_data(cfg, sources, class_list(cfg))
 
 
 def _sources(name_or_path, opts):
@@ -333,15 +347,9 @@ def check_num_classes(cfg: CfgNode) -> None:
     Data sets whose metadata has no class names, and models that do not classify by that key, are
     not checked.
     """
-    from detectron2.modeling import META_ARCH_REGISTRY
+    from .modeling.meta_arch import model_class
 
-    from .modeling.meta_arch.mask_classification import MaskFormer
-
-    name = cfg.MODEL.META_ARCHITECTURE
-    model = META_ARCH_REGISTRY.get(name) if name in META_ARCH_REGISTRY else None
-    if name != "SemanticSegmentor" and not (
-        isinstance(model, type) and issubclass(model, MaskFormer)
-    ):
+    if model_class(cfg) is None:
         return
     num_classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     for key in ("TRAIN", "TEST"):
@@ -350,7 +358,7 @@ def check_num_classes(cfg: CfgNode) -> None:
             if names is not None and len(names) != num_classes:
                 raise ValueError(
                     f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {num_classes}, but the data set {dataset} "
-                    f"of DATASETS.{key} has {len(names)} {_class_list(cfg)} in its metadata; set "
+                    f"of DATASETS.{key} has {len(names)} {class_list(cfg)} in its metadata; set "
                     f"the key to {len(names)}, or name another data set"
                 )
 
@@ -366,11 +374,4 @@ def _class_names(cfg: CfgNode, dataset: str):
 
     if dataset not in MetadataCatalog.list():
         return None
-    return MetadataCatalog.get(dataset).get(_class_list(cfg))
-
-
-def _class_list(cfg: CfgNode) -> str:
-    """Which list of the metadata the model predicts: stuff_classes has all, things included."""
-    test = cfg.MODEL.MASK_FORMER.TEST
-    only_things = test.INSTANCE_ON and not (test.SEMANTIC_ON or test.PANOPTIC_ON)
-    return "thing_classes" if only_things else "stuff_classes"
+    return MetadataCatalog.get(dataset).get(class_list(cfg))

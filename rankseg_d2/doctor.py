@@ -132,14 +132,14 @@ def devices() -> Iterator[Finding]:
 
 def compiler() -> Finding:
     """What could compile the ops, and the next step where they are not compiled."""
-    from .ops.ms_deform_attn import compiled
+    from .ops import library
 
     tools = (os.environ.get("CXX", "c++").split()[0], "nvcc", "ninja")
     found = [tool for tool in tools if shutil.which(tool)]
     text = f"{', '.join(found) or 'none'} found; "
-    if compiled.WHY_NOT is None:
+    if library.WHY_NOT is None:
         return Finding("compiler", text + "the ops are compiled")
-    mend = f"in rankseg_d2's source folder: {compiled.BUILD}"
+    mend = f"in rankseg_d2's source folder: {library.BUILD}"
     if tools[0] not in found:
         mend = f"install a C++ compiler (for example: apt install g++); then {mend}"
     return Finding("compiler", text + "the ops are not compiled", NOTE, mend)

@@ -3,7 +3,7 @@
 import glob
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -62,6 +62,20 @@ def write_image(path: str | os.PathLike, values: np.ndarray, **options) -> None:
 
     with replacing(path) as temporary:
         Image.fromarray(values).save(temporary, **options)
+
+
+def read_json(path: str | os.PathLike, open_file: Callable = open):
+    """The content of a json file; errors name the file. `open_file` opens remote paths, too."""
+    path = os.fspath(path)
+    try:
+        with open_file(path, "r", encoding="utf-8-sig") as file:
+            return json.load(file)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} does not exist.") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{path} is not valid json: {error}. Get or make the file again."
+        ) from error
 
 
 def write_json(path: str | os.PathLike, content, indent: int | None = None) -> None:

@@ -8,7 +8,6 @@ from detectron2.config import get_cfg
 from support.paths import GOLDEN
 
 from rankseg_d2 import config
-from rankseg_d2._yaml import nearest
 from rankseg_d2.config import (
     add_rankseg_config,
     check_datasets,
@@ -16,6 +15,7 @@ from rankseg_d2.config import (
     resolve_device,
     shipped_configs_dir,
 )
+from rankseg_d2.errors import nearest
 
 SHIPPED = sorted(
     path.relative_to(shipped_configs_dir()).with_suffix("").as_posix()

@@ -40,7 +40,7 @@ ONLY_INSTANCES = {
     [
         ("sem", 5, {}),
         ("sem", 5, {"MODEL.META_ARCHITECTURE": "RankSegVideoMaskFormer"}),
-        ("sem", 5, {"MODEL.META_ARCHITECTURE": "SemanticSegmentor"}),
+        ("sem", 5, {"MODEL.META_ARCHITECTURE": "PixelClassifier"}),
         ("pan", 8, {"MODEL.MASK_FORMER.TEST.PANOPTIC_ON": True}),
         ("pan", 3, ONLY_INSTANCES),
         ("inst", 3, ONLY_INSTANCES),

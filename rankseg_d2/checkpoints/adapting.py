@@ -4,32 +4,13 @@ Weights are dicts of names and tensors, as `state_dict()` gives them; "own" ones
 """
 
 import copy
-import functools
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-
-# Names that have moved: (pattern, replacement). A name that the model does not have becomes the
-# first of its replacements that the model has.
-RENAMED = (
-    (r"^sem_seg_head\.(?!predictor\.)", "sem_seg_head.pixel_decoder."),  # MaskFormerHead before 2
-    (r"\.static_query\.", ".query_feat."),  # Mask2Former's decoder before version 2
-    (r"^", "backbone."),  # ImageNet weights, of a backbone alone
-)
-
-# From the names of torchvision's ResNets to detectron2's.
-TORCHVISION = (
-    (r"^conv1\.", "stem.conv1."),
-    (r"^bn1\.", "stem.conv1.norm."),
-    (r"^layer(\d)\.", lambda match: f"res{int(match[1]) + 1}."),
-    (r"\.bn(\d)\.", r".conv\1.norm."),
-    (r"\.downsample\.0\.", ".shortcut."),
-    (r"\.downsample\.1\.", ".shortcut.norm."),
-)
 
 # Buffers that follow from the config: the file's are not taken.
 CONSTANTS = re.compile(r"criterion\.empty_weight|.*\.relative_position_index")
@@ -37,24 +18,11 @@ CONSTANTS = re.compile(r"criterion\.empty_weight|.*\.relative_position_index")
 
 @dataclass(frozen=True)
 class Rows:
-    """Weights whose rows along `dim` mean something each; the last is no-object where `closed`."""
+    """What the rows of a weight along `dim` stand for; the last is no-object where `closed`."""
 
-    names: str
-    meaning: str
-    dim: int
-    closed: bool
-
-
-ROWS = (
-    Rows(r"sem_seg_head\.predictor\.class_embed\.(weight|bias)", "classes", 0, True),
-    Rows(r"ml_head\.(cls_emb|fc\.W|fc\.b)", "classes", 1, False),
-    Rows(r"sem_seg_head\.predictor\.query_(feat|embed)\.weight", "queries", 0, False),
-    Rows(r"ml_norm\.(weight|bias)", "ranks", 0, True),
-)
-# Of the per-pixel baselines, which have no class_embed: their queries stand for classes.
-PER_PIXEL_ROWS = (
-    Rows(r"sem_seg_head\.predictor\.(query_(feat|embed)\.)?(weight|bias)", "classes", 0, False),
-)
+    meaning: str  # classes, queries or ranks
+    dim: int = 0
+    closed: bool = False
 
 
 @dataclass
@@ -70,38 +38,24 @@ class Adaptation:
         return [name for name in self.weights if name in own and not CONSTANTS.fullmatch(name)]
 
 
-def rename(weights: dict[str, Tensor], own: Collection[str]) -> None:
-    """Give the weights, in place, the names that they have in the model today."""
-    for old in list(weights):
-        bare = old.removeprefix("module.")  # of a model in DistributedDataParallel
-        names = [old, bare, *(re.sub(*moved, bare, count=1) for moved in RENAMED)]
-        names.append(f"backbone.{functools.reduce(_substitute, TORCHVISION, bare)}")
-        new = next((name for name in names if name in own), old)
-        if new not in weights:
-            weights[new] = weights.pop(old)
-
-
-def _substitute(name: str, moved: tuple) -> str:
-    return re.sub(*moved, name)
-
-
 def adapt(
     weights: dict[str, Tensor],
     own: dict[str, Tensor],
     classes: Sequence[str] | None = None,
     own_classes: Sequence[str] | None = None,
+    rows: Mapping[str, Rows] | None = None,
 ) -> Adaptation:
     """Fit the file's weights to the model; rows without a counterpart keep the model's values.
 
     Classes go by name where both sides' names are given, else by number if both have equally many.
-    Queries and ranks go by number, no-object to no-object.
+    Queries and ranks go by number, no-object to no-object. `rows`: which weights have such rows, by
+    name, as the model says (`checkpoint_rows`).
     """
     result = Adaptation(copy.copy(weights))  # an OrderedDict keeps its attribute, the versions
-    kinds = ROWS if "sem_seg_head.predictor.class_embed.weight" in own else PER_PIXEL_ROWS
     for name in [name for name in weights if name in own]:
-        rows = next((rows for rows in kinds if re.fullmatch(rows.names, name)), None)
-        if rows and _same_but(rows.dim, weights[name], own[name]):
-            fitted, note = _fit_rows(rows, weights[name], own[name], classes, own_classes)
+        kind = rows.get(name) if rows else None
+        if kind and _same_but(kind.dim, weights[name], own[name]):
+            fitted, note = _fit_rows(kind, weights[name], own[name], classes, own_classes)
         else:
             fitted, note = _fit(name, weights[name], own[name])
         if fitted is None:

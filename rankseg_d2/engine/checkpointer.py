@@ -8,8 +8,7 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 
-from ..checkpoints.adapting import adapt, differences, rename, table
-from ..checkpoints.reading import is_whole, locate, read_checkpoint
+from ..checkpoints import adapt, differences, is_whole, locate, read_checkpoint, rename, table
 from ..files import replacing_durably
 
 PLAIN = {torch.Tensor, torch.nn.Parameter, str, bytes, bool, int, float, complex, type(None)}
@@ -97,7 +96,8 @@ class Checkpointer(DetectionCheckpointer):
         if checkpoint.pop("matching_heuristics", False) and not weights.keys() & own.keys():
             is_caffe2 = checkpoint.get("__author__") == "Caffe2"
             weights = align_and_update_state_dicts(own, weights, c2_conversion=is_caffe2)
-        result = adapt(weights, own, checkpoint.get("class_names"), self.class_names)
+        rows = getattr(self.model, "checkpoint_rows", dict)()
+        result = adapt(weights, own, checkpoint.get("class_names"), self.class_names, rows)
         checkpoint["model"] = result.weights
         incompatible = super()._load_model(checkpoint)
         self._log_table(result, own, incompatible)

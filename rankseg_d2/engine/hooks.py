@@ -5,8 +5,7 @@ import logging
 from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 
-from .._yaml import nearest
-from ..errors import unknown_name
+from ..errors import nearest, unknown_name
 
 logger = logging.getLogger(__name__)
 

@@ -3,6 +3,7 @@
 import logging
 
 import torch
+from detectron2.config import CfgNode
 from torch import nn
 
 from ..errors import unknown_name
@@ -12,7 +13,6 @@ logger = logging.getLogger(__name__)
 # The first is what torch's batch and instance norms of any dimension have in common.
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 POSITIONS = ("relative_position_bias_table", "absolute_pos_embed")  # Swin's embeddings
-PARTS = {"backbone": "BACKBONE_MULTIPLIER", "ml_head": "MLHEAD_MULTIPLIER"}
 REST = "rest"  # of the model
 
 OPTIMIZERS = {
@@ -45,21 +45,24 @@ def build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
     return optimizer
 
 
-def parameter_groups(cfg, model: nn.Module) -> list[dict]:
+def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict]:
     """One group per part of the model, rate and decay; its `name` is the part.
 
-    Parts are "backbone", "ml_head" and "rest". Shared parameters count where they come first,
-    frozen ones nowhere.
+    The parts are those of the model's `rate_parts()`, such as "backbone" and "ml_head", and "rest".
+    Shared parameters count where they come first, frozen ones nowhere.
     """
     base, undecayed = base_lr(cfg), without_decay(model)
+    depths = layer_depths(model) if cfg.SOLVER.LAYER_DECAY != 1 else {}
+    parts = getattr(model, "rate_parts", default_parts)()
     groups, seen = {}, set()
     for path, module in model.named_modules():
-        part = next((part for part in PARTS if part in path.split(".")), REST)
+        part = next((part for part in parts if part in path.split(".")), REST)
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad or id(parameter) in seen:
                 continue
             seen.add(id(parameter))
-            rate = base * (cfg.SOLVER[PARTS[part]] if part in PARTS else 1.0)
+            rate = base * (cfg.SOLVER[parts[part]] if part in parts else 1.0)
+            rate *= cfg.SOLVER.LAYER_DECAY ** depths.get(id(parameter), 0)
             if name == "bias":
                 rate *= cfg.SOLVER.BIAS_LR_FACTOR
             decay = 0.0 if id(parameter) in undecayed else weight_decay(cfg, module, name)
@@ -68,6 +71,24 @@ def parameter_groups(cfg, model: nn.Module) -> list[dict]:
         {"params": parameters, "name": part, "lr": rate, "weight_decay": decay}
         for (part, rate, decay), parameters in groups.items()
     ]
+
+
+def default_parts() -> dict[str, str]:
+    """Those of a model that does not name its own."""
+    return {"backbone": "BACKBONE_MULTIPLIER", "ml_head": "MLHEAD_MULTIPLIER"}
+
+
+def layer_depths(model: nn.Module) -> dict[int, int]:
+    """How many layers of its module are above a parameter, by its id.
+
+    Backbones with numbered layers tell by `layers_above()`: name of a parameter -> number.
+    """
+    found = {}
+    for module in model.modules():
+        if callable(getattr(module, "layers_above", None)):
+            own = dict(module.named_parameters())
+            found |= {id(own[name]): number for name, number in module.layers_above().items()}
+    return found
 
 
 def describe(group: dict) -> str:

@@ -32,8 +32,7 @@ from ..data.loading.loader import (
     seed_step,
 )
 from ..evaluation import build_evaluator
-from ..modeling.passes.sliding_window import SlidingWindow
-from ..modeling.passes.test_time_augmentation import TestTimeAugmentation
+from ..modeling.passes import SlidingWindow, TestTimeAugmentation
 from .checkpointer import Checkpointer
 from .hooks import hooks_after_evaluation
 from .launch import check_num_gpus

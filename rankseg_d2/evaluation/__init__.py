@@ -1,6 +1,5 @@
-"""Metrics, reduced over all ranks; which ones a data set gets is in `choices`."""
+"""Metrics, reduced over all ranks; which ones a data set gets is in `build`."""
 
-from . import choices  # noqa: F401  (registers the evaluator types)
 from .build import EVALUATORS, build_evaluator, register_evaluator
 from .instance import InstanceEvaluator
 from .multilabel import MultiLabelEvaluator, VideoMultiLabelEvaluator

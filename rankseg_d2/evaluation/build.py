@@ -1,43 +1,47 @@
-"""The evaluators of a data set, by the `evaluator_type` in its metadata."""
+"""Which evaluators a data set gets: by its `evaluator_type`, by the config, and by its labels."""
 
+import logging
 import os
 from collections.abc import Callable
 
-from detectron2.data import MetadataCatalog
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
+from detectron2.utils.file_io import PathManager
 
 from ..errors import unknown_name
+from ..modeling.meta_arch import model_class
+from ..tasks import IMAGE_TYPES, TASKS, VIDEO_LABEL_KEYS, VIDEO_TYPES, find, wanted_tasks
+from .multilabel import MultiLabelEvaluator, VideoMultiLabelEvaluator
+
+logger = logging.getLogger(__name__)
 
 # evaluator_type -> factory(cfg, dataset_name, output_folder), which returns one or a list
 EVALUATORS: dict[str, Callable] = {}
-# The types of videos, and the key of their records that is their truth
-VIDEOS = {
-    "vspw_sem_seg": "sem_seg_file_names",
-    "vss": "sem_seg_file_names",
-    "ytvis": "annotations",
-}
 
 
-def register_evaluator(evaluator_type: str):
+def register_evaluator(evaluator_type: str) -> Callable:
     """Decorator: this factory makes the evaluators of data sets with that `evaluator_type`."""
 
-    def register(factory):
+    def decorate(factory):
         if EVALUATORS.setdefault(evaluator_type, factory) is not factory:
             raise ValueError(
-                f"the evaluator type {evaluator_type!r} has a factory already; give yours "
-                "another name, or replace it in rankseg_d2.evaluation.EVALUATORS"
+                f"The evaluator type {evaluator_type!r} has a factory already. Give yours "
+                "another name, or replace it in rankseg_d2.evaluation.EVALUATORS."
             )
         return factory
 
-    return register
+    return decorate
 
 
-def build_evaluator(cfg, dataset_name: str, output_folder: str | None = None) -> DatasetEvaluator:
+def build_evaluator(
+    cfg: CfgNode, dataset_name: str, output_folder: str | None = None
+) -> DatasetEvaluator:
     """The evaluator of a data set; its files go to OUTPUT_DIR/inference/<data set> by default."""
     evaluator_type = MetadataCatalog.get(dataset_name).get("evaluator_type")
     if evaluator_type is None:
         raise ValueError(
-            f"the data set {dataset_name!r} has no evaluator_type in its metadata; set it: "
+            f"The data set {dataset_name!r} has no evaluator_type in its metadata. Set it: "
             f"MetadataCatalog.get({dataset_name!r}).evaluator_type = one of {sorted(EVALUATORS)}"
         )
     if evaluator_type not in EVALUATORS:
@@ -45,9 +49,72 @@ def build_evaluator(cfg, dataset_name: str, output_folder: str | None = None) ->
     if output_folder is None:
         output_folder = os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
     evaluators = EVALUATORS[evaluator_type](cfg, dataset_name, output_folder)
-    if (count := cfg.TEST.get("PICTURES", 0)) and evaluator_type not in VIDEOS:
+    if (count := cfg.TEST.get("PICTURES", 0)) and evaluator_type not in VIDEO_TYPES:
         from .pictures import PictureSheet
 
         evaluators = evaluators if isinstance(evaluators, list) else [evaluators]
         evaluators = [*evaluators, PictureSheet(dataset_name, output_folder, count)]
     return DatasetEvaluators(evaluators) if isinstance(evaluators, list) else evaluators
+
+
+def choose_evaluators(cfg: CfgNode, dataset_name: str, output_folder: str) -> list:
+    """The evaluators of the tasks that the model predicts and the data set has labels for."""
+    metadata = MetadataCatalog.get(dataset_name)
+    is_video = metadata.evaluator_type in VIDEO_TYPES
+    possible = (VIDEO_TYPES if is_video else IMAGE_TYPES)[metadata.evaluator_type]
+    model = model_class(cfg)
+    predicted = [task for task in wanted_tasks(cfg) if model is None or task in model.tasks]
+    tasks = [task for task in possible if task in predicted]
+    if "instance" in tasks and not is_video and not has_instances(dataset_name, metadata):
+        logger.warning(
+            "%s has neither json_file nor annotations: instances are not evaluated", dataset_name
+        )
+        tasks.remove("instance")
+    save = cfg.TEST.get("SAVE_PREDICTIONS", False)
+    names = [TASKS[task].video_evaluator if is_video else TASKS[task].evaluator for task in tasks]
+    evaluators = [find(name)(dataset_name, output_folder, save) for name in names]
+    if ranks_categories(cfg) and (not is_video or has_labels(dataset_name, possible[0])):
+        class_list = TASKS[possible[0]].class_list
+        ranking = VideoMultiLabelEvaluator if is_video else MultiLabelEvaluator
+        evaluators.append(ranking(dataset_name, output_folder, class_list))
+    if not evaluators:
+        keys = ", ".join(TASKS[task].switch for task in possible)
+        on = ", ".join(sorted(TASKS[task].switch for task in predicted)) or "none"
+        raise ValueError(
+            f"{dataset_name!r} cannot be evaluated: its evaluator_type "
+            f"{metadata.evaluator_type!r} goes with {keys} of MODEL.MASK_FORMER.TEST, but only "
+            f"{on} is True."
+        )
+    return evaluators
+
+
+for _type in (*IMAGE_TYPES, *VIDEO_TYPES):
+    register_evaluator(_type)(choose_evaluators)
+
+
+def ranks_categories(cfg: CfgNode) -> bool:
+    """Whether the model ranks by itself; the oracle's ranking is the ground truth."""
+    model = model_class(cfg)
+    ranks = "RANKSEG" in cfg.MODEL if model is None else model.ranks
+    return ranks and cfg.MODEL.RANKSEG.FLAG and not cfg.MODEL.RANKSEG.USE_GT
+
+
+def has_instances(dataset_name: str, metadata) -> bool:
+    """Whether there are ground-truth instances; FileNotFoundError if their json is missing.
+
+    Checked now, because the json is read only after the last prediction.
+    """
+    if json_file := metadata.get("json_file"):
+        if not PathManager.isfile(os.fspath(json_file)):
+            raise FileNotFoundError(
+                f"The ground truth of {dataset_name!r}, {json_file}, does not exist. Prepare the "
+                "data set, or set MODEL.MASK_FORMER.TEST.INSTANCE_ON False."
+            )
+        return True
+    return any("annotations" in record for record in DatasetCatalog.get(dataset_name)[:1])
+
+
+def has_labels(dataset_name: str, task: str) -> bool:
+    """Whether any video of the data set is labelled; those of a test split may not be."""
+    key = VIDEO_LABEL_KEYS[task]
+    return any(any(record.get(key, ())) for record in DatasetCatalog.get(dataset_name))

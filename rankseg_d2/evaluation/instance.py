@@ -6,11 +6,10 @@ import logging
 from importlib.util import find_spec
 
 import numpy as np
-import torch
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from ..data.formats.rle import rle_areas
+from ..data.formats import rle
 from ..tables import text_table, unique_names, write_json, write_tables
 from .ground_truth.instances import InstanceTruth, load_truth
 
@@ -70,8 +69,7 @@ class InstanceEvaluator(DatasetEvaluator):
         rows = [row for part in parts for image in part for row in result_rows(image, truth)]
         results = {task: self.evaluate_task(truth, rows, task) for task in self.tasks}
         if self.save_predictions and self.output_folder is not None:
-            for row in rows:
-                row["segmentation"]["counts"] = row["segmentation"]["counts"].decode()
+            rows = [row | {"segmentation": rle.as_text(row["segmentation"])} for row in rows]
             write_json(self.output_folder, "instances_predictions", rows)
         return results
 
@@ -98,15 +96,12 @@ class InstanceEvaluator(DatasetEvaluator):
 
 def compact(image_id, instances) -> dict:
     """What is kept of an image's instances."""
-    from pycocotools import mask as mask_util
-
-    # Each mask column by column, as COCO's RLE runs: (N, W, H)
-    masks = instances.pred_masks.transpose(1, 2).contiguous().to(torch.uint8).cpu().numpy()
-    rles = mask_util.encode(masks.T) if len(masks) else []
+    masks = instances.pred_masks.transpose(1, 2).contiguous().cpu().numpy()  # (N, W, H)
+    rles = rle.encode_columns(masks)
     return {
         "image_id": image_id,
         "size": tuple(instances.pred_masks.shape[1:]),
-        "counts": [rle["counts"] for rle in rles],
+        "counts": [one["counts"] for one in rles],
         "boxes": instances.pred_boxes.tensor.cpu().numpy() if instances.has("pred_boxes") else None,
         "scores": instances.scores.cpu().numpy(),
         "classes": instances.pred_classes.cpu().numpy(),
@@ -167,7 +162,7 @@ def run_coco_eval(content: dict, rows: list[dict], task: str):
         from pycocotools.cocoeval import COCOeval
 
     if task == "segm":
-        areas = rle_areas([row["segmentation"] for row in rows])
+        areas = rle.areas([row["segmentation"] for row in rows])
     else:
         areas = [row["bbox"][2] * row["bbox"][3] for row in rows]
     results = [

@@ -20,6 +20,7 @@ from ..ranking.metrics import (
     recall_at_k,
 )
 from ..tables import text_table, unique_names, write_tables
+from ..tasks import TASKS, VIDEO_LABEL_KEYS
 from .ground_truth.records import Truth
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ class MultiLabelEvaluator(DatasetEvaluator):
     scores of all images: N x C float32 numbers are kept.
     """
 
-    KEYS = ("sem_seg_file_name", "segments_info", "annotations")  # of records, for the truth
+    KEYS = tuple(dict.fromkeys(key for task in TASKS.values() for key in task.present_keys))
 
     def __init__(
         self,
@@ -154,7 +155,7 @@ class MultiLabelEvaluator(DatasetEvaluator):
 class VideoMultiLabelEvaluator(MultiLabelEvaluator):
     """The same for videos: their ranking, and the categories that are in any frame."""
 
-    KEYS = ("sem_seg_file_names", "annotations")
+    KEYS = tuple(VIDEO_LABEL_KEYS.values())
 
     def labels_of(self, record):
         if "sem_seg_file_names" in record:

@@ -8,7 +8,8 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from ..data.formats.rle import to_rle
+from ..data.formats import rle
+from ..data.formats.painting import paint
 from ..files import write_image
 from .ground_truth.records import LabelMaps, Truth
 
@@ -103,7 +104,7 @@ def predicted_labels(output: dict, num_classes: int) -> tuple[np.ndarray, np.nda
     things = things[things.scores > LIKELY]
     order = things.scores.argsort()  # the surest is painted last
     masks, classes = things.pred_masks[order].numpy(), things.pred_classes[order].numpy()
-    ids = paint(masks, np.arange(len(masks)), NO_THING)
+    ids = paint(masks, range(len(masks)), np.full(masks.shape[1:], NO_THING))
     return np.append(classes, num_classes)[ids], edges_of(ids)
 
 
@@ -115,14 +116,6 @@ def edges_of(ids: np.ndarray) -> np.ndarray:
     return edges
 
 
-def paint(masks: np.ndarray, values: np.ndarray, nothing: int) -> np.ndarray:
-    """The value of each pixel, of the last mask that has it: (N, H, W), (N,) -> (H, W)."""
-    painted = np.full(masks.shape[1:], nothing)
-    for mask, value in zip(masks, values, strict=True):
-        painted[mask] = value
-    return painted
-
-
 class ThingMaps:
     """Label maps (H, W) of images of which only things are annotated, small ones over large."""
 
@@ -131,16 +124,13 @@ class ThingMaps:
 
     def read(self, sample: dict) -> tuple[np.ndarray, str]:
         """The label map of the sample's image, and the image's file."""
-        from pycocotools import mask as mask_util
-
         size = sample["height"], sample["width"]
         things = self.truth.find(sample)["annotations"]
-        rles = [to_rle(thing["segmentation"], *size) for thing in things]
-        masks = [mask_util.decode(rle).astype(bool) for rle in rles]
+        masks = [rle.decode(rle.to_rle(thing["segmentation"], *size)) for thing in things]
         order = np.argsort([-mask.sum() for mask in masks])
         masks = np.array(masks, bool).reshape(-1, *size)[order]
         classes = np.array([thing["category_id"] for thing in things], np.int64)[order]
-        return paint(masks, classes, NO_THING), sample["file_name"]
+        return paint(masks, classes, np.full(size, NO_THING)), sample["file_name"]
 
 
 def category_lines(output: dict, truth: np.ndarray, predicted: np.ndarray, names: list[str]):

@@ -4,11 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..data.formats.rle import rle_areas
+from ..data.formats import rle
 from ..ops.rle import rle_overlaps, why_not
 
 # The T masks of an object: compressed RLEs, None in frames where it is not
-Track = list[dict | None]
+MaskTrack = list[dict | None]
 
 
 class Overlaps(NamedTuple):
@@ -25,7 +25,7 @@ class Overlaps(NamedTuple):
 
 
 def track_overlaps(
-    first: list[Track], second: list[Track], wanted: np.ndarray, length: int
+    first: list[MaskTrack], second: list[MaskTrack], wanted: np.ndarray, length: int
 ) -> Overlaps:
     """Overlaps of N and M objects in a video of that many frames, for the `wanted` pairs (N, M).
 
@@ -54,8 +54,6 @@ def by_operation(first, second, wanted, length) -> Overlaps:
 
 
 def by_pycocotools(first, second, wanted, length) -> Overlaps:
-    from pycocotools import mask as mask_util
-
     areas = pixels(first, length), pixels(second, length)
     common = np.zeros(wanted.shape)
     for frame in range(length):
@@ -63,17 +61,16 @@ def by_pycocotools(first, second, wanted, length) -> Overlaps:
         others = np.flatnonzero(wanted.any(0) & (areas[1][:, frame] > 0))
         if len(some) and len(others):
             masks, regions = [first[i][frame] for i in some], [second[i][frame] for i in others]
-            # As with crowds: how much of each mask lies in each region
-            shares = mask_util.iou(masks, regions, [1] * len(regions))  # (n, m)
+            shares = rle.shares(masks, regions)  # (n, m)
             common[np.ix_(some, others)] += np.rint(shares * areas[0][some, frame, None])
     return Overlaps(*areas, common * wanted)
 
 
-def pixels(tracks: list[Track], length: int) -> np.ndarray:
+def pixels(tracks: list[MaskTrack], length: int) -> np.ndarray:
     """Pixels of N objects in each of T frames: (N, T)."""
     masks = [mask for track in tracks for mask in track]
     areas = np.zeros(len(masks))
-    areas[[mask is not None for mask in masks]] = rle_areas(
+    areas[[mask is not None for mask in masks]] = rle.areas(
         [mask for mask in masks if mask is not None]
     )
     return areas.reshape(len(tracks), length)

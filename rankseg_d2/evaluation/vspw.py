@@ -10,7 +10,8 @@ from detectron2.data import MetadataCatalog
 from detectron2.utils import comm
 
 from ..data.formats.label_images import read_values, to_classes
-from ..modeling.video.store import LabelWriter, label_maps
+from ..modeling.results.reading import label_maps
+from ..modeling.video import LabelWriter
 from ..tables import text_table, write_tables
 from .ground_truth.records import Truth, check_complete
 from .semantic import SemanticEvaluator, size_text

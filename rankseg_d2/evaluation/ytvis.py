@@ -9,11 +9,12 @@ import torch
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from ..modeling.video.store import rle_masks
+from ..data.formats import rle
+from ..modeling.results.reading import rle_masks
 from ..tables import text_table, unique_names, write_json, write_tables
 from .ground_truth.records import check_complete
 from .ground_truth.videos import Video, VideoTruth
-from .video_overlap import Track, mean_area, track_overlaps
+from .video_overlap import MaskTrack, mean_area, track_overlaps
 from .ytvis_ap import Matches, category_metrics, match
 
 logger = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ class VideoInstanceEvaluator(DatasetEvaluator):
             if self.writes_results:
                 self.rows += self.result_rows(video_id, scores, classes, tracks)
 
-    def check(self, video_id, video: Video, classes: np.ndarray, tracks: list[Track]) -> None:
+    def check(self, video_id, video: Video, classes: np.ndarray, tracks: list[MaskTrack]) -> None:
         """ValueError if the prediction cannot be of that video."""
         what = f"the prediction for video {video_id!r} of {self.dataset_name!r}"
         if unknown := sorted(set(classes.tolist()) - self.truth.names.keys()):
@@ -89,21 +90,21 @@ class VideoInstanceEvaluator(DatasetEvaluator):
                     f"{what} has {len(track)} frames, but the ground truth has {video.length}; "
                     "predict each frame of the video, in order"
                 )
-            sizes = {tuple(rle["size"]) for rle in track if rle is not None}
+            sizes = {tuple(mask["size"]) for mask in track if mask is not None}
             if wrong := sizes - {video.size}:
                 raise ValueError(
                     f"{what} has masks of height and width {wrong.pop()}, but the ground truth "
                     f"says {video.size}; check height and width in the record"
                 )
 
-    def result_rows(self, video_id, scores, classes, tracks: list[Track]) -> list[dict]:
+    def result_rows(self, video_id, scores, classes, tracks: list[MaskTrack]) -> list[dict]:
         """The server's format: ids of the data set, RLEs as text, null where an object is not."""
         return [
             {
                 "video_id": video_id,
                 "category_id": self.truth.dataset_ids[category],
                 "score": score,
-                "segmentations": [rle and as_text(rle) for rle in track],
+                "segmentations": [mask and rle.as_text(mask) for mask in track],
             }
             for score, category, track in zip(
                 scores.tolist(), classes.tolist(), tracks, strict=True
@@ -139,7 +140,7 @@ class VideoInstanceEvaluator(DatasetEvaluator):
 
 
 def compare(
-    video: Video, scores: np.ndarray, classes: np.ndarray, tracks: list[Track]
+    video: Video, scores: np.ndarray, classes: np.ndarray, tracks: list[MaskTrack]
 ) -> dict[int, Matches]:
     """How the detections (D) of each category that is there or is predicted fared."""
     true_classes = np.array([one.category for one in video.objects], int)  # (G,)
@@ -155,14 +156,6 @@ def compare(
             scores[own], areas[own], iou[np.ix_(own, true)], true_areas[true], crowd[true]
         )
     return result
-
-
-def as_text(rle: dict) -> dict:
-    counts = rle["counts"]
-    return {
-        "size": list(rle["size"]),
-        "counts": counts.decode() if isinstance(counts, bytes) else counts,
-    }
 
 
 def nanmean(values: list[float]) -> float:

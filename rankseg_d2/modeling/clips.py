@@ -7,6 +7,8 @@ from detectron2.structures import ImageList
 from torch import Tensor
 from torch.nn import functional as F
 
+from .results import Sizes
+
 
 @dataclass(frozen=True)
 class Clips:
@@ -15,11 +17,18 @@ class Clips:
     tensor: Tensor  # (B·T, 3, H, W)
     sizes: list[tuple[int, int]]  # of each clip before padding
     num_frames: int
-    present: Tensor | None = None  # (B, C) bool: the categories that are there, if a model is told
+    present: Tensor | None = None  # (B, C) bool: ground-truth categories, used by the oracle only
 
     @property
     def padded_size(self) -> tuple[int, int]:
         return tuple(self.tensor.shape[-2:])
+
+    def result_sizes(self, batched_inputs: list[dict]) -> list[Sizes]:
+        """The sizes from which the results of each sample follow."""
+        return [
+            Sizes(self.padded_size, size, output_size(sample, size))
+            for sample, size in zip(batched_inputs, self.sizes, strict=True)
+        ]
 
 
 def batch_clips(clips: list[list[Tensor]], mean: Tensor, std: Tensor, divisibility: int) -> Clips:
@@ -90,8 +99,8 @@ def output_size(sample: dict, input_size: tuple[int, int]) -> tuple[int, int]:
     return sample.get("height", input_size[0]), sample.get("width", input_size[1])
 
 
-def places(length: int, size: int, stride: int) -> list[slice]:
-    """Where windows lie along a side, or in a video; one that is longer than it is cut to it."""
+def window_slices(length: int, size: int, stride: int) -> list[slice]:
+    """Windows along a side of an image, or along a video; a window is at most as long as that."""
     last = max(0, length - size)
     return [slice(at, min(at + size, length)) for at in [*range(0, last, stride), last]]
 

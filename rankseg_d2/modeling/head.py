@@ -5,15 +5,17 @@ from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 
 from ..errors import unknown_name
-from .pixel_decoder import build_pixel_decoder
+from .family import SCALES
+from .outputs import MaskPredictions
+from .pixel_decoder import PixelFeatures, build_pixel_decoder
 from .pixel_decoder.fpn import NUM_SCALES
 from .registering import register
-from .transformer_decoder import Predictions, build_transformer_decoder
+from .transformer_decoder import build_transformer_decoder
 from .transformer_decoder.build import MASKED_ATTENTION, STANDARD, decoder_name
 
 # TRANSFORMER_IN_FEATURE: what the transformer decoder reads, next to the names of the backbone's
 # own features.
-SCALES, ENCODED, PIXELS = "multi_scale_pixel_decoder", "transformer_encoder", "pixel_embedding"
+ENCODED, PIXELS = "transformer_encoder", "pixel_embedding"
 
 
 @register(SEM_SEG_HEADS_REGISTRY)
@@ -39,17 +41,21 @@ class MaskFormerHead(nn.Module):
             "transformer_in_feature": source,
         }
 
-    def forward(self, features: dict[str, Tensor], num_frames: int = 1) -> Predictions:
+    def forward(
+        self, features: dict[str, Tensor], num_frames: int = 1, every_layer: bool = True
+    ) -> MaskPredictions:
         """Features (B·T, C, h, w) by name -> the predictions for B clips of T frames."""
-        return decode(self, features, num_frames)
+        return decode(self, features, num_frames, every_layer)[1]
 
 
-def decode(head: nn.Module, features: dict[str, Tensor], num_frames: int = 1) -> Predictions:
-    """What a head's `pixel_decoder` and then its transformer decoder, `predictor`, make of them."""
+def decode(
+    head: nn.Module, features: dict[str, Tensor], num_frames: int, every_layer: bool
+) -> tuple[PixelFeatures, MaskPredictions]:
+    """What a head's `pixel_decoder` and then its transformer decoder, `predictor`, give."""
     pixels = head.pixel_decoder(features)
     sources = {SCALES: pixels.scales, ENCODED: pixels.encoded, PIXELS: pixels.mask_features}
     chosen = (sources | features)[head.transformer_in_feature]
-    return head.predictor(chosen, pixels.mask_features, num_frames)
+    return pixels, head.predictor(chosen, pixels.mask_features, num_frames, every_layer)
 
 
 def transformer_source(cfg, input_shape) -> tuple[str, int]:

@@ -1,52 +1,22 @@
-"""Registration that gets on with the upstream packages.
+"""Registration of our classes in detectron2's registries, under upstream's names."""
 
-MaskFormer's and Mask2Former's own packages register classes of the same names in detectron2's
-registries. The rule: rankseg_d2's class answers to the name, whichever package is imported first,
-and a warning names the class that is passed over.
-"""
+from collections.abc import Callable
 
-import logging
-
-logger = logging.getLogger(__name__)
+from detectron2.utils.registry import Registry
 
 
-def register(registry):
-    """Class decorator: register under the class's name, before and after everybody else."""
+def register(registry: Registry) -> Callable:
+    """Decorator: register a class or function under its name."""
 
-    def decorate(cls):
-        name = cls.__name__
-        _yield_to_ours(registry)
+    def decorate(entry):
+        name = entry.__name__
         if name in registry:
-            _passed_over(registry, name, registry.get(name))
-            del registry._obj_map[name]
-        registry._ours.discard(name)
-        registry.register(cls)
-        registry._ours.add(name)
-        return cls
+            raise ImportError(
+                f"{registry.get(name).__module__} has registered {name} in detectron2's registry "
+                f"{registry._name}, where rankseg_d2 registers a class of that name. Use one of "
+                "the two packages in a process, not both."
+            )
+        registry.register(entry)
+        return entry
 
     return decorate
-
-
-def _yield_to_ours(registry) -> None:
-    """From now on, foreign registrations of a name of ours are ignored instead of fatal."""
-    if hasattr(registry, "_ours"):
-        return
-    registry._ours = set()
-    enter = registry._do_register
-
-    def enter_unless_ours(name, obj):
-        if name in registry._ours:
-            _passed_over(registry, name, obj)
-        else:
-            enter(name, obj)
-
-    registry._do_register = enter_unless_ours
-
-
-def _passed_over(registry, name, obj) -> None:
-    logger.warning(
-        "%s: %s.%s is passed over for the class of that name in rankseg_d2",
-        registry._name,
-        obj.__module__,
-        name,
-    )

@@ -23,11 +23,10 @@ from .heads import (
     EncoderHead,
     MultiLabelHead,
     PoolingHead,
-    RankNorm,
-    cosine_logits,
 )
 from .losses import LOSSES, asymmetric_loss, binary_cross_entropy, multi_hot
 from .metrics import class_ap, label_ranking_ap, precision_at_k, rank_histogram, recall_at_k
+from .ranker import Ranker
 from .ranking import (
     LOW_LOGIT,
     Ranking,
@@ -42,6 +41,7 @@ from .ranking import (
     restrict_embeddings,
     spread,
 )
+from .temperature import RankNorm, cosine_logits
 
 __all__ = [
     "HEADS",
@@ -52,6 +52,7 @@ __all__ = [
     "MultiLabelHead",
     "PoolingHead",
     "RankNorm",
+    "Ranker",
     "Ranking",
     "asymmetric_loss",
     "binary_cross_entropy",

@@ -1,10 +1,10 @@
-"""Multi-label heads (which categories are in the image?) and the classifier over ranks."""
+"""Multi-label heads: which categories are in the image?"""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .ranking import LOW_LOGIT, Ranking, at_least_float, valid_columns
+from ..dtypes import at_least_float
 
 
 class MultiLabelHead(nn.Module):
@@ -20,8 +20,8 @@ class MultiLabelHead(nn.Module):
         heads = max(1, hidden_dim // 64)
         if hidden_dim < 1 or hidden_dim % heads:
             raise ValueError(
-                f"MODEL.RANKSEG.HIDDEN_DIM must be a multiple of 64, but is {hidden_dim}; "
-                f"{heads * 64} is the nearest one below, or the least"
+                f"hidden_dim must be a multiple of its {heads} attention heads (one per 64 "
+                f"channels), such as {heads * 64}; got {hidden_dim}."
             )
         self.num_classes, self.shared_dim = num_classes, shared_dim
         self.proj_dec = nn.Linear(in_dim, hidden_dim)
@@ -52,17 +52,16 @@ class MultiLabelHead(nn.Module):
         if self.shared_dim is None:
             if class_embedding is not None:
                 raise ValueError(
-                    "this multi-label head has class tokens of its own but was given a class "
-                    "embedding; set MODEL.RANKSEG.SHARE_EMBEDDING True to share it"
+                    "This multi-label head has class tokens of its own, but got a class "
+                    "embedding. Build it with shared_dim to share one."
                 )
             return self.cls_emb
         expected = (self.num_classes, self.shared_dim)
         given = None if class_embedding is None else tuple(class_embedding.shape)
         if given != expected:
             raise ValueError(
-                f"MODEL.RANKSEG.SHARE_EMBEDDING needs the classifier's embedding of shape "
-                f"{expected} (no-object left out), but got {given}; share an embedding of this "
-                "shape or set the key False"
+                f"A multi-label head with a shared embedding needs one of shape {expected}, "
+                f"without no-object; got {given}."
             )
         return self.proj_emb(class_embedding).unsqueeze(0)
 
@@ -124,10 +123,10 @@ class ClassLinear(nn.Module):
 
 
 class ClassBlock(nn.Module):
-    """A pre-norm transformer encoder block over features and class tokens, for the tokens' sake.
+    """A pre-norm transformer encoder block over features and class tokens; returns the tokens.
 
-    Only tokens leave the block, so only they have queries and a feed-forward; the features give
-    keys and values. The numbers are those of the block over both.
+    So only tokens have queries and a feed-forward; the features give keys and values. The numbers
+    are those of the block over both.
     """
 
     def __init__(self, dim: int, heads: int, dropout: float):
@@ -180,43 +179,3 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.drop(self.fc2(self.drop(F.gelu(self.fc1(x)))))
-
-
-class RankNorm(nn.LayerNorm):
-    """The rank-adaptive temperature: LayerNorm over the κ ranks and no-object, (..., B, Q, K+1).
-
-    Weight and bias belong to a rank, not to a class. Without invalid places it is nn.LayerNorm.
-    Invalid ones (dynamic κ, the oracle) would spoil mean and deviation with their low logits, so
-    they are left out of both, and stay low.
-    """
-
-    def __init__(self, k: int):
-        super().__init__(k + 1)
-
-    def forward(self, logits: Tensor, ranking: Ranking | None = None) -> Tensor:
-        if ranking is None or ranking.valid is None:
-            return super().forward(at_least_float(logits))
-        valid = valid_columns(ranking, logits.shape[-1])  # (B, 1, K+1)
-        count = valid.sum(dim=-1, keepdim=True)
-        logits = at_least_float(logits).masked_fill(~valid, 0)
-        logits = logits - logits.sum(dim=-1, keepdim=True) / count
-        logits = logits.masked_fill(~valid, 0)
-        variance = logits.square().sum(dim=-1, keepdim=True) / count
-        logits = logits * (variance + self.eps).rsqrt() * self.weight + self.bias
-        return logits.masked_fill(~valid, LOW_LOGIT)
-
-
-def cosine_logits(queries: Tensor, embeddings: Tensor) -> Tensor:
-    """Cosine of queries (B, Q, D) and embeddings (C, D) or (B, K, D): (B, Q, C or K), never half.
-
-    A zero row has cosine 0 with everything, and the gradient of a plain product.
-    """
-    with torch.autocast(queries.device.type, enabled=False):
-        return unit(queries) @ unit(embeddings).transpose(-1, -2)
-
-
-def unit(x: Tensor, eps: float = 1e-6) -> Tensor:
-    """Rows of length 1; rows shorter than eps stay as they are."""
-    x = at_least_float(x)
-    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return x / torch.where(length > eps, length, 1.0)

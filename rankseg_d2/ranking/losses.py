@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .ranking import at_least_float
+from ..dtypes import at_least_float
 
 
 def asymmetric_loss(

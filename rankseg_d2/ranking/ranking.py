@@ -39,8 +39,7 @@ def check_topk(k: int, num_classes: int) -> None:
     """Raise ValueError unless 1 <= κ <= C."""
     if not 1 <= k <= num_classes:
         raise ValueError(
-            f"MODEL.RANKSEG.TOPK must be between 1 and the number of classes, {num_classes}, "
-            f"but is {k}; {num_classes} keeps every category"
+            f"k must be in [1, {num_classes}], the number of categories; got {k}."
         )
 
 
@@ -109,14 +108,18 @@ def restrict_embeddings(weight: Tensor, ranking: Ranking) -> Tensor:
     """Class embeddings of the ranked categories: (C, D) -> (B, K, D); (C+1, D) -> (B, K+1, D).
 
     So a classifier multiplies κ embeddings instead of C. A last row C of the weight is no-object,
-    and stays last. Mask invalid places of the resulting logits with `keep_valid`.
+    and stays last. A weight (B or 1, C, D) has embeddings for each image. Fill invalid ranks of the
+    resulting logits with `keep_valid`.
     """
     B, C = ranking.scores.shape
-    assert weight.shape[0] in (C, C + 1), (weight.shape, C)
+    assert weight.shape[-2] in (C, C + 1), (weight.shape, C)
     rows = ranking.index
-    if weight.shape[0] == C + 1:
+    if weight.shape[-2] == C + 1:
         rows = torch.cat([rows, rows.new_full((B, 1), C)], dim=1)  # (B, K+1)
-    return weight[rows]
+    if weight.dim() == 2:
+        return weight[rows]
+    weight, rows = weight.expand(B, -1, -1), rows[..., None].expand(-1, -1, weight.shape[-1])
+    return weight.gather(1, rows)
 
 
 def relabel(labels: Tensor, index: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -141,8 +144,8 @@ def relabel_map(labels: Tensor, ranking: Ranking, ignore_index: int = 255) -> Te
     B, C = ranking.scores.shape
     if 0 <= ignore_index < C:
         raise ValueError(
-            f"MODEL.SEM_SEG_HEAD.IGNORE_VALUE is {ignore_index}, which is a category when there "
-            f"are {C} classes; choose a value of at least {C}, such as 65535"
+            f"ignore_index {ignore_index} is one of the {C} categories; choose a value of at "
+            f"least {C}, such as 65535."
         )
     ranks = torch.arange(ranking.K, device=ranking.index.device).expand(B, -1)
     if ranking.valid is not None:
@@ -171,8 +174,3 @@ def spread(maps: Tensor, ranking: Ranking, fill: float = 0.0) -> Tensor:
     image = torch.arange(B, device=maps.device).unsqueeze(1)
     full[image, ranking.index] = maps
     return full
-
-
-def at_least_float(x: Tensor) -> Tensor:
-    """Half-precision tensors as float32, others as they are."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

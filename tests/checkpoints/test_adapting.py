@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 from detectron2.modeling import build_model
-from support import golden
+from support import golden, small
 
-from rankseg_d2.checkpoints.adapting import adapt, rename
+from rankseg_d2.checkpoints import Rows, adapt, rename
 from rankseg_d2.config import get_config
 from rankseg_d2.engine import Checkpointer
 
@@ -82,6 +82,7 @@ SMALL_V1 = {
     "MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE": "transformer_encoder",
 }
 CLASS_EMBED = "sem_seg_head.predictor.class_embed"
+CLASS_ROWS = {f"{CLASS_EMBED}.weight": Rows("classes", closed=True)}
 
 
 @pytest.fixture
@@ -391,10 +392,10 @@ def test_as_many_classes_in_another_order_go_by_name():
     weights = {f"{CLASS_EMBED}.weight": torch.arange(4.0)}
     own = {f"{CLASS_EMBED}.weight": torch.full((4,), -1.0)}
     names = ["a", "b", "c"]
-    result = adapt(weights, own, names, ["c", "a", "x"])
+    result = adapt(weights, own, names, ["c", "a", "x"], CLASS_ROWS)
     assert result.weights[f"{CLASS_EMBED}.weight"].tolist() == [2, 0, -1, 3]
     for classes, own_classes in [(names, names), (None, names), (names, None), (["a", "b"], names)]:
-        result = adapt(weights, own, classes, own_classes)
+        result = adapt(weights, own, classes, own_classes, CLASS_ROWS)
         assert result.weights == weights and not result.adapted
 
 
@@ -415,21 +416,52 @@ def test_without_names_only_no_object_is_taken_over(make, tmp_path, log):
 def test_tokens_without_a_class_in_common_stay_fresh():
     weights = {"ml_head.fc.b": torch.zeros(1, 3)}
     own = {f"{CLASS_EMBED}.weight": torch.zeros(3, 8), "ml_head.fc.b": torch.ones(1, 2)}
-    result = adapt(weights, own)
+    rows = {"ml_head.fc.b": Rows("classes", dim=1)}
+    result = adapt(weights, own, rows=rows)
     assert result.refused.keys() == {"ml_head.fc.b"} and not result.weights
     own["ml_head.fc.b"] = torch.ones(1, 3)
-    result = adapt(weights, own, ["a", "b", "c"], ["x", "y", "z"])
+    result = adapt(weights, own, ["a", "b", "c"], ["x", "y", "z"], rows)
     assert result.refused == {"ml_head.fc.b": "0 of 3 classes by name"}
 
 
-def test_per_pixel_baselines_have_class_rows():
-    query = "sem_seg_head.predictor.query_embed.weight"
-    for name in ("sem_seg_head.predictor.weight", "sem_seg_head.predictor.bias", query):
-        own = {name: torch.tensor([-1.0, -2, -3])}
-        result = adapt({name: torch.arange(4.0)}, own, list("abcd"), list("dxa"))
-        assert result.weights[name].tolist() == [3, -2, 0], name
-        assert result.adapted[name] == "2 of 3 classes by name (the file has 4)"
-        assert adapt({name: torch.arange(4.0)}, own).refused.keys() == {name}
+def test_class_rows_of_any_weight_go_by_name():
+    own, rows = {"x": torch.tensor([-1.0, -2, -3])}, {"x": Rows("classes")}
+    result = adapt({"x": torch.arange(4.0)}, own, list("abcd"), list("dxa"), rows)
+    assert result.weights["x"].tolist() == [3, -2, 0]
+    assert result.adapted["x"] == "2 of 3 classes by name (the file has 4)"
+    assert adapt({"x": torch.arange(4.0)}, own, rows=rows).refused.keys() == {"x"}
+    assert adapt({"x": torch.arange(4.0)}, own, list("abcd"), list("dxa")).refused.keys() == {"x"}
+
+
+MODELS = {
+    "mask": small.RANKSEG,
+    "pixels": {
+        "MODEL.META_ARCHITECTURE": "PixelClassifier",
+        "MODEL.SEM_SEG_HEAD.NAME": "PerPixelBaselineHead",
+    },
+    "pixels plus": {
+        "MODEL.META_ARCHITECTURE": "PixelClassifier",
+        "MODEL.SEM_SEG_HEAD.NAME": "PerPixelBaselinePlusHead",
+        "MODEL.MASK_FORMER.NUM_OBJECT_QUERIES": small.CLASSES,
+    },
+}
+FILES = {  # what has rows for classes
+    "mask": {"class_embed.weight", "ml_head.cls_emb", "ml_head.fc.W", "ml_head.fc.b"},
+    "pixels": {"predictor.weight", "predictor.bias"},
+    "pixels plus": {"query_embed.weight", "query_feat.weight"},
+}
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_model_says_which_of_its_rows_are_classes(kind):
+    model = build_model(small.make_config(small.MASK2FORMER, MODELS[kind]))
+    state, rows = model.state_dict(), model.checkpoint_rows()
+    for name in state.keys() & rows.keys():
+        size = {"classes": small.CLASSES, "queries": small.QUERIES, "ranks": 4}[rows[name].meaning]
+        assert state[name].shape[rows[name].dim] == size + rows[name].closed, name
+    found = {n for n in state if n in rows and rows[n].meaning == "classes"}
+    assert all(any(name.endswith(end) for name in found) for end in FILES[kind])
+    assert len(found) == len(FILES[kind])
 
 
 @pytest.mark.parametrize("number", [4, 9])
@@ -453,7 +485,8 @@ def test_ranks_go_by_number_and_no_object_to_no_object(topk):
     own = {f"{CLASS_EMBED}.weight": torch.zeros(3, 8)}
     own["ml_norm.weight"] = torch.tensor([-1.0, -2, -3, -4])
     expected = {2: [0, 1, -3, 2], 5: [0, 1, 2, 5]}[topk]
-    assert adapt(weights, own).weights["ml_norm.weight"].tolist() == expected
+    rows = {"ml_norm.weight": Rows("ranks", closed=True)}
+    assert adapt(weights, own, rows=rows).weights["ml_norm.weight"].tolist() == expected
 
 
 def test_other_widths_are_refused_with_their_shapes(make, tmp_path, log):
@@ -475,7 +508,7 @@ def test_many_other_shapes_are_counted_by_part(make, tmp_path, log):
 
 def test_half_precision_rows_become_the_models_type():
     weights = {f"{CLASS_EMBED}.weight": torch.ones(3, dtype=torch.float16)}
-    result = adapt(weights, {f"{CLASS_EMBED}.weight": torch.zeros(4)})
+    result = adapt(weights, {f"{CLASS_EMBED}.weight": torch.zeros(4)}, rows=CLASS_ROWS)
     result = result.weights[f"{CLASS_EMBED}.weight"]
     assert result.dtype == torch.float32 and result.tolist() == [0, 0, 0, 1]
 

@@ -244,7 +244,7 @@ def test_nothing_but_void_gives_nan(tmp_path):
     "sample, output, message",
     [
         ({}, {"sem_seg_labels": torch.zeros(3, 4)}, "0.png has 80 x 60 pixels.*0.jpg has 4 x 3"),
-        ({}, {"instances": 1}, "none of sem_seg_labels.*only instances; set.*SEMANTIC_ON"),
+        ({}, {"instances": 1}, "none of sem_seg_labels.*only instances. Set.*SEMANTIC_ON"),
         ({}, {"sem_seg_labels": torch.full((60, 80), 9)}, "labels from 9 to 9.*7 classes, 0 to 6"),
         (
             {"file_name": "?"},

@@ -17,7 +17,7 @@ from support.evaluation_videos import (
     write_objects,
 )
 
-from rankseg_d2.data.formats.rle import rle_areas
+from rankseg_d2.data.formats.rle import areas
 from rankseg_d2.evaluation import VideoInstanceEvaluator
 from rankseg_d2.evaluation.video_overlap import track_overlaps
 
@@ -253,8 +253,8 @@ def test_overlaps_of_unwanted_pairs_are_not_computed():
 def test_areas_of_many_masks():
     mask = np.zeros(SIZE, bool)
     mask[3:5, :7] = True
-    assert rle_areas([encode(mask)] * 600).tolist() == [14] * 600
-    assert rle_areas([]).tolist() == []
+    assert areas([encode(mask)] * 600).tolist() == [14] * 600
+    assert areas([]).tolist() == []
 
 
 def test_every_video_must_be_predicted_once(data):

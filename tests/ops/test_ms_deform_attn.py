@@ -6,8 +6,9 @@ import pytest
 import torch
 from support.deform import ALL, COMPILED, OPS, SHAPES, WHY_NOT, call, make, with_grads
 
+from rankseg_d2.ops import library
 from rankseg_d2.ops import ms_deform_attn as package
-from rankseg_d2.ops.ms_deform_attn import backends, compiled, ms_deform_attn, ms_deform_attn_fused
+from rankseg_d2.ops.ms_deform_attn import backends, ms_deform_attn, ms_deform_attn_fused
 
 
 @pytest.mark.parametrize("backend", ALL)
@@ -167,7 +168,7 @@ def test_a_backend_that_cannot_run_here_says_why(backend):
         ms_deform_attn(value, SHAPES, *points, backend=backend)
 
 
-@pytest.mark.skipif(compiled.WHY_NOT is not None, reason=str(compiled.WHY_NOT))
+@pytest.mark.skipif(library.WHY_NOT is not None, reason=str(library.WHY_NOT))
 def test_the_cpu_backend_refuses_other_devices_and_auto_finds_one_that_can():
     tensors = [tensor.to("meta") for tensor in make()]
     with pytest.raises(RuntimeError, match="'cpu' cannot run: value is on meta, not on the CPU"):

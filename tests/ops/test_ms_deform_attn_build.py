@@ -10,10 +10,10 @@ import torch
 from support.paths import ROOT
 
 from rankseg_d2 import doctor
-from rankseg_d2.ops.ms_deform_attn import compiled
+from rankseg_d2.ops import library
 
 NEEDS_COMPILER = pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
-NEEDS_OPS = pytest.mark.skipif(compiled.WHY_NOT is not None, reason=str(compiled.WHY_NOT))
+NEEDS_OPS = pytest.mark.skipif(library.WHY_NOT is not None, reason=str(library.WHY_NOT))
 
 # In a process of its own: a library registers its operations once and for all.
 COMPARE = """
@@ -117,16 +117,16 @@ def test_each_instruction_set_equals_the_reference(capability):
 
 
 def test_a_missing_library_says_how_to_build_it(tmp_path):
-    reason = compiled.load(tmp_path / "_C.so")
+    reason = library.load(tmp_path / "_C.so")
     assert reason == (
         "it is not compiled; in rankseg_d2's source folder: pip install --no-build-isolation -e ."
     )
 
 
 def test_a_library_for_another_torch_is_not_loaded(tmp_path):
-    library = tmp_path / "_C.so"
-    library.write_bytes(b"...rankseg_d2 is built for torch 1.13.1\0...")
-    reason = compiled.load(library)
+    file = tmp_path / "_C.so"
+    file.write_bytes(b"...rankseg_d2 is built for torch 1.13.1\0...")
+    reason = library.load(file)
     assert reason.startswith(
         f"it is compiled for torch 1.13.1, but this is torch {torch.__version__}"
     )
@@ -134,18 +134,18 @@ def test_a_library_for_another_torch_is_not_loaded(tmp_path):
 
 
 def test_a_broken_library_is_named(tmp_path):
-    library = tmp_path / "_C.so"
-    library.write_bytes(b"rankseg_d2 is built for torch " + torch.__version__.encode() + b"\0")
-    assert "the compiled part does not load (" in compiled.load(library)
+    file = tmp_path / "_C.so"
+    file.write_bytes(b"rankseg_d2 is built for torch " + torch.__version__.encode() + b"\0")
+    assert "the compiled part does not load (" in library.load(file)
 
 
 @NEEDS_OPS
 def test_the_library_says_which_torch_it_is_built_for():
-    assert b"rankseg_d2 is built for torch 2." in compiled.LIBRARY.read_bytes()
+    assert b"rankseg_d2 is built for torch 2." in library.LIBRARY.read_bytes()
 
 
 def test_doctor_says_what_is_missing_and_how_to_get_it(monkeypatch):
-    monkeypatch.setattr(compiled, "WHY_NOT", "it is not compiled")
+    monkeypatch.setattr(library, "WHY_NOT", "it is not compiled")
     monkeypatch.setattr(doctor.shutil, "which", lambda tool: None)
     finding = doctor.compiler()
     assert (finding.level, finding.text) == (doctor.NOTE, "none found; the ops are not compiled")

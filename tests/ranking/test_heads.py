@@ -192,7 +192,7 @@ def test_weight_decay_is_lifted_from_class_tokens(name):
 
 @pytest.mark.parametrize(("dim", "near"), [(200, 192), (0, 64), (-64, 64)])
 def test_hidden_dim_that_heads_do_not_divide_is_refused(dim, near):
-    message = rf"MODEL\.RANKSEG\.HIDDEN_DIM must .* of 64, but is {dim}; {near} is the nearest"
+    message = rf"hidden_dim must be a multiple .* such as {near}; got {dim}\."
     with pytest.raises(ValueError, match=message):
         EncoderHead(24, 7, dim)
 
@@ -200,12 +200,12 @@ def test_hidden_dim_that_heads_do_not_divide_is_refused(dim, near):
 @pytest.mark.parametrize("shape", [None, (8, 48), (7, 64)])
 def test_wrong_shared_embedding_is_refused(shape):
     head = EncoderHead(24, 7, 64, shared_dim=48)
-    with pytest.raises(ValueError, match=r"SHARE_EMBEDDING .* \(7, 48\)"):
+    with pytest.raises(ValueError, match=r"shared embedding needs .* \(7, 48\)"):
         head(torch.randn(2, 10, 24), None if shape is None else torch.zeros(shape))
 
 
 def test_shared_embedding_for_a_head_with_own_tokens_is_refused():
-    with pytest.raises(ValueError, match="SHARE_EMBEDDING True"):
+    with pytest.raises(ValueError, match="Build it with shared_dim"):
         EncoderHead(24, 7, 64)(torch.randn(2, 10, 24), torch.zeros(7, 64))
 
 

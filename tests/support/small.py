@@ -10,6 +10,7 @@ from torch import nn
 
 import rankseg_d2.modeling  # noqa: F401  (registers the models)
 from rankseg_d2.config import add_rankseg_config
+from rankseg_d2.modeling.clips import Clips
 
 CLASSES, QUERIES, WIDTH = 7, 10, 32
 CHANNELS = {"res2": 8, "res3": 16, "res4": 24, "res5": 32}
@@ -129,6 +130,18 @@ def make_sample(model, *args, **more):
     """An image or a clip, as the model needs it."""
     is_video = "Video" in type(model).__name__
     return (clip_sample if is_video else image_sample)(*args, **more)
+
+
+@torch.no_grad()
+def outputs_of(model, frames, num_frames=1):
+    """Network and decision for frames that are preprocessed already."""
+    clips = Clips(frames, [tuple(frames.shape[-2:])] * (len(frames) // num_frames), num_frames)
+    return model.decide(model.run_network(clips))
+
+
+def rank_by(monkeypatch, model, make):
+    """Let the model's ranker rank by make(scores)."""
+    monkeypatch.setattr(type(model.ranker), "rank", lambda self, scores, keep=None: make(scores))
 
 
 def scores_of(result):

@@ -6,16 +6,17 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ...tasks import LABEL_KEYS, TASKS, find
+from ..formats import rle
 from ..formats.label_images import check_depth, read_segment_ids, read_values, run_starts
-from ..formats.rle import to_rle
 from ..formats.video_frames import frame_records
 from ..own.pairing import Fault, segment_faults
-from ..prepare.job import run_jobs
-from ..prepare.processes import usable_cpus
+from ..prepare.processes import run_jobs, usable_cpus
 
 UNKNOWN, VOID = -1, -2
 WORTH_A_PROCESS = 300  # records: about what is read in the seconds that a process takes to start
 NOTHING = np.zeros(0, np.int64)
+BY_DETAIL = ("panoptic", "semantic", "instance")  # of a record that has several kinds of labels
 
 
 class Seen(NamedTuple):
@@ -118,10 +119,11 @@ def look_at(record: dict, meaning: Meaning, images: bool) -> Seen:
     """What the labels of a record hold, and what is wrong with them and with its images."""
     if "file_names" in record:
         return _all_of([look_at(frame, meaning, images) for frame in frame_records(record)])
-    key, read = next((pair for pair in READERS.items() if pair[0] in record), (None, None))
-    if read is None:
+    task = next((TASKS[name] for name in BY_DETAIL if TASKS[name].label_key in record), None)
+    if task is None:
         raise ValueError(f"{record.get('file_name', 'a record')} has no label that can be checked, "
-                         f"which is one of {', '.join(READERS)}")
+                         f"which is one of {', '.join(sorted(LABEL_KEYS))}")
+    key, read = task.label_key, find(task.scan)
     size = None
     try:
         classes, pixels, values, size, faults = read(record, meaning)
@@ -148,7 +150,7 @@ def _all_of(frames: list[Seen]) -> Seen:
     return Seen(present, pixels.astype(np.int64), sum(f.void for f in frames), values, faults)
 
 
-def _semantic(record: dict, meaning: Meaning):
+def scan_label_image(record: dict, meaning: Meaning):
     path = record["sem_seg_file_name"]
     labels = read_values(path)
     values, pixels = count_values(labels)
@@ -160,7 +162,7 @@ def _semantic(record: dict, meaning: Meaning):
     return classes, pixels, values, labels.shape, faults
 
 
-def _panoptic(record: dict, meaning: Meaning):
+def scan_segments(record: dict, meaning: Meaning):
     """Crowds are void."""
     ids, pixels = count_values(id_map := read_segment_ids(record["pan_seg_file_name"]))
     class_of = {
@@ -171,10 +173,8 @@ def _panoptic(record: dict, meaning: Meaning):
     return classes, pixels, NOTHING, id_map.shape, segment_faults(record, ids)
 
 
-def _instances(record: dict, meaning: Meaning):
+def scan_annotations(record: dict, meaning: Meaning):
     """Pixels of overlapping objects count for each; crowds do not count."""
-    from pycocotools import mask as mask_util
-
     size, faults = (record["height"], record["width"]), []
     objects = [note for note in record["annotations"] if not note.get("iscrowd")]
     pixels = []
@@ -182,20 +182,13 @@ def _instances(record: dict, meaning: Meaning):
     if bare:
         faults.append(Fault("annotation without mask", record["file_name"], f"{bare} of them"))
     for note in objects:
-        rle = to_rle(note["segmentation"], *size) if note.get("segmentation") else None
-        pixels.append(0 if rle is None else int(mask_util.area(rle)))
-        if rle is not None and tuple(rle["size"]) != size:
-            text = f"its image is {_text(size)}, a mask is {_text(rle['size'])}"
+        mask = rle.to_rle(note["segmentation"], *size) if note.get("segmentation") else None
+        pixels.append(0 if mask is None else int(rle.areas([mask])[0]))
+        if mask is not None and tuple(mask["size"]) != size:
+            text = f"its image is {_text(size)}, a mask is {_text(mask['size'])}"
             faults.append(Fault("size mismatch", record["file_name"], text))
     classes = np.array([note["category_id"] for note in objects], np.int64)
     return classes, np.array(pixels, np.int64), NOTHING, size, faults
-
-
-READERS = {
-    "pan_seg_file_name": _panoptic,
-    "sem_seg_file_name": _semantic,
-    "annotations": _instances,
-}
 
 
 def count_values(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,9 +1,9 @@
 """Class lists of public data sets: {id, train_id, name, isthing, color, ...} by train_id."""
 
-import json
 from pathlib import Path
 
 from ...errors import unknown_name
+from ...files import read_json
 
 FOLDER = Path(__file__).parent
 
@@ -14,5 +14,5 @@ def load_classes(name: str) -> list[dict]:
     if not path.is_file():
         names = sorted(file.stem for file in FOLDER.glob("*.json"))
         raise unknown_name("the class list", name, names)
-    classes = json.loads(path.read_text(encoding="utf-8"))["classes"]
+    classes = read_json(path)["classes"]
     return sorted(classes, key=lambda entry: entry["train_id"])

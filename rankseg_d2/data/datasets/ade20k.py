@@ -6,10 +6,11 @@ from pathlib import Path
 from ..classes import load_classes
 from ..formats.coco_instances import instance_metadata, load_instances
 from ..formats.coco_panoptic import load_panoptic
+from ..formats.file_lists import check_pairs, find
 from ..prepare.ade20k import VOID, convert_instances, convert_labels, convert_panoptic
 from ..prepare.job import Job, Preparation, make_files, make_json
 from . import common
-from .common import Command, find
+from .common import Command
 
 FOLDER = "ADEChallengeData2016"
 SPLITS = {"train": "training", "val": "validation"}
@@ -132,7 +133,7 @@ def find_raw(root: Path, split: str, folder: str) -> dict[str, Path]:
     """The files of `annotations` or `annotations_instance`: one for each image."""
     images, found = find_images(root, split), find(root, f"{FOLDER}/{folder}/{SPLITS[split]}/*.png")
     names = sorted(images.keys() | found.keys())
-    common.check_pairs(names, images, found, f"{root / FOLDER / folder / SPLITS[split]}")
+    check_pairs(names, images, found, f"{root / FOLDER / folder / SPLITS[split]}")
     return found
 
 

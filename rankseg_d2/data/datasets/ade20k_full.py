@@ -8,10 +8,11 @@ import numpy as np
 
 from ...files import remove_leftovers, write_image
 from ..classes import load_classes
+from ..formats.file_lists import check_pairs, find
 from ..formats.label_images import open_image
 from ..prepare.job import Job, Preparation, make_files
 from . import common
-from .common import Command, find
+from .common import Command
 
 FOLDER = "ADE20K_2021_17_01"
 SPLITS = {"train": "training", "val": "validation"}
@@ -54,7 +55,7 @@ def prepare(root: Path, split: str, workers: int) -> None:
             logger.warning(text, root / raw_folder(split), len(labels), NUM_IMAGES[split])
         images = {name: path.with_name(f"{name}.jpg") for name, path in labels.items()}
         there = {name: path for name, path in images.items() if path.is_file()}
-        common.check_pairs(list(labels), there, labels, str(root / raw_folder(split)))
+        check_pairs(list(labels), there, labels, str(root / raw_folder(split)))
         target = folder / "annotations_detectron2" / SPLITS[split]
         image_target = folder / "images_detectron2" / SPLITS[split]
         remove_leftovers([image_target])

@@ -8,10 +8,11 @@ import numpy as np
 from ...files import write_image
 from ..classes import load_classes
 from ..formats.coco_panoptic import ids_to_colors, load_panoptic, regions
-from ..formats.label_images import number_segments, read_values
+from ..formats.file_lists import check_pairs, find
+from ..formats.label_images import positions_of_ids, read_values
 from ..prepare.job import Job, Preparation, make_files, make_json
 from . import common
-from .common import Command, find
+from .common import Command
 
 SPLITS = ("train", "val")
 VOID = 255
@@ -110,7 +111,7 @@ def convert_segments(job: Job) -> dict:
         if category in isthing:
             is_crowd = int(isthing[category] and not is_instance)
             segments.append({"id": value, "category_id": category, "iscrowd": is_crowd} | measured)
-    is_kept = number_segments(values, [segment["id"] for segment in segments]) > 0
+    is_kept = positions_of_ids(values, [segment["id"] for segment in segments]) > 0
     write_image(job.target, ids_to_colors(np.where(is_kept, values, 0)))
     name = source.name.removesuffix(f"{LABELS}_instanceIds.png")
     height, width = values.shape
@@ -131,7 +132,7 @@ def find_raw(root: Path, split: str, kind: str) -> dict[str, Path]:
     """The published label or instance map of each image."""
     images, labels = find_images(root, split), find_labels(root, split, kind)
     names = sorted(images.keys() | labels.keys())
-    common.check_pairs(names, images, labels, str(root / "cityscapes/gtFine" / split))
+    check_pairs(names, images, labels, str(root / "cityscapes/gtFine" / split))
     return labels
 
 

@@ -5,14 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ...files import write_image
+from ...files import read_json, write_image
 from ..classes import load_classes
 from ..formats.coco_instances import instance_metadata, load_instances
-from ..formats.coco_panoptic import check_pngs, contiguous, load_panoptic
-from ..formats.label_images import number_segments, read_segment_ids
+from ..formats.coco_panoptic import check_pngs, contiguous_id, load_panoptic
+from ..formats.file_lists import find
+from ..formats.label_images import positions_of_ids, read_segment_ids
 from ..prepare.job import Job, Preparation, make_files
 from . import common
-from .common import Command, find, read_json
+from .common import Command
 
 SPLITS = ("train", "val")
 VOID = 255
@@ -86,7 +87,9 @@ def prepare(root: Path, split: str, workers: int) -> None:
         jobs = []
         for annotation in annotations:
             name, segments = annotation["file_name"], annotation["segments_info"]
-            class_of = {x["id"]: contiguous(x["category_id"], known, json_file) for x in segments}
+            class_of = {
+                x["id"]: contiguous_id(x["category_id"], known, json_file) for x in segments
+            }
             jobs.append(Job(folder / name, (raw / name, json_file), (class_of,)))
         make_files(convert, jobs, f"coco-panoptic {split}", workers, not_before)
 
@@ -95,7 +98,7 @@ def convert(job: Job) -> None:
     """Every segment, also of a crowd, in its class."""
     (png, json_file), (class_of,) = job.sources, job.args
     ids = read_segment_ids(str(png))
-    places = number_segments(ids, list(class_of))  # (H, W), from 1
+    places = positions_of_ids(ids, list(class_of))  # (H, W), from 1
     unknown = ids[(places == 0) & (ids > 0)]
     if len(unknown):
         raise ValueError(

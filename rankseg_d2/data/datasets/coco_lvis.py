@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ...files import write_image, write_json
+from ...files import read_json, write_image, write_json
 from ..classes import load_classes
-from ..formats.rle import to_rle
+from ..formats.file_lists import find
+from ..formats.painting import paint_categories
 from ..prepare.job import Job, Preparation, make_files
 from . import common
-from .common import Command, find, read_json
+from .common import Command
 
 STUFF_FOLDERS = {"train": ("train2017",), "val": ("train2017", "val2017")}
 VOID = 65535
@@ -81,21 +82,11 @@ def prepare(root: Path, split: str, workers: int, essnet_compat: bool = False) -
 def convert(job: Job) -> None:
     """LVIS where it has an instance, else stuff; of annotations that overlap, the first one."""
     height, width, things, stuff, essnet_compat = job.args
-    values = paint(things, height, width)  # (H, W), 1 to 1203, 0 is none
-    stuff_values = label_of_stuff(essnet_compat)[paint(stuff, height, width)]
+    # The annotations that are painted last stay.
+    values, stuff = (paint_categories(x[::-1], height, width) for x in (things, stuff))
+    stuff_values = label_of_stuff(essnet_compat)[stuff]  # (H, W), 1 to 1203, 0 is none
     values = np.where(values > 0, values, stuff_values)  # 1 to 1284
     write_image(job.target, np.where(values > 0, values - 1, VOID).astype(np.uint16))
-
-
-def paint(annotations: list[tuple[int, object]], height: int, width: int) -> np.ndarray:
-    """The category id of each pixel, 0 is none: (H, W)."""
-    from pycocotools import mask as mask_util
-
-    values = np.zeros((height, width), np.int64)
-    for category_id, segmentation in reversed(annotations):  # the last to be painted stays
-        mask = mask_util.decode(to_rle(segmentation, height, width))  # (H, W), 0 or 1
-        values[mask > 0] = category_id
-    return values
 
 
 @functools.cache

@@ -7,11 +7,12 @@ import numpy as np
 
 from ...files import write_image
 from ..classes import load_classes
+from ..formats.file_lists import check_pairs, find, read_names
 from ..formats.label_images import read_values
 from ..formats.matlab import is_hdf5, read_matlab
-from ..prepare.job import UNKNOWN, Job, Preparation, make_files, relabel
+from ..prepare.job import UNKNOWN, Job, Preparation, make_files, map_values
 from . import common
-from .common import Command, find, read_names
+from .common import Command
 
 SPLITS_10K = ("train", "test")
 SPLITS_164K = ("train", "val")
@@ -67,7 +68,7 @@ def prepare_10k(root: Path, split: str, workers: int) -> None:
         names = read_names(folder / "imageLists" / f"{split}.txt")
         images = find(root, f"{FOLDER_10K}/images/*.jpg")
         labels = find(root, f"{FOLDER_10K}/annotations/*.mat")
-        common.check_pairs(names, images, labels, str(folder / "imageLists" / f"{split}.txt"))
+        check_pairs(names, images, labels, str(folder / "imageLists" / f"{split}.txt"))
         target = folder / "annotations_detectron2" / split
         jobs = [Job(target / f"{name}.png", (labels[name],)) for name in names]
         make_files(convert_10k, jobs, f"coco-stuff-10k {split}", workers, not_before)
@@ -91,7 +92,7 @@ def convert_10k(job: Job) -> None:
     table = np.full(173 if is_first_release else 183, VOID, np.int32)
     table[0] = UNKNOWN if is_first_release else VOID
     table[[entry[key] for entry in classes]] = np.arange(len(classes))
-    labels = relabel(read_matlab(source, "S"), table, source, allowed)
+    labels = map_values(read_matlab(source, "S"), table, source, allowed)
     write_image(job.target, labels.astype(np.uint8))
 
 

@@ -1,6 +1,5 @@
 """What the registrations share: the folder of the data sets, metadata, and pairs of files."""
 
-import json
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -8,7 +7,7 @@ from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ...files import listed
+from ..formats.file_lists import check_pairs
 
 # Loaders whose names `register` may take over: detectron2's own, and ours for another root.
 REPLACEABLE = ("detectron2.data.datasets.", "rankseg_d2.data.datasets.")
@@ -67,30 +66,6 @@ def panoptic_metadata(classes: list[dict]) -> dict:
     return semantic_metadata(classes) | {key.replace("stuff", "thing"): x for key, x in of_things}
 
 
-def find(root: Path, pattern: str) -> dict[str, Path]:
-    """Files by key, sorted: the pattern's last part is `*` (the key) and what follows the key."""
-    ending = pattern.rpartition("*")[2]
-    paths = sorted(listed(root, pattern))
-    return {os.path.basename(path).removesuffix(ending): Path(path) for path in paths}
-
-
-def read_json(path: Path) -> dict:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is not there; datasets/README.md says where to get it")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); get or make it again") from error
-
-
-def read_names(path: Path) -> list[str]:
-    """The names in a list of one a line."""
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no list {path}; it comes with the data set")
-    names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    return [name for name in names if name]
-
-
 def semantic_records(
     images: dict[str, Path], labels: dict[str, Path], where: str, names: Iterable[str] | None = None
 ) -> list[dict]:
@@ -109,22 +84,3 @@ def semantic_records(
         }
         for name in names
     ]
-
-
-def check_pairs(names: list[str], images: dict, labels: dict, where: str) -> None:
-    """Raise what a user can act on, unless all names have an image and a label map."""
-    if not names:
-        raise FileNotFoundError(f"{where} is empty: it has no image and no label map")
-    no_image = [name for name in names if name not in images]
-    no_label = [name for name in names if name not in labels]
-    if no_image or no_label:
-        lacks = ((no_image, "no image"), (no_label, "no label map"))
-        told = [f"{what} for {len(few)} ({_first(few)})" for few, what in lacks if few]
-        raise ValueError(
-            f"images and label maps of {where} do not pair: of {len(names)} names, "
-            f"{' and '.join(told)}; bring the missing files, or remove what is too much"
-        )
-
-
-def _first(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

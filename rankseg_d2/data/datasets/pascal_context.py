@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ...files import write_bytes, write_image
+from ...files import read_json, write_bytes, write_image
 from ..classes import load_classes
+from ..formats.file_lists import check_pairs, find, read_names
 from ..formats.matlab import read_matlab
-from ..prepare.job import UNKNOWN, Job, Preparation, make_files, relabel
+from ..formats.painting import paint_categories
+from ..prepare.job import UNKNOWN, Job, Preparation, make_files, map_values
 from . import common
-from .common import Command, find, read_json, read_names
+from .common import Command
 
 FOLDER = "VOCdevkit/VOC2010"
 SPLITS = ("train", "val")
@@ -58,13 +60,13 @@ def prepare(root: Path, split: str, workers: int) -> None:
         ]
         names = [job.target.stem for job in jobs]
         images = find(root, f"{FOLDER}/JPEGImages/*.jpg")
-        common.check_pairs(names, images, dict.fromkeys(names), str(root / FOLDER / "JPEGImages"))
+        check_pairs(names, images, dict.fromkeys(names), str(root / FOLDER / "JPEGImages"))
         make_files(convert, jobs, f"pascal-context {split}", workers, not_before)
         write_bytes(split_list(root, split), "".join(f"{name}\n" for name in names).encode())
 
 
 def detail_sources(root: Path, split: str) -> list[tuple]:
-    """(name, source files, (height, width, annotations)) of each image of the split."""
+    """(name, source files, (annotations, height, width)) of each image of the split."""
     content = read_json(root / DETAIL)
     annotations = {image["image_id"]: [] for image in content["images"]}
     for x in content["annos_segmentation"]:
@@ -73,7 +75,7 @@ def detail_sources(root: Path, split: str) -> list[tuple]:
         (
             Path(image["file_name"]).stem,
             (root / DETAIL,),
-            (image["height"], image["width"], annotations[image["image_id"]]),
+            (annotations[image["image_id"]], image["height"], image["width"]),
         )
         for image in content["images"]
         if image["phase"] == split
@@ -84,7 +86,7 @@ def matlab_sources(root: Path, split: str) -> list[tuple]:
     """(name, source files, ()) of each image of VOC2010's split, with its MATLAB file."""
     names = read_names(root / FOLDER / "ImageSets" / "Main" / f"{split}.txt")
     labels = find(root, f"{MATLAB}/*.mat")
-    common.check_pairs(names, dict.fromkeys(names), labels, str(root / MATLAB))
+    check_pairs(names, dict.fromkeys(names), labels, str(root / MATLAB))
     return [(name, (labels[name],), ()) for name in names]
 
 
@@ -93,20 +95,10 @@ def convert(job: Job) -> None:
     table = np.full(NUM_RAW_CLASSES + 1, UNKNOWN if job.args else 0, np.int32)
     kept = [entry["id_459"] for entry in load_classes("pascal_context_60")]
     table[kept] = np.arange(len(kept))
-    values = paint(*job.args) if job.args else read_matlab(job.sources[0], "LabelMap")
+    values = paint_categories(*job.args) if job.args else read_matlab(job.sources[0], "LabelMap")
     allowed = "the ids of 59 classes of 459, or 0" if job.args else f"0 to {NUM_RAW_CLASSES}"
-    labels = relabel(values, table, job.sources[0], allowed)
+    labels = map_values(values, table, job.sources[0], allowed)
     write_image(job.target, labels.astype(np.uint8))
-
-
-def paint(height: int, width: int, annotations: list[tuple[int, dict]]) -> np.ndarray:
-    """The category id of each pixel, 0 is none, later annotations over earlier ones: (H, W)."""
-    from pycocotools import mask as mask_util
-
-    values = np.zeros((height, width), np.int64)
-    for category_id, rle in annotations:
-        values[mask_util.decode(rle).astype(bool)] = category_id
-    return values
 
 
 def split_list(root: Path, split: str) -> Path:

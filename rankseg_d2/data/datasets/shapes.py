@@ -6,7 +6,6 @@ there is `val`.
 """
 
 import functools
-import json
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -14,13 +13,14 @@ from pathlib import Path
 from detectron2.data import DatasetCatalog
 from detectron2.structures import BoxMode
 
+from ...files import read_json
+from ..formats.youtube_vis import load_video_instances
 from ..shapes.build import SPLITS, Spec, coco_categories, ensure_split, ignore_label
 from ..shapes.videos import ClipSpec, ensure_clips, label_table
 from ..shapes.vocabulary import check_num_categories
 from .common import Command, data_root
 from .common import register as register_dataset
 from .vspw import load_videos
-from .ytvis import load_video_instances
 
 NUM_CATEGORIES = 100
 NUM_IMAGES = {"train": 4000, "val": 400}
@@ -95,7 +95,7 @@ def _load_object_videos(folder: Path, spec: ClipSpec) -> list[dict]:
 
 
 def _load_panoptic(folder: Path) -> list[dict]:
-    content = json.loads((folder / "panoptic.json").read_text())
+    content = read_json(folder / "panoptic.json")
     return [
         {
             **_paths(folder, image),
@@ -107,12 +107,12 @@ def _load_panoptic(folder: Path) -> list[dict]:
 
 
 def _load_semantic(folder: Path) -> list[dict]:
-    content = json.loads((folder / "panoptic.json").read_text())
+    content = read_json(folder / "panoptic.json")
     return [_paths(folder, image) for image in content["images"]]
 
 
 def _load_instances(folder: Path) -> list[dict]:
-    content = json.loads((folder / "instances.json").read_text())
+    content = read_json(folder / "instances.json")
     of_image = defaultdict(list)
     for annotation in content["annotations"]:
         facts = {"bbox_mode": BoxMode.XYWH_ABS, "segmentation": annotation["segmentation"]}

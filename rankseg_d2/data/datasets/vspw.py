@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from ..classes import load_classes
+from ..formats.file_lists import check_pairs, find, read_names
 from ..formats.video_frames import video_size
 from . import common
-from .common import find, read_names
 
 FOLDER = "VSPW_480p"
 SPLITS = ("train", "val", "test")
@@ -66,7 +66,7 @@ def label_map_records(frames: dict, labels: dict | None, where: str) -> list[dic
         )
     if labels is not None:
         pairs = [_by_path(frames), _by_path(labels)]
-        common.check_pairs(sorted(pairs[0].keys() | pairs[1].keys()), *pairs, where)
+        check_pairs(sorted(pairs[0].keys() | pairs[1].keys()), *pairs, where)
     records = []
     for name, files in frames.items():
         record = {"video_id": name, "file_names": [str(path) for path in files.values()]}

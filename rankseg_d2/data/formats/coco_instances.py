@@ -4,7 +4,7 @@ from pathlib import Path
 
 from detectron2.data.datasets import load_coco_json
 
-from .coco_panoptic import contiguous
+from .coco_panoptic import contiguous_id
 
 
 def instance_metadata(classes: list[dict]) -> dict:
@@ -27,5 +27,5 @@ def load_instances(json_file: Path, image_root: Path, metadata: dict) -> list[di
     known = metadata["thing_dataset_id_to_contiguous_id"]
     for record in records:
         for annotation in record["annotations"]:
-            annotation["category_id"] = contiguous(annotation["category_id"], known, json_file)
+            annotation["category_id"] = contiguous_id(annotation["category_id"], known, json_file)
     return records

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..datasets.common import check_pairs, find, read_json
-from .label_images import number_segments, present_values
+from ...files import read_json
+from .file_lists import check_pairs, find
+from .label_images import positions_of_ids, present_values
 
 
 def load_panoptic(
@@ -39,7 +40,7 @@ def load_panoptic(
             "segments_info": [
                 segment
                 | {
-                    "category_id": contiguous(segment["category_id"], known, json_file),
+                    "category_id": contiguous_id(segment["category_id"], known, json_file),
                     "isthing": segment["category_id"] in things,
                 }
                 for segment in annotation["segments_info"]
@@ -53,7 +54,7 @@ def load_panoptic(
     return records
 
 
-def contiguous(category_id: int, known: dict[int, int], json_file: Path) -> int:
+def contiguous_id(category_id: int, known: dict[int, int], json_file: Path) -> int:
     """The contiguous id of a json's category id."""
     if category_id not in known:
         raise ValueError(
@@ -88,7 +89,7 @@ def regions(values: np.ndarray) -> dict[int, dict]:
     from scipy.ndimage import find_objects
 
     wanted = [value for value in present_values(values).tolist() if value > 0]
-    places = number_segments(values, wanted)  # (H, W), from 1
+    places = positions_of_ids(values, wanted)  # (H, W), from 1
     areas = np.bincount(places.ravel(), minlength=len(wanted) + 1)[1:].tolist()
     boxes = [
         [columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start]

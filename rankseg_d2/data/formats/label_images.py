@@ -77,7 +77,7 @@ def read_segment_ids(path: str) -> np.ndarray:
     return rgba.view("<u4")[..., 0] & 0xFFFFFF
 
 
-def number_segments(ids: np.ndarray, wanted) -> np.ndarray:
+def positions_of_ids(ids: np.ndarray, wanted) -> np.ndarray:
     """The place of each pixel's id in `wanted`, from 1; 0 where it is not there: ids' shape."""
     keys = np.array([-1, *wanted])  # so that place 0 is no segment's
     order = keys.argsort()

@@ -1,24 +1,83 @@
-"""Masks as COCO's run-length codes."""
+"""Masks as COCO's run-length encoding (RLE), compressed; all of pycocotools' masks is here."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
 AT_ONCE = 255  # pycocotools 2.0.11 raises OverflowError for the areas of more
 
 
+def encode(mask: np.ndarray) -> dict:
+    """The RLE of one mask (H, W)."""
+    return encode_each(mask[None])[0]
+
+
+def encode_each(masks: np.ndarray) -> list[dict]:
+    """The RLEs of masks (N, H, W)."""
+    return encode_columns(np.ascontiguousarray(masks.transpose(0, 2, 1)))
+
+
+def encode_columns(columns: np.ndarray) -> list[dict]:
+    """The RLEs of masks that lie in memory column by column, as RLEs run: (N, W, H)."""
+    from pycocotools import mask as coco
+
+    return coco.encode(columns.view(np.uint8).T) if len(columns) else []
+
+
+def decode(rle: dict) -> np.ndarray:
+    """The mask (H, W) bool of a compressed RLE."""
+    from pycocotools import mask as coco
+
+    return coco.decode(rle).astype(bool)
+
+
+def decode_columns(rles: Sequence[dict]) -> np.ndarray:
+    """Masks as they are in RLEs, column by column: (N, W, H) bool."""
+    from pycocotools import mask as coco
+
+    return coco.decode(list(rles)).T.view(bool)
+
+
 def to_rle(segmentation: dict | list, height: int, width: int) -> dict:
-    """One compressed RLE of polygons or of an RLE of either kind."""
-    from pycocotools import mask as mask_util
+    """One compressed RLE of polygons, or of an RLE of either kind."""
+    from pycocotools import mask as coco
 
     if isinstance(segmentation, list):
-        return mask_util.merge(mask_util.frPyObjects(segmentation, height, width))
-    if isinstance(segmentation["counts"], list):
-        return mask_util.frPyObjects(segmentation, height, width)
-    return segmentation
+        return coco.merge(coco.frPyObjects(segmentation, height, width))
+    return compressed(segmentation)
 
 
-def rle_areas(rles: list[dict]) -> np.ndarray:
+def compressed(rle: dict) -> dict:
+    """The RLE with its counts compressed."""
+    from pycocotools import mask as coco
+
+    return coco.frPyObjects(rle, *rle["size"]) if isinstance(rle["counts"], list) else rle
+
+
+def as_text(rle: dict) -> dict:
+    """The compressed RLE as json can hold it."""
+    counts = rle["counts"]
+    counts = counts.decode() if isinstance(counts, bytes) else counts
+    return {"size": list(rle["size"]), "counts": counts}
+
+
+def box(rle: dict) -> list[float]:
+    """x, y, width, height of the mask."""
+    from pycocotools import mask as coco
+
+    return coco.toBbox(rle).tolist()
+
+
+def areas(rles: Sequence[dict]) -> np.ndarray:
     """Pixels of each of N compressed RLEs: (N,)."""
-    from pycocotools import mask as mask_util
+    from pycocotools import mask as coco
 
-    parts = [rles[i : i + AT_ONCE] for i in range(0, len(rles), AT_ONCE)]
-    return np.concatenate([np.zeros(0, np.uint32), *map(mask_util.area, parts)])
+    parts = [list(rles[i : i + AT_ONCE]) for i in range(0, len(rles), AT_ONCE)]
+    return np.concatenate([np.zeros(0, np.uint32), *map(coco.area, parts)])
+
+
+def shares(masks: list[dict], regions: list[dict]) -> np.ndarray:
+    """How much of each of n masks lies in each of m regions: (n, m)."""
+    from pycocotools import mask as coco
+
+    return coco.iou(masks, regions, [1] * len(regions))  # of crowds, IoU is over the mask alone

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from detectron2.data import MetadataCatalog
@@ -17,6 +18,35 @@ logger = logging.getLogger(__name__)
 __all__ = ["MAPPERS", "TestMapper", "TrainMapper", "build_mapper"]
 
 
+class MapperKind(NamedTuple):
+    """How the mapper of a name works."""
+
+    task: str  # of tasks.py
+    recipe: Callable[..., list]  # cfg -> augmentations
+    reads_labels: bool = False  # samples have the label map, too
+    is_video: bool = False
+
+
+by_shortest_edge = partial(recipes.shortest_edge, constrain_area=True)
+# name -> MapperKind, or a factory(cfg, is_train, metadata of the data sets); add yours
+MAPPERS: dict[str, MapperKind | Callable] = {
+    "mask_former_semantic": MapperKind("semantic", by_shortest_edge, reads_labels=True),
+    "mask_former_panoptic": MapperKind("panoptic", by_shortest_edge, reads_labels=True),
+    "mask_former_instance": MapperKind(
+        "instance", partial(recipes.shortest_edge, constrain_area=False)
+    ),
+    "coco_panoptic_lsj": MapperKind("panoptic", recipes.large_scale_jitter),
+    "coco_instance_lsj": MapperKind("instance", recipes.large_scale_jitter),
+    "detr_panoptic": MapperKind("panoptic", recipes.detr),
+    "video_semantic": MapperKind(
+        "semantic", partial(recipes.clip, has_label_maps=True), reads_labels=True, is_video=True
+    ),
+    "video_instance": MapperKind(
+        "instance", partial(recipes.clip, has_label_maps=False), is_video=True
+    ),
+}
+
+
 def build_mapper(cfg, is_train: bool, dataset_name: str | None = None) -> Callable[[dict], dict]:
     """record -> sample, by INPUT.DATASET_MAPPER_NAME.
 
@@ -28,73 +58,40 @@ def build_mapper(cfg, is_train: bool, dataset_name: str | None = None) -> Callab
         raise unknown_name("INPUT.DATASET_MAPPER_NAME", name, MAPPERS)
     names = cfg.DATASETS.TRAIN if is_train else cfg.DATASETS.TEST
     metadata = shared_metadata([dataset_name] if dataset_name else names)
-    return MAPPERS[name](cfg, is_train, metadata)
-
-
-def image_mapper(cfg, is_train, metadata, *, task, recipe, reads_labels=False,
-                 kinds=(TestMapper, TrainMapper)):  # fmt: skip
-    """The mapper of a task (semantic, panoptic, instance) with the augmentations of a recipe."""
-    at_test, in_training = kinds
-    if reads_labels:
+    kind = MAPPERS[name]
+    if not isinstance(kind, MapperKind):
+        return kind(cfg, is_train, metadata)
+    if kind.reads_labels:
         check_ignore_value(cfg, metadata)
-    if not is_train:
-        present_of = task if cfg.MODEL.RANKSEG.USE_GT else None
-        return at_test(recipes.at_test_time(cfg), cfg.INPUT.FORMAT, metadata, present_of)
+    build = build_train_mapper if is_train else build_test_mapper
+    return build(cfg, kind, metadata)
+
+
+def build_test_mapper(cfg, kind: MapperKind, metadata) -> TestMapper:
+    present_of = kind.task if cfg.MODEL.RANKSEG.USE_GT else None
+    mapper = ClipTestMapper if kind.is_video else TestMapper
+    return mapper(recipes.at_test_time(cfg), cfg.INPUT.FORMAT, metadata, present_of)
+
+
+def build_train_mapper(cfg, kind: MapperKind, metadata) -> TrainMapper:
     corrupt = cfg.INPUT.CORRUPT
     if corrupt not in ("raise", "skip"):
         raise ValueError(f"INPUT.CORRUPT must be raise or skip, not {corrupt!r}")
-    augmentations = recipe(cfg)
+    augmentations = kind.recipe(cfg)
     logger.info("augmentations of the training images: %s", augmentations)
-    return in_training(
-        task,
+    mapper = TrainMapper
+    if kind.is_video:
+        mapper = partial(ClipTrainMapper, FrameSampler.from_config(cfg))
+    return mapper(
+        kind.task,
         augmentations,
         cfg.INPUT.FORMAT,
         metadata,
-        reads_labels=reads_labels,
+        reads_labels=kind.reads_labels,
         size_divisibility=cfg.INPUT.SIZE_DIVISIBILITY,
         skip_corrupt=corrupt == "skip",
         keep_empty=cfg.INPUT.KEEP_EMPTY,
     )
-
-
-def clip_mapper(cfg, is_train, metadata, **options):
-    """The same for videos."""
-    kinds = ClipTestMapper, partial(ClipTrainMapper, FrameSampler.from_config(cfg))
-    return image_mapper(cfg, is_train, metadata, kinds=kinds, **options)
-
-
-# name -> factory(cfg, is_train, metadata of the data sets); add yours
-MAPPERS: dict[str, Callable] = {
-    "mask_former_semantic": partial(
-        image_mapper,
-        task="semantic",
-        recipe=partial(recipes.shortest_edge, constrain_area=True),
-        reads_labels=True,
-    ),
-    "mask_former_panoptic": partial(
-        image_mapper,
-        task="panoptic",
-        recipe=partial(recipes.shortest_edge, constrain_area=True),
-        reads_labels=True,
-    ),
-    "mask_former_instance": partial(
-        image_mapper,
-        task="instance",
-        recipe=partial(recipes.shortest_edge, constrain_area=False),
-    ),
-    "coco_panoptic_lsj": partial(image_mapper, task="panoptic", recipe=recipes.large_scale_jitter),
-    "coco_instance_lsj": partial(image_mapper, task="instance", recipe=recipes.large_scale_jitter),
-    "detr_panoptic": partial(image_mapper, task="panoptic", recipe=recipes.detr),
-    "video_semantic": partial(
-        clip_mapper,
-        task="semantic",
-        recipe=partial(recipes.clip, has_label_maps=True),
-        reads_labels=True,
-    ),
-    "video_instance": partial(
-        clip_mapper, task="instance", recipe=partial(recipes.clip, has_label_maps=False)
-    ),
-}
 
 
 def shared_metadata(names) -> dict:

@@ -12,19 +12,14 @@ from detectron2.utils.file_io import PathManager
 from PIL import Image
 from torch import Tensor
 
+from ...tasks import LABEL_KEYS, TASKS, find
 from ..formats.label_images import UnreadableError, check_depth, present_values, read_label_map
 from .augmentations import PAD_VALUE, contiguous, pad
-from .targets import TARGETS, Augmented, check_same_size, objects
+from .targets import Augmented, check_same_size, objects
 
 logger = logging.getLogger(__name__)
 
-LABEL_KEYS = {"annotations", "sem_seg_file_name", "pan_seg_file_name"}
 FORMATS = ("RGB", "BGR")
-SOURCES = {  # where a task's classes are found in a record
-    "semantic": ("sem_seg_file_name", "segments_info"),
-    "panoptic": ("segments_info", "sem_seg_file_name"),
-    "instance": ("annotations",),
-}
 
 
 class TestMapper:
@@ -65,7 +60,7 @@ class TrainMapper:
 
     def __init__(self, task, augmentations, image_format, metadata, *, reads_labels=False,
                  size_divisibility=-1, skip_corrupt=False, keep_empty=False):  # fmt: skip
-        self.task = task
+        self.target = find(TASKS[task].target)
         self.augmentations = T.AugmentationList(augmentations)
         self.image_format = check_format(image_format)
         self.metadata = metadata
@@ -95,7 +90,7 @@ class TrainMapper:
     def map(self, record: dict) -> dict:
         sample = {key: value for key, value in record.items() if key not in LABEL_KEYS}
         sample["image"], augmented = self.augment(sample, record)
-        classes, masks = TARGETS[self.task](augmented)
+        classes, masks = self.target(augmented)
         if augmented.labels is not None:
             sample["sem_seg"] = self._mirrored_labels(augmented)
         instances = self.instances(augmented, classes, masks)
@@ -206,7 +201,7 @@ def is_mirrored(transforms: T.TransformList) -> bool:
 
 def present_classes(record: dict, task: str, metadata) -> list[int] | None:
     """Ids of the classes that a record's labels have at their native size; None without labels."""
-    source = next((key for key in SOURCES[task] if key in record), None)
+    source = next((key for key in TASKS[task].present_keys if key in record), None)
     if source is None:
         return None
     if source != "sem_seg_file_name":

@@ -122,7 +122,7 @@ def _bits(numbers: Tensor) -> Tensor:
     return (1 << numbers % 8).to(torch.uint8)
 
 
-def paint(pieces: list[tuple[int, int, np.ndarray]], size: tuple[int, int]) -> np.ndarray:
+def pack(pieces: list[tuple[int, int, np.ndarray]], size: tuple[int, int]) -> np.ndarray:
     """A map of ids from 1 (H, W) or, where masks overlap, their bits (ceil(N/8), H, W).
 
     Args:
@@ -144,11 +144,11 @@ def paint(pieces: list[tuple[int, int, np.ndarray]], size: tuple[int, int]) -> n
     return bits
 
 
-def packed_masks(painted: np.ndarray, count: int) -> IdMapMasks | BitPackedMasks:
-    """The masks of what `paint` made."""
-    painted = np.ascontiguousarray(painted)
-    if painted.ndim == 3:
-        return BitPackedMasks(torch.from_numpy(painted), torch.arange(count))
-    if painted.dtype == np.uint16:  # which torch hardly knows
-        painted = painted.astype(np.int16 if count < 2**15 else np.int32)
-    return IdMapMasks(torch.from_numpy(painted), torch.arange(1, count + 1))
+def packed_masks(packed: np.ndarray, count: int) -> IdMapMasks | BitPackedMasks:
+    """The masks of what `pack` made."""
+    packed = np.ascontiguousarray(packed)
+    if packed.ndim == 3:
+        return BitPackedMasks(torch.from_numpy(packed), torch.arange(count))
+    if packed.dtype == np.uint16:  # which torch hardly knows
+        packed = packed.astype(np.int16 if count < 2**15 else np.int32)
+    return IdMapMasks(torch.from_numpy(packed), torch.arange(1, count + 1))

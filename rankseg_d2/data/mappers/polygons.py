@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from .packed_masks import paint
+from ..formats import rle
+from .packed_masks import pack
 
 GRID = 5  # pycocotools rounds corners to fifths of a pixel
 
@@ -13,8 +14,6 @@ def draw_polygons(polygons: list[np.ndarray], size: tuple[int, int]):
     The pixels are those of the polygons' box. As if drawn on a large canvas of which the window was
     cut out, at the origin: polygons may reach beyond it.
     """
-    from pycocotools import mask as coco
-
     corners = np.concatenate([np.zeros((0, 2)), *polygons])
     low = np.clip(np.floor(corners.min(0, initial=np.inf)) - 1, 0, size[::-1])
     high = np.clip(np.ceil(corners.max(0, initial=-np.inf)) + 1, low, size[::-1])
@@ -22,8 +21,7 @@ def draw_polygons(polygons: list[np.ndarray], size: tuple[int, int]):
     if not width or not height:
         return top, left, np.zeros((height, width), bool)
     flat = [_shift(polygon, low).ravel().tolist() for polygon in polygons]
-    runs = coco.merge(coco.frPyObjects(flat, height, width))
-    return top, left, coco.decode(runs).astype(bool)
+    return top, left, rle.decode(rle.to_rle(flat, height, width))
 
 
 def _shift(polygon: np.ndarray, origin: np.ndarray) -> np.ndarray:
@@ -36,27 +34,20 @@ def _shift(polygon: np.ndarray, origin: np.ndarray) -> np.ndarray:
     return (fifths - 0.9 * (fifths < 0)) / GRID
 
 
-def decode(shapes: list, size: tuple[int, int]) -> np.ndarray:
-    """What `paint` makes of masks of `size`: polygons, COCO's run lengths, arrays (H, W)."""
-    from pycocotools import mask as coco
-
-    masks = coco.decode([_run_lengths(shape, size) for shape in shapes])  # (H, W, N), columns first
-    pieces = [(0, 0, mask) for mask in masks.transpose(2, 1, 0).view(bool)]  # (W, H) each
-    return np.ascontiguousarray(paint(pieces, size[::-1]).swapaxes(-2, -1))
+def draw_shapes(shapes: list, size: tuple[int, int]) -> np.ndarray:
+    """What `pack` makes of masks of `size`: polygons, COCO's RLEs, arrays (H, W)."""
+    masks = rle.decode_columns([_as_rle(shape, size) for shape in shapes])  # (N, W, H)
+    pieces = [(0, 0, mask) for mask in masks]
+    return np.ascontiguousarray(pack(pieces, size[::-1]).swapaxes(-2, -1))
 
 
-def _run_lengths(shape, size: tuple[int, int]) -> dict:
-    """The mask as COCO's compressed run lengths."""
-    from pycocotools import mask as coco
-
-    if isinstance(shape, list) and shape:
-        return coco.merge(coco.frPyObjects(shape, *size))
-    if isinstance(shape, list):
+def _as_rle(shape, size: tuple[int, int]) -> dict:
+    """The mask as COCO's compressed RLE."""
+    if isinstance(shape, list) and not shape:
         shape = np.zeros(size)
     if isinstance(shape, np.ndarray):
-        shape = coco.encode(np.asfortranarray(shape, np.uint8))
-    elif isinstance(shape["counts"], list):
-        shape = coco.frPyObjects(shape, *shape["size"])
+        return rle.encode(shape.astype(bool))
+    shape = rle.to_rle(shape, *size)
     if tuple(shape["size"]) != tuple(size):
         raise ValueError(
             f"a mask is {shape['size'][1]} x {shape['size'][0]} (width x height), but its image "

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from detectron2.data import transforms as T
 
-from ..formats.label_images import number_segments, present_values, read_segment_ids
+from ..formats.label_images import positions_of_ids, present_values, read_segment_ids
 from .augmentations import pad
-from .packed_masks import IdMapMasks, packed_masks, paint
-from .polygons import decode, draw_polygons
+from .packed_masks import IdMapMasks, pack, packed_masks
+from .polygons import draw_polygons, draw_shapes
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def panoptic_target(sample: Augmented):
     ids = read_segment_ids(path)
     check_same_size(record["file_name"], sample.native_size, path, ids.shape)
     segments = objects(needed(record, "segments_info"))
-    numbers = number_segments(ids, [segment["id"] for segment in segments])
+    numbers = positions_of_ids(ids, [segment["id"] for segment in segments])
     if segments and not numbers.any():
         raise ValueError(
             f"none of the segments_info of {record['file_name']} is in its panoptic image {path}; "
@@ -66,33 +66,30 @@ def instance_target(sample: Augmented):
     shapes = [annotation["segmentation"] for annotation in annotations]
     if not all(isinstance(shape, list) for shape in shapes):
         try:
-            painted = decode(shapes, sample.native_size)
+            packed = draw_shapes(shapes, sample.native_size)
         except ValueError as error:
             raise ValueError(f"the masks of {sample.record['file_name']}: {error}") from error
-        return classes, _place(painted, len(shapes), sample)
+        return classes, _place(packed, len(shapes), sample)
     pieces = []
     for shape in shapes:
         polygons = [np.array(polygon, float).reshape(-1, 2) for polygon in shape]
         polygons = [sample.transforms.apply_coords(polygon) for polygon in polygons]
         pieces.append(draw_polygons(polygons, sample.size))
-    return classes, packed_masks(paint(pieces, sample.padded_size), len(shapes))
+    return classes, packed_masks(pack(pieces, sample.padded_size), len(shapes))
 
 
-def _place(painted: np.ndarray, count: int, sample: Augmented):
-    """What `paint` made at the native size, moved as the image was."""
+def _place(packed: np.ndarray, count: int, sample: Augmented):
+    """What `pack` made at the native size, moved as the image was."""
 
     def move(plane):
         return pad(sample.transforms.apply_segmentation(plane), sample.padded_size, 0)
 
-    if painted.ndim == 3:
-        return packed_masks(np.stack([move(plane) for plane in painted]), count)
+    if packed.ndim == 3:
+        return packed_masks(np.stack([move(plane) for plane in packed]), count)
     # As bytes: for labels of 8 bits, the transforms choose the nearest pixel as Pillow does.
-    pixels = painted[..., None].view(np.uint8)
+    pixels = packed[..., None].view(np.uint8)
     moved = np.stack([move(pixels[..., i]) for i in range(pixels.shape[-1])], -1)
-    return packed_masks(moved.view(painted.dtype)[..., 0], count)
-
-
-TARGETS = {"semantic": semantic_target, "panoptic": panoptic_target, "instance": instance_target}
+    return packed_masks(moved.view(packed.dtype)[..., 0], count)
 
 
 def objects(entries: list[dict]) -> list[dict]:

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from detectron2.data import transforms as T
 
+from ...tasks import LABEL_KEYS, TASKS, VIDEO_LABEL_KEYS, find
 from ..formats.video_frames import LazyFrames, frame_record, frame_records, image_size
-from .images import LABEL_KEYS, TestMapper, TrainMapper, present_classes, read_image, to_tensor
+from .images import TestMapper, TrainMapper, present_classes, read_image, to_tensor
 from .packed_masks import IdMapMasks
 from .targets import Augmented, instance_target, needed, objects, semantic_target
 
-VIDEO_LABEL_KEYS = LABEL_KEYS | {"sem_seg_file_names"}
+NOT_IN_SAMPLES = LABEL_KEYS | set(VIDEO_LABEL_KEYS.values())  # keys of a record
 
 
 @dataclass(frozen=True)
@@ -75,16 +76,17 @@ class ClipTrainMapper(TrainMapper):
     frame shows is left out.
     """
 
-    def __init__(self, sample_frames: FrameSampler, *args, **kwargs):
-        super().__init__(*args, **kwargs)
+    def __init__(self, sample_frames: FrameSampler, task: str, *args, **kwargs):
+        super().__init__(task, *args, **kwargs)
         self.sample_frames = sample_frames
+        self.clip_target = find(TASKS[task].clip_target)
 
     @staticmethod
     def read(frame: dict) -> np.ndarray:
         return read_frame(frame)
 
     def map(self, record: dict) -> dict:
-        sample = {key: x for key, x in record.items() if key not in VIDEO_LABEL_KEYS}
+        sample = {key: x for key, x in record.items() if key not in NOT_IN_SAMPLES}
         chosen = self.sample_frames(len(video_paths(record)))
         sample["image"], frames, transforms = [], [], None
         for index in chosen:
@@ -95,7 +97,7 @@ class ClipTrainMapper(TrainMapper):
             frames.append(augmented)
             transforms = augmented.transforms
         sample["file_names"] = [frame.record["file_name"] for frame in frames]
-        ids, classes, masks = CLIP_TARGETS[self.task](frames)
+        ids, classes, masks = self.clip_target(frames)
         present = torch.stack([masks_of_frame.nonempty() for masks_of_frame in masks])  # (T, N)
         sample["instances"] = []
         for frame, masks_of_frame, is_there in zip(frames, masks, present, strict=True):
@@ -175,9 +177,6 @@ def instance_clip(frames: list[Augmented]):
         aligned = replace(frame, record=frame.record | {"annotations": rows})
         masks.append(instance_target(aligned)[1])
     return list(classes), list(classes.values()), masks
-
-
-CLIP_TARGETS = {"semantic": semantic_clip, "instance": instance_clip}
 
 
 def video_paths(record: dict) -> list[str]:

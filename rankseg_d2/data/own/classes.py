@@ -1,11 +1,11 @@
 """The classes of a data set of one's own: from its yaml, a file, a known list, or its json."""
 
 import functools
-import json
 from pathlib import Path
 from typing import NamedTuple
 
 from ...errors import unknown_name
+from ...files import read_json
 from ..classes import load_classes
 from .keys import Keys
 
@@ -137,12 +137,3 @@ def _categories(path: Path, modified: int) -> tuple[Class, ...]:
     if len({entry.color is None for entry in classes}) > 1:
         classes = [entry._replace(color=None) for entry in classes]
     return tuple(entry._replace(raw_id=i) for entry, i in zip(classes, ids, strict=True))
-
-
-def read_json(path: Path):
-    """The content of a json file."""
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            return json.load(file)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid json: {error}") from error

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..._yaml import read_yaml
 from ...errors import unknown_name
+from ...tasks import OWN_LABELS
 from .classes import Class, read_classes, read_json_classes
 from .keys import Keys
 
@@ -17,7 +18,6 @@ VALUE_KEYS = {"label_offset", "ignore", "background"}  # of label images
 KEYS = FILE_KEYS | VALUE_KEYS | {
     "name", "images", "videos", "labels", "classes", "splits", "flip_pairs"
 }  # fmt: skip
-LABEL_IMAGES = ("semantic", "video_semantic")  # kinds whose labels are images, not a json
 SPLITS = (
     "{train: train, val: val} for sub-folders, {train: train.txt, val: val.txt} for lists of "
     "names, {train: 0.9, val: 0.1} for parts of all, or {train: {images: ..., labels: ...}, ...}"
@@ -75,7 +75,7 @@ class OwnData(NamedTuple):
         None where values are class ids and `ignore_label` as they are.
         """
         first, ignore, background = self.values
-        if self.kind not in LABEL_IMAGES or (first == 0 and ignore == (self.ignore_label,)):
+        if not OWN_LABELS[self.kind].are_images or (first == 0 and ignore == (self.ignore_label,)):
             return None
         end = first + len(self.classes)
         table = np.full(max(end, *(value + 1 for value in ignore)), -1, np.int32)
@@ -97,7 +97,7 @@ def read_own_data(path: str | os.PathLike) -> OwnData:
     if not re.fullmatch(r"[\w.-]+", name):
         raise ValueError(f"{path}: name must be letters, digits, '_', '-' or '.', got {name!r}")
     splits = _splits(keys)
-    if splits[0].kind in LABEL_IMAGES:
+    if OWN_LABELS[splits[0].kind].are_images:
         classes = read_classes(keys)
         values = _values(keys, classes)
     else:
@@ -133,8 +133,10 @@ def _by_parts(keys: Keys, said: dict):
                          f"got {said}")
     start = 0.0
     for name, value in said.items():
-        yield _split(keys, keys, name)._replace(chosen=(start, start + value))
-        start += value
+        end = start + value
+        end = 1.0 if end > 1 - 1e-9 else end  # parts that add up to all leave nothing out
+        yield _split(keys, keys, name)._replace(chosen=(start, end))
+        start = end
 
 
 def _by_names(keys: Keys, said: dict):
@@ -151,7 +153,7 @@ def _by_names(keys: Keys, said: dict):
         split = _split(keys, keys, name)
         if value.endswith(".txt"):
             yield split._replace(chosen=keys.beside(value))
-        elif split.kind in LABEL_IMAGES and "*" not in f"{split.images}{split.labels}":
+        elif OWN_LABELS[split.kind].are_images and "*" not in f"{split.images}{split.labels}":
             yield split._replace(images=split.images / value, labels=split.labels / value)
         else:
             raise ValueError(f"{where} is the sub-folder {value!r}, but a json and a path with * "

@@ -1,6 +1,5 @@
 """The records of a split of one's own data: images and labels, paired."""
 
-import hashlib
 import os
 from collections import Counter
 from pathlib import Path
@@ -8,12 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..datasets.ytvis import check_frames, load_video_instances
+from ...files import read_json
+from ...tasks import OWN_LABELS, find
 from ..formats.coco_instances import load_instances
-from ..formats.coco_panoptic import contiguous
+from ..formats.coco_panoptic import contiguous_id
 from ..formats.label_images import present_values, read_segment_ids
 from ..formats.video_frames import natural_order, video_size
-from .classes import read_json
+from ..formats.youtube_vis import check_frames, load_video_instances
+from ..holding_out import position
 from .description import OwnData, Split
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -31,7 +32,7 @@ class Fault(NamedTuple):
         return f"{self.kind}: {self.file}" + (f" ({self.text})" if self.text else "")
 
 
-def load_records(data: OwnData, split: Split) -> list[dict]:
+def load_split(data: OwnData, split: Split) -> list[dict]:
     """detectron2's records of the split, all paired; what DatasetCatalog calls."""
     records, faults = find_records(data, split)
     check = f"`rankseg-d2 dataset check {data.path}` lists them all"
@@ -51,14 +52,7 @@ def load_records(data: OwnData, split: Split) -> list[dict]:
 
 def find_records(data: OwnData, split: Split) -> tuple[list[dict], list[Fault]]:
     """Records of what pairs, by rising name, and what does not."""
-    find = {
-        "semantic": _semantic,
-        "instances": _instances,
-        "panoptic": _panoptic,
-        "video_semantic": _video_semantic,
-        "video_instances": _video_instances,
-    }
-    return find[split.kind](data, split)
+    return find(OWN_LABELS[split.kind].find_records)(data, split)
 
 
 def summary(faults: list[Fault]) -> str:
@@ -69,7 +63,7 @@ def summary(faults: list[Fault]) -> str:
                      for kind, count in counts.items())
 
 
-def _semantic(data: OwnData, split: Split):
+def pair_label_images(data: OwnData, split: Split):
     images = _files(split.images, data.image_suffix, IMAGES)
     labels = _files(split.labels, data.label_suffix, LABELS)
     names, faults = _choose(images, split, data.image_suffix)
@@ -84,7 +78,7 @@ def _semantic(data: OwnData, split: Split):
     return records, faults
 
 
-def _instances(data: OwnData, split: Split):
+def pair_instances(data: OwnData, split: Split):
     ids = {entry.raw_id: i for i, entry in enumerate(data.classes)}
     try:
         records = load_instances(
@@ -96,7 +90,7 @@ def _instances(data: OwnData, split: Split):
     return _chosen_records(records, split)
 
 
-def _panoptic(data: OwnData, split: Split):
+def pair_segments(data: OwnData, split: Split):
     content = read_json(split.labels)
     try:
         images = {image["id"]: image for image in content["images"]}
@@ -129,7 +123,7 @@ def _panoptic(data: OwnData, split: Split):
 
 
 def _segment(segment: dict, ids: dict, data: OwnData, json: Path) -> dict:
-    class_id = contiguous(segment["category_id"], ids, json)
+    class_id = contiguous_id(segment["category_id"], ids, json)
     isthing = bool(data.classes[class_id].isthing)
     return {"iscrowd": 0} | segment | {"category_id": class_id, "isthing": isthing}
 
@@ -155,7 +149,7 @@ def _chosen_records(records: list[dict], split: Split, name_of=_image_name):
     return [by_name[name] for name in names], faults
 
 
-def _video_semantic(data: OwnData, split: Split):
+def pair_label_videos(data: OwnData, split: Split):
     videos, label_folders = _video_folders(split.images), _video_folders(split.labels)
     names, faults = _choose(videos, split)
     if not isinstance(split.chosen, Path):
@@ -192,7 +186,7 @@ def _video_folders(pattern: Path) -> dict[str, Path]:
             if folder.is_dir() and not name.startswith(".")}
 
 
-def _video_instances(data: OwnData, split: Split):
+def pair_object_videos(data: OwnData, split: Split):
     ids = {entry.raw_id: i for i, entry in enumerate(data.classes)}
     records = load_video_instances(
         split.labels, split.images, {"thing_dataset_id_to_contiguous_id": ids}
@@ -211,10 +205,8 @@ def _choose(known: dict, split: Split, suffix: str = "") -> tuple[list[str], lis
     if split.chosen is None:
         return sorted(known), []
     if isinstance(split.chosen, tuple):
-        # By a hash, so that a part is no stretch of a video, and the same on every machine.
-        shuffled = sorted(known, key=lambda name: hashlib.sha256(name.encode()).digest())
-        start, end = (round(part * len(known)) for part in split.chosen)
-        return sorted(shuffled[start:end]), []
+        start, end = split.chosen
+        return sorted(name for name in known if start <= position(name) < end), []
     if not split.chosen.is_file():
         raise FileNotFoundError(f"splits: {split.name}: {split.chosen} does not exist")
     lines = split.chosen.read_text(encoding="utf-8-sig").splitlines()

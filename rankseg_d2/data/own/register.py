@@ -6,19 +6,12 @@ import os
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from .description import LABEL_IMAGES, OwnData, Split, read_own_data
-from .pairing import load_records
+from ...tasks import OWN_LABELS
+from .description import OwnData, Split, read_own_data
+from .pairing import load_split
 
 logger = logging.getLogger(__name__)
 
-EVALUATORS = {
-    "semantic": "sem_seg",
-    "instances": "coco",
-    "panoptic": "coco_panoptic_seg",
-    "video_semantic": "vspw_sem_seg",
-    "video_instances": "ytvis",
-}
-ONLY_THINGS = ("instances", "video_instances")
 _registered: dict[str, OwnData] = {}
 
 
@@ -42,7 +35,7 @@ def register_own_data(path: str | os.PathLike) -> list[str]:
         raise ValueError(f"{data.path}: a data set {taken[0]!r} is registered already, and not by "
                          f"a yaml file; change `name`, which is {data.name!r}")
     for name, split in zip(names, data.splits, strict=True):
-        DatasetCatalog.register(name, functools.partial(load_records, data, split))
+        DatasetCatalog.register(name, functools.partial(load_split, data, split))
         MetadataCatalog.get(name).set(**metadata(data, split))
     _registered[data.name] = data
     return names
@@ -57,20 +50,21 @@ def _forget(data: OwnData) -> None:
 def metadata(data: OwnData, split: Split) -> dict:
     """What detectron2's MetadataCatalog knows of a split."""
     classes = list(enumerate(data.classes))
-    things = [(i, entry) for i, entry in classes if entry.isthing or split.kind in ONLY_THINGS]
+    labels = OWN_LABELS[split.kind]
+    things = [(i, entry) for i, entry in classes if entry.isthing or labels.only_things]
     facts = {
-        "evaluator_type": EVALUATORS[split.kind],
+        "evaluator_type": labels.evaluator_type,
         "image_root": str(split.images),
         "ignore_label": data.ignore_label,
     }
-    if split.kind not in ONLY_THINGS:
+    if not labels.only_things:
         facts |= _named("stuff", classes, data)
     if things:
         facts |= _named("thing", things, data)
-    if split.kind in LABEL_IMAGES:
+    if labels.are_images:
         facts["sem_seg_root"] = str(split.labels)
     elif split.chosen is None:  # a part of a json has no file of its own: see the records
-        facts["json_file" if split.kind in ONLY_THINGS else "panoptic_json"] = str(split.labels)
+        facts["json_file" if labels.only_things else "panoptic_json"] = str(split.labels)
     if split.kind == "panoptic":
         facts |= {"panoptic_root": str(split.segments), "label_divisor": 1000}
     if data.flip_pairs:

@@ -7,9 +7,10 @@ import numpy as np
 
 from ...files import write_image
 from ..classes import load_classes
+from ..formats import rle
 from ..formats.coco_panoptic import ids_to_colors, regions
 from ..formats.label_images import open_image, present_values, read_values
-from .job import Job, relabel
+from .job import Job, map_values
 
 VOID = 255
 NEXT_ID = 0x1D0713  # from one id of a class to the next: a colour that the eye tells apart
@@ -58,23 +59,20 @@ def convert_panoptic(job: Job) -> dict:
 
 def convert_instances(job: Job) -> dict:
     """The image and its instances for the json."""
-    from pycocotools import mask as mask_util
-
     (source,) = job.sources
     instances, category_of = read_instances(source)
     measured = regions(instances)
     annotations = []
     for instance, category in category_of.items():
-        rle = mask_util.encode(np.asfortranarray(instances == instance, np.uint8))
         facts = {"image_id": source.stem, "category_id": category, "iscrowd": 0}
-        facts["segmentation"] = {"size": rle["size"], "counts": rle["counts"].decode()}
+        facts["segmentation"] = rle.as_text(rle.encode(instances == instance))
         annotations.append(facts | measured[instance])
     return {"image": image_entry(source.stem, instances), "annotations": annotations}
 
 
 def read_semantic(path: Path) -> np.ndarray:
     """1 to 150, 0 is void: (H, W)."""
-    return relabel(read_values(str(path)), np.arange(151), path, "0 for void, or 1 to 150")
+    return map_values(read_values(str(path)), np.arange(151), path, "0 for void, or 1 to 150")
 
 
 def read_instances(path: Path) -> tuple[np.ndarray, dict[int, int]]:

@@ -5,21 +5,18 @@ by which rule, from which state of the sources. Started again after it was kille
 """
 
 import json
-import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
-from ...files import listed, remove_leftovers, write_bytes, write_json
-from .processes import end_with_parent
+from ...files import listed, read_json, remove_leftovers, write_bytes, write_json
+from .processes import run_jobs
 
 UNKNOWN = -1  # in a table of label values: this value must not occur
 
@@ -108,10 +105,10 @@ class Preparation:
         if not path.is_file():
             return None
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            return read_json(path)
         except ValueError as error:
-            raise ValueError(f"{path}, the record of a preparation, is damaged ({error}); delete "
-                             f"it, and run `{self.command_line}`") from error
+            raise ValueError(f"The record of a preparation is damaged: {error} Delete it, and run "
+                             f"`{self.command_line}`.") from error
 
     def check_sources(self) -> None:
         """Raise what a user can act on, if a source is not there at all."""
@@ -241,40 +238,7 @@ def _is_fresh(job: Job, not_before: float) -> bool:
     return target.st_size > 0 and target.st_mtime >= oldest
 
 
-def run_jobs(
-    convert: Callable, todo: Sequence, total: int, title: str, workers: int
-) -> Iterator[tuple]:
-    """(job, convert(job)) one after the other, made by `workers` processes, with a progress bar."""
-    with tqdm(total=total, initial=total - len(todo), desc=title, unit="files") as bar:
-        for pair in zip(todo, _results(convert, todo, workers), strict=True):
-            bar.update()
-            yield pair
-
-
-def _results(convert: Callable, todo: Sequence[Job], workers: int) -> Iterator:
-    if workers < 1:
-        raise ValueError(f"--workers {workers} cannot work; give 1 or more")
-    if workers == 1 or len(todo) < 2:
-        yield from map(convert, todo)
-        return
-    chunk = max(1, min(16, len(todo) // (4 * workers)))
-    with ProcessPoolExecutor(min(workers, len(todo)), _context(), end_with_parent) as pool:
-        yield from pool.map(convert, todo, chunksize=chunk)
-
-
-def _context():
-    """How workers start: never as forks of this process, whose threads they would not have.
-
-    Where it can be, as forks of a server, which imports torch once for all of them.
-    """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([f"{__package__}.datasets"])
-    return context
-
-
-def relabel(values: np.ndarray, table: np.ndarray, path: Path, allowed: str) -> np.ndarray:
+def map_values(values: np.ndarray, table: np.ndarray, path: Path, allowed: str) -> np.ndarray:
     """table[values]; a value with UNKNOWN in the table, or beyond it, is an error."""
     inside = np.minimum(values, len(table))
     labels = np.append(table, UNKNOWN)[inside]  # (H, W)

@@ -8,18 +8,17 @@ process that dies.
 import functools
 import json
 import logging
-import multiprocessing
 import shutil
-import sys
-from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..prepare.processes import end_with_parent, usable_cpus
+from ...files import read_json
+from ..formats import rle
+from ..prepare.processes import run_jobs, usable_cpus
 from .scene import Scene, draw, make_scene
 from .vocabulary import Vocabulary, check_num_categories, make_vocabulary
 
@@ -29,7 +28,7 @@ VERSION = 1  # of what is drawn and written: splits of another one are made anew
 SPLITS = ("train", "val")
 MIN_AREA = 16  # pixels; of what shows less, the pixels are void
 JPEG_QUALITY = 92
-CHUNK = 32  # images that a process makes at a time
+WORTH = 300  # images that are drawn in the seconds that a process takes to start
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def _is_made(folder: Path, spec) -> bool:
             f"{folder} is where shapes would be written, but holds other files (no spec.json); "
             "move it away, or set the environment variable DETECTRON2_DATASETS to another folder"
         )
-    return json.loads(file.read_text()) == asdict(spec)
+    return read_json(file) == asdict(spec)
 
 
 @contextmanager
@@ -127,33 +126,14 @@ def _write_images(folder: Path, spec: Spec, num_workers: int) -> None:
 
 
 def draw_all(
-    draw_one: Callable[[int], dict], count: int, title: str, num_workers: int, chunk: int = CHUNK
+    draw_one: Callable[[int], dict], count: int, title: str, num_workers: int, worth: int = WORTH
 ) -> list[dict]:
-    """What `draw_one`, which writes files, returns for 0 to count - 1; in several processes."""
-    from tqdm import tqdm
+    """What `draw_one`, which writes files, returns for 0 to count - 1; in several processes.
 
-    chunks = [range(start, min(start + chunk, count)) for start in range(0, count, chunk)]
-    draw_chunk = functools.partial(_draw_chunk, draw_one)
-    with tqdm(total=count, desc=title) as bar:
-        annotations = []
-        for part in _parallel(draw_chunk, chunks, min(num_workers, len(chunks))):
-            annotations += part
-            bar.update(len(part))
-    return annotations
-
-
-def _parallel(function, inputs: list, num_workers: int) -> Iterable:
-    if num_workers <= 1:
-        yield from map(function, inputs)
-        return
-    # Started by fork, a process needs no import of torch, and a script no guard around its main.
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with ProcessPoolExecutor(num_workers, context, end_with_parent) as pool:
-        yield from pool.map(function, inputs)
-
-
-def _draw_chunk(draw_one: Callable[[int], dict], indices: Iterable[int]) -> list[dict]:
-    return [draw_one(index) for index in indices]
+    A process is started for each `worth` of them, which take as long as its start.
+    """
+    workers = min(num_workers, 1 + count // worth)
+    return [found for _, found in run_jobs(draw_one, range(count), count, title, workers)]
 
 
 def _draw_image(folder: Path, spec: Spec, index: int) -> dict:
@@ -211,13 +191,11 @@ def _box(mask: np.ndarray) -> list[int]:
 
 def encode(ids: np.ndarray, segments: list[dict], vocabulary: Vocabulary) -> dict[int, dict]:
     """Segment id -> COCO's run lengths, of the things."""
-    from pycocotools import mask as coco_mask
-
     things = [s["id"] for s in segments if s["category_id"] <= vocabulary.num_things]
-    masks = np.asfortranarray(ids[..., None] == np.array(things, ids.dtype), np.uint8)  # (H, W, N)
+    masks = ids == np.array(things, ids.dtype)[:, None, None]  # (N, H, W)
     return {
-        number: {**rle, "counts": rle["counts"].decode("ascii")}
-        for number, rle in zip(things, coco_mask.encode(masks), strict=True)
+        number: rle.as_text(mask)
+        for number, mask in zip(things, rle.encode_each(masks), strict=True)
     }
 
 

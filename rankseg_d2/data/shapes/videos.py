@@ -24,7 +24,7 @@ from .vocabulary import check_num_categories, make_vocabulary
 
 VERSION = 1  # of what is drawn and written
 IS_VIDEO = 1  # in seeds: other scenes than those of images
-CHUNK = 2  # videos that a process makes at a time
+WORTH = 20  # videos that are drawn in the seconds that a process takes to start
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def label_table(num_categories: int) -> np.ndarray:
 def _write_videos(folder: Path, spec: ClipSpec, num_workers: int) -> None:
     draw_one = functools.partial(_draw_video, folder, spec)
     title = f"shapes video {spec.split}"
-    drawn = draw_all(draw_one, spec.num_videos, title, num_workers, CHUNK)
+    drawn = draw_all(draw_one, spec.num_videos, title, num_workers, WORTH)
     videos = [content["video"] for content in drawn]
     objects = [entry for content in drawn for entry in content["objects"]]
     things = [kind for kind in coco_categories(spec.num_categories) if kind["isthing"]]

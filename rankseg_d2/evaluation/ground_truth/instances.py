@@ -1,14 +1,13 @@
 """The true instances of a data set as COCO content, from its json or from its records."""
 
-import json
-import os
 from typing import NamedTuple
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 
-from ...data.formats.rle import to_rle
+from ...data.formats import rle
+from ...files import read_json
 
 
 class InstanceTruth(NamedTuple):
@@ -23,8 +22,7 @@ def load_truth(dataset_name: str) -> InstanceTruth:
     """From the metadata's `json_file`, or else from the records' annotations."""
     metadata = MetadataCatalog.get(dataset_name)
     if metadata.get("json_file"):
-        with PathManager.open(os.fspath(metadata.json_file)) as file:
-            content = json.load(file)
+        content = read_json(metadata.json_file, PathManager.open)
         if "annotations" not in content:
             raise ValueError(
                 f"{metadata.json_file} has no annotations, so AP cannot be computed; evaluate a "
@@ -60,10 +58,8 @@ def content_of_records(dataset_name: str, metadata) -> dict:
 
 
 def coco_annotation(annotation: dict, record: dict) -> dict:
-    from pycocotools import mask as mask_util
-
-    rle = to_rle(annotation["segmentation"], record["height"], record["width"])
-    box = mask_util.toBbox(rle).tolist()
+    mask = rle.to_rle(annotation["segmentation"], record["height"], record["width"])
+    box = rle.box(mask)
     if "bbox" in annotation:
         box = BoxMode.convert(
             list(map(float, annotation["bbox"])), annotation["bbox_mode"], BoxMode.XYWH_ABS
@@ -71,8 +67,8 @@ def coco_annotation(annotation: dict, record: dict) -> dict:
     return {
         "image_id": record["image_id"],
         "category_id": annotation["category_id"],
-        "segmentation": rle,
+        "segmentation": mask,
         "bbox": box,
-        "area": float(annotation.get("area", mask_util.area(rle))),
+        "area": float(annotation.get("area", rle.areas([mask])[0])),
         "iscrowd": int(annotation.get("iscrowd", 0)),
     }

@@ -7,7 +7,8 @@ from functools import cached_property
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ...data.formats.label_images import number_segments, read_label_map, read_segment_ids
+from ...data.formats.label_images import positions_of_ids, read_label_map, read_segment_ids
+from ...data.formats.painting import paint_segments
 
 
 class Truth:
@@ -98,10 +99,7 @@ class LabelMaps:
                 )
         path = found["pan_seg_file_name"]
         ids, segments = read_segment_ids(path), found["segments_info"]
-        return paint(ids, segments, self.metadata.get("ignore_label", 255)), path
-
-
-def paint(ids: np.ndarray, segments: list[dict], ignore: int) -> np.ndarray:
-    """Category of each pixel: segment ids (H, W) -> (H, W) int32; `ignore` without a segment."""
-    categories = np.array([ignore, *(segment["category_id"] for segment in segments)], np.int32)
-    return categories[number_segments(ids, [segment["id"] for segment in segments])]
+        places = positions_of_ids(ids, [segment["id"] for segment in segments])
+        categories = [segment["category_id"] for segment in segments]
+        ignore = self.metadata.get("ignore_label", 255)
+        return paint_segments(places, categories, ignore), path

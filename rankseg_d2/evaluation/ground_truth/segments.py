@@ -1,12 +1,12 @@
 """The true segments of a panoptic data set, from its json or from its records."""
 
-import json
 import os
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
+from ...files import read_json
 from ..panoptic_quality import Segments
 
 
@@ -37,8 +37,7 @@ class PanopticTruth:
         }
 
     def read_json(self, path: str, root: str) -> None:
-        with PathManager.open(path) as file:
-            content = json.load(file)
+        content = read_json(path, PathManager.open)
         if missing := {"annotations", "categories"} - content.keys():
             raise ValueError(
                 f"{path} has no {' and no '.join(sorted(missing))}; panoptic_json must be a json "

@@ -1,6 +1,5 @@
 """The true objects of a data set's videos, from its json or from its records."""
 
-import json
 import os
 from typing import NamedTuple
 
@@ -9,12 +8,13 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
 from ...data.formats.rle import to_rle
-from ..video_overlap import Track, mean_area
+from ...files import read_json
+from ..video_overlap import MaskTrack, mean_area
 
 
 class VideoObject(NamedTuple):
     category: int  # contiguous id
-    track: Track
+    track: MaskTrack
     areas: list | None  # of each frame, as the json says; None: to be counted
     crowd: bool
 
@@ -52,8 +52,7 @@ class VideoTruth:
         self.has_objects = any(video.objects for video in self.videos.values())
 
     def read_json(self, path: str, metadata) -> None:
-        with PathManager.open(path) as file:
-            content = json.load(file)
+        content = read_json(path, PathManager.open)
         if missing := {"videos", "categories"} - content.keys():
             raise ValueError(
                 f"{path} has no {' and no '.join(sorted(missing))}; json_file must be a json in "
@@ -100,7 +99,7 @@ class VideoTruth:
             found: dict[int, VideoObject] = {}
             for frame, annotations in enumerate(record.get("annotations", ())):
                 for annotation in annotations:
-                    track: Track = [None] * record["length"]
+                    track: MaskTrack = [None] * record["length"]
                     crowd = bool(annotation.get("iscrowd", 0))
                     one = VideoObject(annotation["category_id"], track, None, crowd)
                     one = found.setdefault(annotation["id"], one)

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 
 import torch
 from detectron2.config import configurable
@@ -15,6 +16,7 @@ from .pyramid import change_stride
 
 logger = logging.getLogger(__name__)
 
+BLOCK = re.compile(r"\.\d+\.")  # in names of parameters: they are of a numbered block
 STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
 # How timm's families are told to take images of any size; most of them need not be told.
 ANY_SIZE = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
@@ -112,6 +114,22 @@ class TimmBackbone(Backbone):
                 feature = F.interpolate(feature, size=size, mode="bilinear")
             features[level] = feature
         return features
+
+    def layers_above(self) -> dict[str, int]:
+        """Of each parameter the number of blocks above its own, for layer-wise decay.
+
+        What comes before the first block counts as that, what comes after the last one as the last.
+        """
+        from timm.models import group_parameters
+
+        layers = group_parameters(self.model, self.model.group_matcher(), reverse=True)
+        blocks = [layer for name, layer in layers.items() if BLOCK.search(name)]
+        if not blocks:
+            return {}
+        first, last = min(blocks), max(blocks)
+        return {
+            f"model.{name}": last - min(max(layer, first), last) for name, layer in layers.items()
+        }
 
     @torch.no_grad()
     def _check_any_size(self, name: str, in_channels: int) -> None:

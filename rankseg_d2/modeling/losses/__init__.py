@@ -1,0 +1,6 @@
+"""The set loss of mask classifiers: matching of queries with objects, and losses at points."""
+
+from .criterion import SetCriterion, build_criterion
+from .matcher import HungarianMatcher
+
+__all__ = ["HungarianMatcher", "SetCriterion", "build_criterion"]

@@ -8,7 +8,10 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .matcher import HungarianMatcher, at_least_float32, chunk_size
+from ...dtypes import at_least_float
+from ..family import is_mask2former
+from ..outputs import MaskPredictions
+from .matcher import HungarianMatcher, chunk_size, layer_suffix
 from .points import (
     choose_points,
     draw_pool,
@@ -66,27 +69,25 @@ class SetCriterion(nn.Module):
         self.register_buffer("empty_weight", class_weights)
 
     def forward(
-        self, outputs: dict, targets: list[dict], points: Tensor | None = None
+        self, outputs: MaskPredictions, targets: list[dict], points: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Losses by name, already weighted, each a scalar.
 
         Args:
-            outputs: `pred_logits` (B, Q, C+1), `pred_masks` (B, Q, T, h, w), and optionally
-                `aux_outputs`, a list of the same for the earlier layers.
+            outputs: with class logits.
             targets: per image `labels` (N,), `masks` (N, T, H, W), optionally `file_name`; N may be
                 0. Masks of different sizes are padded at the right and the bottom.
             points: (P, 2) in [0, 1], used by matcher and losses instead of random ones.
         """
-        layers = [outputs, *(outputs.get("aux_outputs", ()) if self.deep_supervision else ())]
-        logits = torch.stack([layer["pred_logits"] for layer in layers])  # (layers, B, Q, C+1)
-        masks = [layer["pred_masks"] for layer in layers]
-        with torch.autocast(logits.device.type, enabled=False):
-            logits = at_least_float32(logits)
+        first = 0 if self.deep_supervision else len(outputs.masks) - 1
+        masks = outputs.masks[first:]
+        with torch.autocast(outputs.logits.device.type, enabled=False):
+            logits = at_least_float(outputs.logits[first:])  # (layers, B, Q, C+1)
             matches = self.matcher(logits, masks, targets, points)
             queries, objects = _flat_indices(matches, targets, logits)  # (layers, pairs) each
             rows = torch.stack(  # (layers, pairs, T, h, w)
                 [
-                    at_least_float32(layer.flatten(0, 1).index_select(0, index))
+                    at_least_float(layer.flatten(0, 1).index_select(0, index))
                     for layer, index in zip(masks, queries, strict=True)
                 ]
             )
@@ -97,10 +98,10 @@ class SetCriterion(nn.Module):
                 "loss_mask": loss_mask / num_masks,
                 "loss_dice": loss_dice / num_masks,
             }
-        suffixes = ["", *(f"_{i}" for i in range(len(layers) - 1))]
+        last = len(masks) - 1
         return {
-            name + suffix: self.loss_weights[name] * by_layer[i]
-            for i, suffix in enumerate(suffixes)
+            name + layer_suffix(i, last): self.loss_weights[name] * by_layer[i]
+            for i in (last, *range(last))
             for name, by_layer in losses.items()
         }
 
@@ -228,8 +229,7 @@ def build_criterion(cfg) -> SetCriterion:
     if kind not in ("auto", "points", "dense"):
         raise ValueError(f"MODEL.MASK_FORMER.MASK_LOSS must be auto, points or dense, not {kind!r}")
     if kind == "auto":
-        is_mask2former = options.TRANSFORMER_IN_FEATURE == "multi_scale_pixel_decoder"
-        kind = "points" if is_mask2former else "dense"
+        kind = "points" if is_mask2former(cfg) else "dense"
     num_points = options.TRAIN_NUM_POINTS if kind == "points" else None
     weights = {
         "loss_ce": options.CLASS_WEIGHT,

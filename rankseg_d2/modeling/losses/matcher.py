@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from ...dtypes import at_least_float
 from .points import pad_to_common_size, point_sample, sample_targets
 
 # Numbers held by one temporary tensor: what a CPU's cache likes, what a GPU's memory bears.
@@ -44,7 +45,7 @@ class HungarianMatcher:
         """(query, object) index arrays [layer][image], min(Q, N) pairs each, by rising query.
 
         Args:
-            logits: (layers, B, Q, C+1), the last layer first, then the auxiliary ones.
+            logits: (layers, B, Q, C+1).
             masks: per layer (B, Q, T, h, w).
             points: (P, 2), instead of random ones. All layers and images share their points.
 
@@ -76,7 +77,7 @@ class HungarianMatcher:
         N is that of the fullest image. Arguments as in `__call__`.
         """
         with torch.autocast(logits.device.type, enabled=False):
-            class_costs = _class_costs(at_least_float32(logits), targets)
+            class_costs = _class_costs(at_least_float(logits), targets)
             mask_costs, dice_costs = self._mask_costs(masks, targets, points)
         return {
             "class": self.cost_class * class_costs,
@@ -107,7 +108,7 @@ class HungarianMatcher:
             for some, truth in zip(
                 layer.split(images_at_once), true_values.split(images_at_once), strict=True
             ):
-                values = at_least_float32(some)
+                values = at_least_float(some)
                 if self.num_points is not None:
                     values = point_sample(values.flatten(0, 2), points)  # (b*Q*T, P)
                 values = values.reshape(len(some), queries, -1)  # (b, Q, values of one mask)
@@ -144,10 +145,6 @@ def pairwise_dice(logits: Tensor, targets: Tensor) -> Tensor:
     return 1 - (overlap + 1) / (total + 1)
 
 
-def at_least_float32(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
 def chunk_size(tensor: Tensor) -> int:
     """How many numbers a temporary tensor should hold on this tensor's device."""
     return CPU_CHUNK if tensor.device.type == "cpu" else GPU_CHUNK
@@ -160,9 +157,14 @@ def _class_costs(logits: Tensor, targets: list[dict]) -> Tensor:
     return -logits.softmax(-1).gather(-1, labels)
 
 
+def layer_suffix(layer: int, last: int) -> str:
+    """What the names of a layer's losses end in: a number, but for the last layer."""
+    return "" if layer == last else f"_{layer}"
+
+
 def _raise_not_finite(terms: dict[str, Tensor], layer: int, image: int, target: dict) -> None:
     count = len(target["labels"])
-    suffix = f"_{layer - 1}" if layer else ""  # the last layer's losses have no number
+    suffix = layer_suffix(layer, len(terms["class"]) - 1)
     bad = [
         f"{LOSSES[name]}{suffix}"
         for name, costs in terms.items()

@@ -1,201 +1,227 @@
-"""RankSeg: rank the categories of the image, then classify queries among the best κ only."""
+"""RankSeg: rank the categories of the image, then classify regions or pixels among the best κ only.
+
+`RankSeg` adds the ranking to a model of any family. Two small classes adapt it to regions (targets
+of categories that are not kept are dropped) and to pixels (labels become ranks). Criterion and
+matcher know nothing of it.
+"""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from detectron2.config import configurable
-from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.config import CfgNode, configurable
 from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import Tensor, nn
 
+from ...checkpoints import Rows
 from ...errors import unknown_name
 from ...ranking import (
     HEADS,
     LOSSES,
+    Ranker,
     Ranking,
     RankNorm,
-    check_topk,
-    cosine_logits,
-    keep_valid,
     multi_hot,
-    rank,
-    rank_from_labels,
     relabel,
-    restrict_embeddings,
+    relabel_map,
 )
 from ..clips import Clips
 from ..oracle import present_labels
-from ..registering import register
-from ..results.options import ranking_result
-from ..transformer_decoder import Predictions
+from ..outputs import Outputs
+from ..results import Sizes, ranking_result
 from .mask_classification import MaskFormer, VideoMaskFormer
+from .pixel_classification import PixelClassifier
 
 logger = logging.getLogger(__name__)
 
 
-class RankSegMixin:
-    """Adds the ranking to a mask-classification model; criterion and matcher do not know of it."""
+class RankSeg:
+    """Adds the ranking to a model: comes before the model's class among the bases."""
 
-    ranked = None
+    ranks = True
 
     @configurable
-    def __init__(
-        self,
-        *,
-        ml_head: nn.Module | None,
-        topk: int,
-        threshold: float | None,
-        keep_true: bool,
-        layer: int,
-        loss: str,
-        loss_weight: float,
-        rank_norm: bool,
-        cosine: bool,
-        **options,
-    ):
-        """Without `ml_head` the ranking is the oracle's: it comes from the labels."""
+    def __init__(self, *, ml_head: nn.Module | None, ranker: Ranker, rank_norm: bool, **options):
+        """
+        Args:
+            ml_head: the multi-label head; None: the oracle, whose ranking comes from the labels.
+            rank_norm: classify with the rank-adaptive temperature.
+        """
         super().__init__(**options)
-        check_topk(topk, self.num_classes)
-        if threshold is not None and not 0 < threshold < 1:
-            raise ValueError(
-                "MODEL.RANKSEG.THRESHOLD is a probability, between 0 and 1 (0 keeps all TOPK), but "
-                f"is {threshold}"
-            )
-        if loss not in LOSSES:
-            raise unknown_name("MODEL.RANKSEG.LOSS", loss, LOSSES)
-        if ml_head is not None:
-            check_layer(layer, self.sem_seg_head.predictor.num_layers)
-        self.topk = topk
-        self.threshold = threshold
-        self.keep_true = keep_true
-        self.layer = layer
-        self.loss = LOSSES[loss]
-        self.loss_weight = loss_weight
-        self.cosine = cosine
+        self.ranker = ranker
         if ml_head is not None:
             self.ml_head = ml_head
         if rank_norm:
-            self.ml_norm = RankNorm(topk)
-        if cosine:
-            self.class_embed.register_parameter("bias", None)
+            self.ml_norm = RankNorm(ranker.topk, self.no_object)
+        self.adapt_classifier()
 
     @classmethod
-    def from_config(cls, cfg):
-        options = cfg.MODEL.RANKSEG
-        if not (options.FLAG or options.USE_GT):
-            raise ValueError(
-                f"MODEL.META_ARCHITECTURE is {cls.__name__}, but nothing says how it ranks: set "
-                "MODEL.RANKSEG.FLAG True, or USE_GT for the oracle; without a ranking it is "
-                f"{cls.__name__.removeprefix('RankSeg')}"
-            )
-        num_classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
-        return super().from_config(cfg) | {
-            "ml_head": None if options.USE_GT else build_ml_head(cfg),
+    def from_config(cls, cfg: CfgNode) -> dict:
+        check_options(cfg, cls.__name__)
+        options, num_classes = cfg.MODEL.RANKSEG, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+        own = super().from_config(cfg)
+        ml_head = None
+        if not options.USE_GT:
+            ml_head = build_ml_head(cfg, *cls.rank_widths(own["sem_seg_head"]))
+        ranker = Ranker(
             # The oracle alone, without a number of ranks, keeps all categories that are present.
-            "topk": options.TOPK if options.FLAG or options.TOPK else num_classes,
-            "threshold": options.THRESHOLD or None,
-            "keep_true": options.KEEP_TRUE,
-            "layer": options.LAYER,
-            "loss": options.LOSS,
-            "loss_weight": options.LOSS_WEIGHT,
-            "rank_norm": options.FLAG,
-            "cosine": cfg.MODEL.SEM_SEG_HEAD.USE_LAYERNORM,
-        }
+            topk=options.TOPK if options.FLAG or options.TOPK else num_classes,
+            threshold=options.THRESHOLD or None,
+            keep_true=options.KEEP_TRUE,
+            oracle=options.USE_GT,
+            loss=LOSSES[options.LOSS],
+            loss_weight=options.LOSS_WEIGHT,
+            cosine=cfg.MODEL.SEM_SEG_HEAD.USE_LAYERNORM,
+        )
+        return own | {"ml_head": ml_head, "ranker": ranker, "rank_norm": options.FLAG}
 
     @property
-    def class_embed(self) -> nn.Linear:
-        return self.sem_seg_head.predictor.class_embed
-
-    @property
-    def uses_oracle(self) -> bool:
-        return not hasattr(self, "ml_head")
-
-    def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that weight decay would only pull together: class tokens."""
-        if self.uses_oracle:
-            return set()
-        return {f"ml_head.{name}" for name in self.ml_head.no_weight_decay()}
+    def norm(self) -> RankNorm | None:
+        return getattr(self, "ml_norm", None)
 
     def preprocess(self, batched_inputs: list[dict]) -> Clips:
-        """The oracle of the test reads which categories there are; training has targets."""
+        """At inference the oracle reads which categories are present; training has targets."""
         clips = super().preprocess(batched_inputs)
-        if self.training or not self.uses_oracle:
+        if self.training or not self.ranker.oracle:
             return clips
         labels = [present_labels(sample) for sample in batched_inputs]
         return replace(clips, present=multi_hot(labels, self.num_classes).to(self.device))
 
-    def losses(self, outputs: Predictions, targets: list[dict]) -> dict[str, Tensor]:
-        present = multi_hot([target["labels"] for target in targets], self.num_classes)  # (B, C)
-        present = present.to(outputs.queries.device)
-        scores = self.category_scores(outputs, present)  # (B, C)
-        ranking = self.rank(scores, present.bool() if self.keep_true else None)
-        outputs = replace(outputs, ranking=ranking)
-        losses = super().losses(outputs, keep_ranked(targets, outputs.ranking))
-        if self.uses_oracle:
-            return losses
-        return losses | {"loss_ml": self.loss_weight * self.loss(scores, present)}
+    def run_network(self, clips: Clips) -> Outputs:
+        outputs = super().run_network(clips)
+        if self.training or not self.ranker.oracle:
+            return outputs
+        return replace(outputs, scores=clips.present.float())
 
-    def decide(self, outputs, present=None):
-        """Rank, unless `outputs` bring a ranking with them."""
-        if outputs.ranking is None:
-            ranking = self.rank(self.category_scores(outputs, present))
-            outputs = replace(outputs, ranking=ranking)
-        return super().decide(outputs)
+    def network(self, frames: Tensor, num_frames: int = 1) -> Outputs:
+        outputs = super().network(frames, num_frames)
+        return outputs if self.ranker.oracle else replace(outputs, scores=self.score(outputs))
 
-    def inference(self, outputs, batched_inputs, clips):
-        """Results with `ranking`: scores (C,), logits, and the kept classes (K,), best first."""
-        results = super().inference(outputs, batched_inputs, clips)
-        for i, result in enumerate(results):
-            result["ranking"] = ranking_result(outputs.ranking.image(i))
-        return results
-
-    def category_scores(self, outputs: Predictions, present: Tensor | None = None) -> Tensor:
-        """What the ranking goes by, (B, C): logits, or for the oracle what is present."""
-        return present if self.uses_oracle else self.multi_label_logits(outputs)
-
-    def multi_label_logits(self, outputs: Predictions) -> Tensor:
+    def score(self, outputs: Outputs) -> Tensor:
         """How strongly each category is seen in the image: (B, C) logits."""
-        features = outputs.layers[self.layer - 1]  # (B, Q, D)
+        features = self.rank_features(outputs)  # (B, N, D)
         if self.ml_head.shared_dim is None:
             return self.ml_head(features)
-        return self.ml_head(features, self.class_embed.weight[:-1])
+        return self.ml_head(features, self.class_embedding())
 
-    def rank(self, scores: Tensor, keep: Tensor | None = None) -> Ranking:
-        """The best κ; with a threshold (a probability) fewer where fewer are likely."""
-        if self.uses_oracle:
-            return rank_from_labels(scores, self.topk)
-        if self.threshold is None:
-            return rank(scores, self.topk, keep=keep)
-        ranking = rank(scores.sigmoid(), self.topk, self.threshold, keep)
-        return replace(ranking, scores=scores)
+    def losses(self, outputs: Outputs, targets) -> dict[str, Tensor]:
+        present = multi_hot(self.labels_of(targets), self.num_classes)  # (B, C)
+        present = present.to(self.device)
+        scores = present if self.ranker.oracle else outputs.scores
+        ranking = self.ranker.rank_in_training(scores, present)
+        outputs = replace(outputs, ranking=ranking)
+        losses = super().losses(outputs, self.ranked_targets(targets, ranking))
+        if self.ranker.oracle:
+            return losses
+        return losses | {"loss_ml": self.ranker.multi_label_loss(scores, present)}
 
-    def classify(self, outputs: Predictions, queries: Tensor) -> Tensor:
+    def decide(self, outputs: Outputs) -> Outputs:
+        """Rank, unless `outputs` have a ranking already."""
+        if outputs.ranking is None:
+            outputs = replace(outputs, ranking=self.ranker.rank(outputs.scores))
+        return super().decide(outputs)
+
+    def result(self, outputs: Outputs, i: int, sizes: Sizes) -> dict:
+        """Results with `ranking`: scores (C,), logits, and the kept classes (K,), best first."""
+        result = super().result(outputs, i, sizes)
+        return result | {"ranking": ranking_result(outputs.ranking.image(i))}
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that weight decay would only pull together: class tokens."""
+        if self.ranker.oracle:
+            return set()
+        return {f"ml_head.{name}" for name in self.ml_head.no_weight_decay()}
+
+    def rate_parts(self) -> dict[str, str]:
+        return super().rate_parts() | {"ml_head": "MLHEAD_MULTIPLIER"}
+
+    def checkpoint_rows(self) -> dict[str, Rows]:
+        tokens, ranks = Rows("classes", dim=1), Rows("ranks", closed=self.no_object)
+        rows = {f"ml_head.{name}": tokens for name in ("cls_emb", "fc.W", "fc.b")}
+        rows |= {f"ml_norm.{name}": ranks for name in ("weight", "bias")}
+        return super().checkpoint_rows() | rows
+
+    # What regions and pixels differ in.
+
+    no_object: bool  # whether the classifier has a column for no-object
+
+    @staticmethod
+    def rank_widths(head: nn.Module) -> tuple[int, int]:
+        """Channels of the features that the multi-label head sees, and of the class embeddings."""
+        raise NotImplementedError
+
+    def adapt_classifier(self) -> None:
+        """Change the classifier as the ranking needs it."""
+
+    def labels_of(self, targets) -> Sequence[Tensor]:
+        """The category ids in each image, any number of times."""
+        raise NotImplementedError
+
+    def ranked_targets(self, targets, ranking: Ranking):
+        """The targets with ranks for category ids."""
+        raise NotImplementedError
+
+
+class RankedRegions(RankSeg):
+    """For models that classify regions: targets of categories that are not kept are dropped."""
+
+    no_object = True
+
+    @staticmethod
+    def rank_widths(head):
+        width = head.predictor.class_embed.in_features
+        return width, width
+
+    def adapt_classifier(self):
+        predictor = self.sem_seg_head.predictor
+        if not self.ranker.oracle:
+            check_layer(self.rank_layer, predictor.num_layers)
+        if self.ranker.cosine:
+            predictor.class_embed.register_parameter("bias", None)
+
+    def labels_of(self, targets: list[dict]) -> list[Tensor]:
+        return [target["labels"] for target in targets]
+
+    def ranked_targets(self, targets: list[dict], ranking: Ranking) -> list[dict]:
+        return keep_ranked(targets, ranking)
+
+    def classify(self, queries: Tensor, ranking: Ranking | None = None) -> Tensor:
         """Logits of the ranked categories only: (..., B, Q, D) -> (..., B, Q, K+1)."""
-        ranking = outputs.ranking
-        embeddings = restrict_embeddings(self.class_embed.weight, ranking)  # (B, K+1, D)
-        if self.cosine:
-            logits = cosine_logits(queries, embeddings)
-        else:
-            bias = restrict_embeddings(self.class_embed.bias[:, None], ranking)  # (B, K+1, 1)
-            logits = queries @ embeddings.mT + bias.mT
-        if hasattr(self, "ml_norm"):
-            return self.ml_norm(logits, ranking)
-        return keep_valid(logits, ranking)
+        classifier = self.sem_seg_head.predictor.class_embed
+        return self.ranker.classify(queries, classifier.weight, classifier.bias, ranking, self.norm)
 
 
-@register(META_ARCH_REGISTRY)
-class RankSegMaskFormer(RankSegMixin, MaskFormer):
+class RankedPixels(RankSeg):
+    """For models that classify pixels: labels become ranks, those that are not kept are ignored."""
+
+    no_object = False
+
+    @staticmethod
+    def rank_widths(head):
+        return head.token_width, head.class_width
+
+    def labels_of(self, targets: Tensor) -> Tensor:
+        return targets  # (B, H, W)
+
+    def ranked_targets(self, targets: Tensor, ranking: Ranking) -> Tensor:
+        return relabel_map(targets, ranking, self.sem_seg_head.ignore_value)
+
+    def classify(self, pixels, classes, bias, ranking=None):
+        """Logits of the ranked categories only: (B, h·w, D) -> (B, h·w, K)."""
+        return self.ranker.classify(pixels, classes, bias, ranking, self.norm)
+
+
+class RankSegMaskFormer(RankedRegions, MaskFormer):
     """MaskFormer and Mask2Former that rank the categories of the image."""
 
 
-@register(META_ARCH_REGISTRY)
-class RankSegVideoMaskFormer(RankSegMixin, VideoMaskFormer):
+class RankSegVideoMaskFormer(RankedRegions, VideoMaskFormer):
     """The same for clips, with one ranking per clip."""
 
 
-MaskFormer.ranked = RankSegMaskFormer
-VideoMaskFormer.ranked = RankSegVideoMaskFormer
+class RankSegPixelClassifier(RankedPixels, PixelClassifier):
+    """A pixel classifier that ranks the categories of the image."""
 
 
 def keep_ranked(targets: list[dict], ranking: Ranking) -> list[dict]:
@@ -218,31 +244,55 @@ def keep_ranked(targets: list[dict], ranking: Ranking) -> list[dict]:
     ]
 
 
+def check_options(cfg: CfgNode, name: str) -> None:
+    """Raise ValueError or KeyError for options of MODEL.RANKSEG that are not possible."""
+    options, num_classes = cfg.MODEL.RANKSEG, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    if not (options.FLAG or options.USE_GT):
+        raise ValueError(
+            f"MODEL.META_ARCHITECTURE is {name}, but its ranking is not set: set "
+            "MODEL.RANKSEG.FLAG True, or USE_GT for the oracle; without a ranking it is "
+            f"{name.removeprefix('RankSeg')}"
+        )
+    if (options.FLAG or options.TOPK) and not 1 <= options.TOPK <= num_classes:
+        raise ValueError(
+            f"MODEL.RANKSEG.TOPK must be in [1, {num_classes}], the number of classes; got "
+            f"{options.TOPK}. {num_classes} keeps every category."
+        )
+    if not 0 <= options.THRESHOLD < 1:
+        raise ValueError(
+            "MODEL.RANKSEG.THRESHOLD must be a probability between 0 and 1 (0 keeps all TOPK); "
+            f"got {options.THRESHOLD}."
+        )
+    if options.LOSS not in LOSSES:
+        raise unknown_name("MODEL.RANKSEG.LOSS", options.LOSS, LOSSES)
+    if options.HEAD not in HEADS:
+        raise unknown_name("MODEL.RANKSEG.HEAD", options.HEAD, HEADS)
+
+
 def check_layer(layer: int, num_layers: int) -> None:
     """Raise ValueError unless the decoder has that layer, counted from 1."""
     if not 1 <= layer <= num_layers:
         raise ValueError(
-            "MODEL.RANKSEG.LAYER must be between 1 and the number of decoder layers, "
-            f"{num_layers}, but is {layer}; choose one of these or raise "
-            "MODEL.MASK_FORMER.DEC_LAYERS"
+            f"MODEL.RANKSEG.LAYER must be in [1, {num_layers}], the number of decoder layers; got "
+            f"{layer}. Change it, or raise MODEL.MASK_FORMER.DEC_LAYERS."
         )
 
 
-def build_ml_head(cfg) -> nn.Module:
+def build_ml_head(cfg: CfgNode, in_dim: int, class_dim: int) -> nn.Module:
     """The multi-label head of MODEL.RANKSEG.HEAD."""
     options = cfg.MODEL.RANKSEG
-    if options.HEAD not in HEADS:
-        raise unknown_name("MODEL.RANKSEG.HEAD", options.HEAD, HEADS)
     if options.LOSS_WEIGHT <= 0:
         logger.warning(
             "MODEL.RANKSEG.LOSS_WEIGHT is %s, so that nothing trains the multi-label head; the "
             "paper's is 10",
             options.LOSS_WEIGHT,
         )
-    width = cfg.MODEL.MASK_FORMER.HIDDEN_DIM
-    return HEADS[options.HEAD](
-        width,
-        cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
-        options.HIDDEN_DIM,
-        shared_dim=width if options.SHARE_EMBEDDING else None,
-    )
+    try:
+        return HEADS[options.HEAD](
+            in_dim,
+            cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
+            options.HIDDEN_DIM,
+            shared_dim=class_dim if options.SHARE_EMBEDDING else None,
+        )
+    except ValueError as error:
+        raise ValueError(f"MODEL.RANKSEG.HIDDEN_DIM: {error}") from error

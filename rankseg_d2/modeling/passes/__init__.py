@@ -1,0 +1,7 @@
+"""Several forward passes over one image: sliding windows, test-time augmentation."""
+
+from .several import SeveralPasses
+from .sliding_window import SlidingWindow
+from .test_time_augmentation import TestTimeAugmentation
+
+__all__ = ["SeveralPasses", "SlidingWindow", "TestTimeAugmentation"]

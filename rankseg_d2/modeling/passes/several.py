@@ -1,91 +1,120 @@
 """Semantic results of an image out of several forward passes that share one ranking.
 
 Passes with rankings of their own would keep different categories: where one has a score, another
-has none, and a mean would take what was never scored for a score of zero. So each pass first only
-looks (the network, up to the scores of the categories); when all have looked the image is ranked,
-once; then each classifies what it saw among the categories of that ranking. The scores have the
-same columns then, and no network runs twice.
+has none, and a mean would take what was never scored for a score of zero. So each pass first runs
+the network, up to the scores of the categories. When all have run, the image is ranked, once. Then
+each pass classifies among the categories of that ranking. So the scores have the same columns, and
+no network runs twice.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import NamedTuple
+from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor, nn, no_grad
 
 from ...ranking import Ranking
-from ..meta_arch.mask_classification import MaskFormer
-from ..meta_arch.rankseg import RankSegMixin
+from ..meta_arch.base import Segmentation
+from ..outputs import Outputs
+from ..results import Sizes
+from ..results.segments import full_maps
 
 
-class Look(NamedTuple):
-    """What a pass saw."""
+class Pass:
+    """What the network of a model has seen of an image; its results follow from a ranking."""
 
     scores: Tensor | None  # (1, C): what a ranking goes by; None where the model does not rank
-    segment: Callable[[Ranking | None], dict]  # the results, among the categories of a ranking
+
+    def result(self, ranking: Ranking | None) -> dict:
+        """The results, among the categories of the ranking."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class OnePass(Pass):
+    """A pass of one of our models: the outputs of its network and three sizes, no frames."""
+
+    model: Segmentation
+    outputs: Outputs
+    sizes: Sizes
+
+    @property
+    def scores(self):
+        return None if self.outputs.scores is None else self.outputs.scores.float()
+
+    def result(self, ranking):
+        outputs = self.model.decide(self.outputs.ranked(ranking))
+        return self.model.result(outputs, 0, self.sizes)
+
+
+@dataclass(frozen=True)
+class ForeignPass(Pass):
+    """The results of any other model, which does not rank."""
+
+    found: dict
+    scores = None
+
+    def result(self, ranking):
+        return self.found
 
 
 class SeveralPasses(nn.Module):
-    """A model around another one; subclasses say, in `look`, which passes an image gets."""
+    """A model around another one; subclasses say, in `run_pass`, which passes an image gets."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = getattr(model, "module", model)  # of DistributedDataParallel
         self.train(model.training)
-        options = getattr(self.network, "results", None)
+        options = getattr(self.innermost, "result_options", None)
         if options and (options.panoptic or options.instance or not options.semantic):
             raise ValueError(
                 f"{type(self).__name__} makes semantic results only: set MODEL.MASK_FORMER.TEST."
                 "SEMANTIC_ON True, and PANOPTIC_ON and INSTANCE_ON False"
             )
-        if getattr(self.network, "windows", None) is not None:
+        if getattr(self.innermost, "windows", None) is not None:
             raise ValueError(
                 f"{type(self).__name__} takes a video as a whole: set TEST.VIDEO.WINDOW 0, where "
                 "memory is enough for all frames at once"
             )
 
     @property
-    def network(self) -> nn.Module:
-        return self.model.network if isinstance(self.model, SeveralPasses) else self.model
+    def innermost(self) -> nn.Module:
+        """The model that the passes are of."""
+        return self.model.innermost if isinstance(self.model, SeveralPasses) else self.model
 
-    @torch.no_grad()
+    @no_grad()
     def forward(self, batched_inputs: list[dict]) -> list[dict]:
         """The results of each image or clip, as those of the model inside."""
-        return [self.result(sample) for sample in batched_inputs]
+        return [self.predict(sample) for sample in batched_inputs]
 
-    def result(self, sample: dict) -> dict:
-        seen = self.look(sample)
-        return seen.segment(None if seen.scores is None else self.network.rank(seen.scores))
+    def predict(self, sample: dict) -> dict:
+        seen = self.run_pass(sample)
+        ranking = None if seen.scores is None else self.innermost.ranker.rank(seen.scores)
+        return seen.result(ranking)
 
-    def look(self, sample: dict) -> Look:
+    def run_pass(self, sample: dict) -> Pass:
         raise NotImplementedError
 
 
-def look(model: nn.Module, sample: dict) -> Look:
+def run_pass(model: nn.Module, sample: dict) -> Pass:
     """One pass of any model that gives semantic results."""
     if isinstance(model, SeveralPasses):
-        return model.look(sample)
-    if not isinstance(model, MaskFormer):
-        result = model([sample])[0]
-        return Look(None, lambda ranking: result)
+        return model.run_pass(sample)
+    if not isinstance(model, Segmentation):
+        return ForeignPass(model([sample])[0])
     clips = model.preprocess([sample])
-    outputs = model.sem_seg_head(model.backbone(clips.tensor), clips.num_frames)
-    ranks = isinstance(model, RankSegMixin)
-    scores = model.category_scores(outputs, clips.present).float() if ranks else None
-    last = replace(outputs, queries=outputs.queries[-1:], masks=outputs.masks[-1:], layers=[])
-
-    def segment(ranking):
-        outputs = model.decide(replace(last, ranking=ranking))
-        return model.inference(outputs, [sample], clips)[0]
-
-    return Look(scores, segment)
+    return OnePass(model, model.run_network(clips), clips.result_sizes([sample])[0])
 
 
 def map_frames(sample: dict, function: Callable[[Tensor], Tensor]) -> Tensor | list[Tensor]:
     """The image, or all frames of the clip, with a function applied."""
     frames = sample["image"]
     return function(frames) if isinstance(frames, Tensor) else [function(x) for x in frames]
+
+
+def with_frames_read(sample: dict) -> dict:
+    """The sample of a clip with its frames in memory, so that passes do not read them again."""
+    frames = sample["image"]
+    return sample if isinstance(frames, Tensor) else sample | {"image": list(frames)}
 
 
 def image_size(sample: dict) -> tuple[int, int]:
@@ -107,6 +136,5 @@ def with_scores(result: dict, scores: Tensor) -> dict:
     labels = ids[scores.argmax(0)] if len(ids) else ids.new_full(scores.shape[1:], num_classes)
     changed = {"sem_seg_labels": labels, "sem_seg_scores": scores, "sem_seg_classes": ids}
     if "sem_seg" in result:
-        full = scores.new_zeros(num_classes, *scores.shape[1:])
-        changed["sem_seg"] = full.index_copy_(0, ids, scores)
+        changed["sem_seg"] = full_maps(scores, ids, num_classes)
     return changed | {"ranking": ranking}

@@ -1,11 +1,22 @@
 """Inference by windows of the image, for images that are larger than what was trained on."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from ..clips import output_size, places
-from ..results.segments import resize
-from .several import Look, SeveralPasses, image_size, look, map_frames, semantic_scores, with_scores
+from ..clips import output_size, window_slices
+from ..results.resizing import resize
+from .several import (
+    Pass,
+    SeveralPasses,
+    image_size,
+    map_frames,
+    run_pass,
+    semantic_scores,
+    with_frames_read,
+    with_scores,
+)
 
 
 class SlidingWindow(SeveralPasses):
@@ -33,30 +44,45 @@ class SlidingWindow(SeveralPasses):
         options = cfg.TEST.SLIDING_WINDOW
         return cls(model, options.SIZE, options.STRIDE)
 
-    def look(self, sample):
+    def run_pass(self, sample: dict) -> "WindowPasses":
+        sample = with_frames_read(sample)
         size = image_size(sample)
         windows = self.windows(size)
-        seen = [look(self.model, crop(sample, *window)) for window in windows]
-        scores = None if seen[0].scores is None else torch.stack([x.scores for x in seen]).amax(0)
-
-        def segment(ranking):
-            total, count = 0, torch.zeros(size)
-            for (rows, columns), one in zip(windows, seen, strict=True):
-                result = one.segment(ranking)
-                part = semantic_scores(result)
-                if isinstance(total, int):
-                    total = part.new_zeros(*part.shape[:-2], *size)  # (K, [T,] H, W)
-                total[..., rows, columns] += part
-                count[rows, columns] += 1
-            total /= count.to(total)
-            return with_scores(result, enlarge(total, output_size(sample, size)))
-
-        return Look(scores, segment)
+        passes = [run_pass(self.model, crop(sample, *window)) for window in windows]
+        return WindowPasses(passes, windows, size, output_size(sample, size))
 
     def windows(self, size: tuple[int, int]) -> list[tuple[slice, slice]]:
         """Rows and columns of all windows; the last ones end where the image ends."""
-        rows, columns = map(places, size, self.size, self.stride)
+        rows, columns = map(window_slices, size, self.size, self.stride)
         return [(r, c) for r in rows for c in columns]
+
+
+@dataclass(frozen=True)
+class WindowPasses(Pass):
+    """The passes of all windows of an image."""
+
+    passes: list[Pass]
+    windows: list[tuple[slice, slice]]
+    size: tuple[int, int]  # of the image
+    output_size: tuple[int, int]
+
+    @property
+    def scores(self):
+        if self.passes[0].scores is None:
+            return None
+        return torch.stack([one.scores for one in self.passes]).amax(0)
+
+    def result(self, ranking):
+        total, count = None, torch.zeros(self.size)
+        for (rows, columns), one in zip(self.windows, self.passes, strict=True):
+            result = one.result(ranking)
+            part = semantic_scores(result)
+            if total is None:
+                total = part.new_zeros(*part.shape[:-2], *self.size)  # (K, [T,] H, W)
+            total[..., rows, columns] += part
+            count[rows, columns] += 1
+        total /= count.to(total)
+        return with_scores(result, resize_maps(total, self.output_size))
 
 
 def crop(sample: dict, rows: slice, columns: slice) -> dict:
@@ -66,7 +92,7 @@ def crop(sample: dict, rows: slice, columns: slice) -> dict:
     return {**sample, "image": image, "height": height, "width": width}
 
 
-def enlarge(maps: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Maps (..., h, w) at another size."""
     flat = maps.reshape(1, -1, *maps.shape[-2:])
     return resize(flat, size).view(*maps.shape[:-2], *size)

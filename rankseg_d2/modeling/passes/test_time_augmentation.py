@@ -1,5 +1,8 @@
 """Test-time augmentation: semantic scores averaged over several scales of the image, and flips."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from detectron2.data import MetadataCatalog
@@ -7,8 +10,17 @@ from detectron2.data.transforms import ResizeShortestEdge
 from torch import Tensor
 
 from ...ranking import Ranking
-from ..meta_arch.mask_classification import output_size
-from .several import Look, SeveralPasses, image_size, look, map_frames, semantic_scores, with_scores
+from ..clips import output_size
+from .several import (
+    Pass,
+    SeveralPasses,
+    image_size,
+    map_frames,
+    run_pass,
+    semantic_scores,
+    with_frames_read,
+    with_scores,
+)
 
 
 class TestTimeAugmentation(SeveralPasses):
@@ -38,22 +50,39 @@ class TestTimeAugmentation(SeveralPasses):
         pairs = next((pairs for pairs in found if pairs), ())
         return cls(model, options.MIN_SIZES, options.MAX_SIZE, options.FLIP, pairs)
 
-    def look(self, sample):
-        views = [scaled(sample, resizing) for resizing in self.resizings]
-        seen = [look(self.model, view) for view in views]
-        mirrored = [look(self.model, flipped(view)) for view in views] if self.flip else []
-        scores = None if seen[0].scores is None else torch.stack([x.scores for x in seen]).mean(0)
+    def run_pass(self, sample: dict) -> "AugmentedPasses":
+        sample = with_frames_read(sample)
+        passes, mirrored = [], []
+        for resizing in self.resizings:
+            view = scaled(sample, resizing)
+            passes.append(run_pass(self.model, view))
+            if self.flip:
+                mirrored.append(run_pass(self.model, flipped(view)))
+        return AugmentedPasses(passes, mirrored, self.flip_pairs)
 
-        def segment(ranking):
-            result = seen[0].segment(ranking)
-            total = semantic_scores(result)
-            for one in seen[1:]:
-                total = total + semantic_scores(one.segment(ranking))
-            for one in mirrored:
-                total = total + self.unflipped(one.segment(self.mirror(ranking)))
-            return with_scores(result, total / (len(seen) + len(mirrored)))
 
-        return Look(scores, segment)
+@dataclass(frozen=True)
+class AugmentedPasses(Pass):
+    """The passes of an image at all scales, and of its mirror images."""
+
+    passes: list[Pass]
+    mirrored: list[Pass]
+    flip_pairs: Sequence[tuple[int, int]]
+
+    @property
+    def scores(self):
+        if self.passes[0].scores is None:
+            return None
+        return torch.stack([one.scores for one in self.passes]).mean(0)
+
+    def result(self, ranking):
+        result = self.passes[0].result(ranking)
+        total = semantic_scores(result)
+        for one in self.passes[1:]:
+            total = total + semantic_scores(one.result(ranking))
+        for one in self.mirrored:
+            total = total + self.unflipped(one.result(self.mirror(ranking)))
+        return with_scores(result, total / (len(self.passes) + len(self.mirrored)))
 
     def swap(self, num_classes: int, device: torch.device) -> Tensor:
         """What each category is in the mirror: (C,)."""

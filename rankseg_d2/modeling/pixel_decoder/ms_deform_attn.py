@@ -9,9 +9,9 @@ from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...dtypes import at_least_float
 from ...errors import unknown_name
 from ...ops import ms_deform_attn
-from ...ranking.ranking import at_least_float
 from ..attention import Residual, xavier_init_
 from ..position_encoding import sine_position
 from ..registering import register

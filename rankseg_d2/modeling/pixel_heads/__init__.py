@@ -1,0 +1,5 @@
+"""Heads of a PixelClassifier: features of pixels, and embeddings of classes."""
+
+from .per_pixel_baseline import PerPixelBaselineHead, PerPixelBaselinePlusHead
+
+__all__ = ["PerPixelBaselineHead", "PerPixelBaselinePlusHead"]

@@ -1,17 +1,15 @@
-"""Per-pixel baselines: they classify pixels, not masks. For detectron2's `SemanticSegmentor`."""
+"""MaskFormer's per-pixel baselines: heads of a PixelClassifier."""
 
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..head import decode, transformer_source
-from ..pixel_decoder import build_pixel_decoder
+from ..outputs import PixelPredictions
+from ..pixel_decoder import PixelFeatures, build_pixel_decoder
 from ..registering import register
 from ..transformer_decoder import build_transformer_decoder
-
-STRIDE = 4  # of the mask features
 
 
 @register(SEM_SEG_HEADS_REGISTRY)
@@ -19,6 +17,7 @@ class PerPixelBaselineHead(nn.Module):
     """A pixel decoder and a linear classifier of its pixels."""
 
     _version = 2
+    stride = 4  # of the mask features
 
     @configurable
     def __init__(
@@ -27,62 +26,53 @@ class PerPixelBaselineHead(nn.Module):
         *,
         pixel_decoder: nn.Module,
         predictor: nn.Module,
+        num_classes: int,
+        token_width: int,
+        class_width: int,
         loss_weight: float,
         ignore_value: int,
     ):
         super().__init__()
         self.pixel_decoder = pixel_decoder
         self.predictor = predictor
+        self.num_classes = num_classes
+        self.token_width = token_width
+        self.class_width = class_width
         self.loss_weight = loss_weight
         self.ignore_value = ignore_value
 
     @classmethod
-    def from_config(cls, cfg, input_shape):
-        if cfg.MODEL.RANKSEG.FLAG or cfg.MODEL.RANKSEG.USE_GT:
-            raise ValueError(
-                f"{cls.__name__} does not rank: set MODEL.RANKSEG.FLAG and USE_GT False, or "
-                "MODEL.META_ARCHITECTURE to MaskFormer and MODEL.SEM_SEG_HEAD.NAME to "
-                "MaskFormerHead"
-            )
+    def from_config(cls, cfg: CfgNode, input_shape) -> dict:
         head = cfg.MODEL.SEM_SEG_HEAD
         return {
             "input_shape": input_shape,
             "pixel_decoder": build_pixel_decoder(cfg, input_shape),
             "predictor": cls.build_predictor(cfg, input_shape),
+            "num_classes": head.NUM_CLASSES,
+            "token_width": head.CONVS_DIM,
+            "class_width": head.MASK_DIM,
             "loss_weight": head.LOSS_WEIGHT,
             "ignore_value": head.IGNORE_VALUE,
         }
 
     @classmethod
-    def build_predictor(cls, cfg, input_shape) -> nn.Module:
+    def build_predictor(cls, cfg: CfgNode, input_shape) -> nn.Module:
         head = cfg.MODEL.SEM_SEG_HEAD
         predictor = Conv2d(head.MASK_DIM, head.NUM_CLASSES, kernel_size=1)
         nn.init.kaiming_normal_(predictor.weight, mode="fan_out", nonlinearity="relu")
         nn.init.zeros_(predictor.bias)
         return predictor
 
-    def forward(self, features: dict[str, Tensor], targets: Tensor | None = None):
-        """(scores (B, C, H, W), no losses), or in training (None, losses) of labels (B, H, W).
+    def forward(
+        self, features: dict[str, Tensor], num_frames: int = 1, every_layer: bool = True
+    ) -> PixelPredictions:
+        """Features (B, C, h, w) by name -> pixels, classes, and tokens for a multi-label head."""
+        pixels = self.pixel_decoder(features)
+        classes = [self.class_embedding()[None]]  # (1, C, D)
+        return PixelPredictions(pixels.mask_features, classes, self.predictor.bias, tokens(pixels))
 
-        H and W are those of the mask features times 4; in training labels may be less, for a
-        padded image's sake.
-        """
-        logits = self.logits(features)
-        if self.training:
-            return None, self.losses(logits, targets)
-        return enlarge(logits[-1]), {}
-
-    def logits(self, features: dict[str, Tensor]) -> list[Tensor]:
-        """Class logits (B, C, h, w) of every supervised layer, the last of which is the result."""
-        return [self.predictor(self.pixel_decoder(features).mask_features)]
-
-    def losses(self, logits: list[Tensor], targets: Tensor) -> dict[str, Tensor]:
-        """`loss_sem_seg` of the last layer, `_0`, `_1`, ... of those before it."""
-        names = [*(f"loss_sem_seg_{i}" for i in range(len(logits) - 1)), "loss_sem_seg"]
-        return {
-            name: self.loss_weight * cross_entropy(enlarge(layer), targets, self.ignore_value)
-            for name, layer in zip(names, logits, strict=True)
-        }
+    def class_embedding(self) -> Tensor:
+        return self.predictor.weight.flatten(1)  # (C, D)
 
 
 @register(SEM_SEG_HEADS_REGISTRY)
@@ -98,15 +88,16 @@ class PerPixelBaselinePlusHead(PerPixelBaselineHead):
         self.deep_supervision = deep_supervision
 
     @classmethod
-    def from_config(cls, cfg, input_shape):
+    def from_config(cls, cfg: CfgNode, input_shape) -> dict:
         source, _ = transformer_source(cfg, input_shape)
         return super().from_config(cfg, input_shape) | {
+            "class_width": cfg.MODEL.MASK_FORMER.HIDDEN_DIM,
             "transformer_in_feature": source,
             "deep_supervision": cfg.MODEL.MASK_FORMER.DEEP_SUPERVISION,
         }
 
     @classmethod
-    def build_predictor(cls, cfg, input_shape):
+    def build_predictor(cls, cfg: CfgNode, input_shape) -> nn.Module:
         queries = cfg.MODEL.MASK_FORMER.NUM_OBJECT_QUERIES
         classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
         if queries != classes:
@@ -118,20 +109,17 @@ class PerPixelBaselinePlusHead(PerPixelBaselineHead):
         _, width = transformer_source(cfg, input_shape)
         return build_transformer_decoder(cfg, width, mask_classification=False)
 
-    def logits(self, features):
-        masks = decode(self, features).masks  # L times (B, C, 1, h, w)
-        return [layer[:, :, 0] for layer in (masks if self.deep_supervision else masks[-1:])]
+    def forward(self, features, num_frames=1, every_layer=True):
+        every_layer = every_layer and self.deep_supervision
+        pixels, predictions = decode(self, features, 1, every_layer)
+        classes = list(self.predictor.mask_embed(predictions.queries))  # L times (B, C, D)
+        return PixelPredictions(pixels.mask_features, classes, None, tokens(pixels))
+
+    def class_embedding(self):
+        return self.predictor.query_embed.weight  # (C, D)
 
 
-def enlarge(logits: Tensor) -> Tensor:
-    """From the size of the mask features to that of the network's input, in float32."""
-    return F.interpolate(logits.float(), scale_factor=STRIDE, mode="bilinear", align_corners=False)
-
-
-def cross_entropy(logits: Tensor, targets: Tensor, ignore_value: int) -> Tensor:
-    """Mean over the pixels that are not ignored; 0 if all are. Targets are of any integer type."""
-    targets = targets.long()
-    height, width = targets.shape[-2:]
-    logits = logits[..., :height, :width]  # what is more is padding of the last cells
-    losses = F.cross_entropy(logits, targets, ignore_index=ignore_value, reduction="sum")
-    return losses / (targets != ignore_value).sum().clamp(min=1)
+def tokens(pixels: PixelFeatures) -> Tensor:
+    """The coarsest map as tokens: (B, N, D)."""
+    coarsest = pixels.scales[0] if pixels.encoded is None else pixels.encoded
+    return coarsest.flatten(2).mT

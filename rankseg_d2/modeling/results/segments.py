@@ -1,33 +1,37 @@
-"""From logits and masks to segments.
+"""From logits and masks to results.
 
 Everything is done in the K columns of the ranked categories, and masks are enlarged only for the
-queries that a result needs; ids of categories come in at the end. Masks are (N, T, h, w): an image
-is a clip with one frame.
+queries that a result needs; category ids are added at the end. Masks are (N, T, h, w): an image is
+a clip with one frame.
+
+Results of an image, by name (maps of a clip have T before H, W):
+    sem_seg_labels (H, W): the best category of each pixel; id C where no category is ranked.
+    sem_seg (C, H, W): score of every category; with a ranking only if MODEL.RANKSEG.FULL_SCORES
+        asks for it, where it is 0 for categories that are not ranked.
+    sem_seg_scores (K, H, W), sem_seg_classes (K,): with a ranking, the scores of the ranked
+        categories and their ids, without invalid ranks (dynamic κ).
+    panoptic_seg: segment ids (H, W) int32, 0 for none, and a list of the segments' facts.
+    instances: detectron2's Instances, best first. A clip has pred_scores (N,), pred_labels (N,),
+        pred_masks (N, T, H, W) and image_size instead.
+    ranking: with a ranking, `scores` (C,) of all categories and the kept `classes` (K,).
 """
 
 from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
+from detectron2.structures import Boxes, Instances
 from torch import Tensor
+from torch.nn import functional as F
 
+from ...dtypes import at_least_float
 from ...ranking import Ranking
-from ...ranking.ranking import at_least_float
-
-PARTS = 4  # masks are enlarged in so many parts, to keep temporary memory low
-
-
-class Shape(NamedTuple):
-    """Three sizes (height, width)."""
-
-    padded: tuple[int, int]  # of the network's input
-    image: tuple[int, int]  # of the sample in it
-    output: tuple[int, int]  # of the results
+from .options import ResultOptions
+from .resizing import Sizes, part_size, probability_maps, to_output, to_padded
 
 
 class Classes(NamedTuple):
-    """What the queries are."""
+    """The class probabilities of Q queries, and the categories of the columns."""
 
     probabilities: Tensor  # (Q, K+1), no-object last
     ids: Tensor  # (K,) category of each column
@@ -35,67 +39,137 @@ class Classes(NamedTuple):
     is_ranked: bool
 
 
-def classify(logits: Tensor, ranking: Ranking | None) -> Classes:
-    """Probabilities of the categories that can be: places that hold none lose their column."""
-    if ranking is None:
-        num_classes = logits.shape[1] - 1
-        ids = torch.arange(num_classes, device=logits.device)
-    else:
-        num_classes, ids = ranking.C, ranking.index[0]
-        if ranking.valid is not None:
-            valid = ranking.valid[0]
-            ids = ids[valid]
-            logits = logits[:, F.pad(valid, (0, 1), value=True)]
+def mask_result(
+    logits: Tensor,
+    masks: Tensor,
+    ranking: Ranking | None,
+    sizes: Sizes,
+    options: ResultOptions,
+    is_video: bool,
+) -> dict:
+    """Results of an image or clip: logits (Q, K+1), masks (Q, T, h, w), its ranking (B = 1)."""
+    frames = slice(None) if is_video else 0
+    with torch.autocast(logits.device.type, enabled=False):
+        classes = class_probabilities(logits, ranking)
+        result = {}
+        if options.semantic:
+            scores, labels = semantic(classes, masks, sizes, options.resize_first)
+            scores, labels = scores[:, frames], labels[frames]
+            result |= semantic_entries(scores, labels, classes, options.full_scores)
+        if options.panoptic:
+            ids, segments = panoptic(classes, masks, sizes, options)
+            result["panoptic_seg"] = ids[frames], segments
+        if options.instance and is_video:
+            result |= video_instances(classes, masks, sizes, options)
+        elif options.instance:
+            result["instances"] = image_instances(classes, masks, sizes, options)
+    return result
+
+
+def pixel_result(
+    logits: Tensor, ranking: Ranking | None, sizes: Sizes, options: ResultOptions
+) -> dict:
+    """Semantic results of class logits (K, H, W) at the network's input size."""
+    ids, num_classes = column_ids(logits.shape[0], ranking, logits.device)
+    if ranking is not None and ranking.valid is not None:
+        logits = logits[ranking.valid[0]]
+    scores = to_output(at_least_float(logits)[:, None], sizes)[:, 0]  # (K, H, W)
+    classes = Classes(scores, ids, num_classes, ranking is not None)
+    labels = best_labels(scores, classes)
+    return semantic_entries(scores, labels, classes, options.full_scores)
+
+
+def ranking_result(ranking: Ranking) -> dict:
+    """`scores` (C,) and the kept `classes` (K,) of a ranking (a batch of one)."""
+    classes = ranking.index[0]
+    if ranking.valid is not None:
+        classes = classes[ranking.valid[0]]
+    return {"scores": ranking.scores[0], "classes": classes}
+
+
+def semantic_entries(scores: Tensor, labels: Tensor, classes: Classes, full_scores: bool) -> dict:
+    """Scores (K, ...) and labels (...) under the names of the results."""
+    if not classes.is_ranked:
+        return {"sem_seg_labels": labels, "sem_seg": scores}
+    result = {"sem_seg_labels": labels, "sem_seg_scores": scores, "sem_seg_classes": classes.ids}
+    if full_scores:
+        result["sem_seg"] = full_maps(scores, classes.ids, classes.num_classes)
+    return result
+
+
+def full_maps(scores: Tensor, ids: Tensor, num_classes: int) -> Tensor:
+    """Scores of some categories (K, ...) as those of all, 0 for the others: (C, ...)."""
+    full = scores.new_zeros(num_classes, *scores.shape[1:])
+    return full.index_copy_(0, ids, scores)
+
+
+def class_probabilities(logits: Tensor, ranking: Ranking | None) -> Classes:
+    """Class probabilities of logits (Q, K+1); columns of invalid ranks are removed."""
+    ids, num_classes = column_ids(logits.shape[1] - 1, ranking, logits.device)
+    if ranking is not None and ranking.valid is not None:
+        logits = logits[:, F.pad(ranking.valid[0], (0, 1), value=True)]
     probabilities = at_least_float(logits).softmax(-1)
     return Classes(probabilities, ids, num_classes, ranking is not None)
 
 
+def column_ids(
+    num_columns: int, ranking: Ranking | None, device: torch.device
+) -> tuple[Tensor, int]:
+    """The categories of the valid columns (K,), and the number of all categories."""
+    if ranking is None:
+        return torch.arange(num_columns, device=device), num_columns
+    ids = ranking.index[0]
+    return (ids if ranking.valid is None else ids[ranking.valid[0]]), ranking.C
+
+
 def semantic(
-    classes: Classes, masks: Tensor, shape: Shape, resize_first: bool
+    classes: Classes, masks: Tensor, sizes: Sizes, resize_first: bool
 ) -> tuple[Tensor, Tensor]:
     """Scores (K, T, H, W) of the categories, and the best one's id (T, H, W).
 
     Frame by frame, for then a frame is the same to the last bit in a clip of any length.
     """
     if masks.shape[1] == 1:
-        return semantic_frame(classes, masks, shape, resize_first)
-    size = (masks.shape[1], *shape.output)
+        return semantic_frame(classes, masks, sizes, resize_first)
+    size = (masks.shape[1], *sizes.output)
     scores = classes.probabilities.new_empty(len(classes.ids), *size)
     labels = classes.ids.new_empty(size)
     for frame, maps in enumerate(masks.split(1, 1)):
-        results = semantic_frame(classes, maps, shape, resize_first)
+        results = semantic_frame(classes, maps, sizes, resize_first)
         scores[:, frame, None], labels[frame, None] = results
     return scores, labels
 
 
 def semantic_frame(
-    classes: Classes, masks: Tensor, shape: Shape, resize_first: bool
+    classes: Classes, masks: Tensor, sizes: Sizes, resize_first: bool
 ) -> tuple[Tensor, Tensor]:
     """Scores (K, 1, H, W) and ids (1, H, W).
 
     Scores are linear in the masks' probabilities: where the scores are to be resized, it is enough
     to resize these.
     """
-    size = (1, *shape.output)
+    size = (1, *sizes.output)
     weights = classes.probabilities[:, :-1].t()  # (K, Q)
     scores = weights.new_zeros(len(weights), size[1] * size[2])  # (K, H*W)
     some = part_size(max(weights.shape))
     for weight, part in zip(weights.split(some, 1), masks.split(some), strict=True):
-        scores.addmm_(weight, probability_maps(part, shape, resize_first).flatten(1))
+        scores.addmm_(weight, probability_maps(part, sizes, resize_first).flatten(1))
     scores = scores.view(-1, *size)
+    return scores, best_labels(scores, classes)
+
+
+def best_labels(scores: Tensor, classes: Classes) -> Tensor:
+    """The id of the best category: (K, ...) -> (...)."""
     if not len(scores):
-        return scores, classes.ids.new_full(size, classes.num_classes)
-    return scores, classes.ids[scores.max(0).indices]  # on CPUs twice as fast as argmax
+        return classes.ids.new_full(scores.shape[1:], classes.num_classes)
+    return classes.ids[scores.max(0).indices]  # on CPUs twice as fast as argmax
 
 
 def panoptic(
     classes: Classes,
     masks: Tensor,
-    shape: Shape,
-    thing_ids: Iterable[int],
-    score_threshold: float,
-    overlap_threshold: float,
-    covered_only: bool,
+    sizes: Sizes,
+    options: ResultOptions,
 ) -> tuple[Tensor, list[dict]]:
     """Segment ids (T, H, W), 0 for none, and of each segment `id`, `isthing` and `category_id`.
 
@@ -103,29 +177,29 @@ def panoptic(
     that query's own mask covers it. A query that has won too little of its mask is dropped.
     """
     scores, columns = classes.probabilities.max(1)
-    keep = (columns < len(classes.ids)) & (scores > score_threshold)  # (Q,)
+    keep = (columns < len(classes.ids)) & (scores > options.object_mask_threshold)  # (Q,)
     scores, categories = scores[keep], classes.ids[columns[keep]]  # (N,)
     count = len(scores)
     if not count:
-        return masks.new_zeros(masks.shape[1], *shape.output, dtype=torch.int32), []
+        return masks.new_zeros(masks.shape[1], *sizes.output, dtype=torch.int32), []
     parts = masks[keep].split(part_size(count))
-    maps = torch.cat([probability_maps(part, shape) for part in parts])  # (N, T, H, W)
+    maps = torch.cat([probability_maps(part, sizes) for part in parts])  # (N, T, H, W)
     inside = maps >= 0.5
     winner = maps.mul_(scores.view(-1, 1, 1, 1)).max(0).indices  # (T, H, W)
-    covered = inside.gather(0, winner[None])[0] | (not covered_only)
+    covered = inside.gather(0, winner[None])[0] | (not options.covered_only)
     areas = [
         inside.flatten(1).sum(1),
         winner.flatten().bincount(minlength=count),
         winner[covered].bincount(minlength=count),
     ]
     own, won, left = torch.stack(areas).cpu().double()  # (N,) each
-    accepted = (own > 0) & (left > 0) & (won / own >= overlap_threshold)
-    numbers, segments = number_segments(categories.cpu()[accepted], thing_ids)
+    accepted = (own > 0) & (left > 0) & (won / own >= options.overlap_threshold)
+    numbers, segments = merge_stuff(categories.cpu()[accepted], options.things())
     table = torch.zeros(count, dtype=torch.int32).masked_scatter(accepted, numbers)
     return table.to(winner.device)[winner] * covered, segments
 
 
-def number_segments(categories: Tensor, thing_ids: Iterable[int]) -> tuple[Tensor, list[dict]]:
+def merge_stuff(categories: Tensor, thing_ids: Iterable[int]) -> tuple[Tensor, list[dict]]:
     """Ids (n,) int32 from 1 on, and the segments: all stuff of one category (n,) is one segment."""
     is_thing = torch.isin(categories, categories.new_tensor(sorted(thing_ids)))
     same = (categories[:, None] == categories) & ~is_thing  # (n, n)
@@ -152,12 +226,12 @@ def best_pairs(classes: Classes, count: int) -> tuple[Tensor, Tensor, Tensor]:
     return scores, queries, classes.ids[columns]
 
 
-def hard_masks(masks: Tensor, queries: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
+def hard_masks(masks: Tensor, queries: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor]:
     """Masks (N, T, H, W) bool of the queries (N,), and the mean probability in each one (N,)."""
     chosen, which = queries.unique(return_inverse=True)
     insides, certainties = [], []
     for part in masks[chosen].split(part_size(len(chosen))):
-        part = to_output(to_padded(part, shape), shape)
+        part = to_output(to_padded(part, sizes), sizes)
         inside = part > 0
         total = (part.sigmoid() * inside).flatten(1).sum(1)
         certainties.append(total / (inside.flatten(1).sum(1) + 1e-6))
@@ -165,10 +239,10 @@ def hard_masks(masks: Tensor, queries: Tensor, shape: Shape) -> tuple[Tensor, Te
     return torch.cat(insides)[which], torch.cat(certainties)[which]
 
 
-def binary_masks(masks: Tensor, shape: Shape) -> Tensor:
+def binary_masks(masks: Tensor, sizes: Sizes) -> Tensor:
     """Masks at the output's size: logits (N, T, h, w) -> (N, T, H, W) bool."""
     parts = masks.split(part_size(len(masks)))
-    return torch.cat([to_output(to_padded(part, shape), shape) > 0 for part in parts])
+    return torch.cat([to_output(to_padded(part, sizes), sizes) > 0 for part in parts])
 
 
 def mask_boxes(masks: Tensor) -> Tensor:
@@ -183,32 +257,46 @@ def mask_boxes(masks: Tensor) -> Tensor:
     return (boxes * masks.flatten(1).any(1, keepdim=True)).float()
 
 
-def part_size(num_maps: int) -> int:
-    """How many masks to enlarge at a time where memory must hold so many large maps anyway."""
-    return max(1, -(-num_maps // PARTS))
+def image_instances(
+    classes: Classes, masks: Tensor, sizes: Sizes, options: ResultOptions
+) -> Instances:
+    """The best pairs of query and category; a score is class times mean mask probability."""
+    scores, queries, categories = detect(classes, options.detections_per_image, options)
+    masks, certainty = hard_masks(masks, queries, sizes)
+    scores, order = (scores * certainty).sort(descending=True, stable=True)
+    order = order[scores >= options.score_threshold]
+    masks = masks[order, 0]  # (N, H, W)
+    return Instances(
+        sizes.output,
+        pred_masks=masks,
+        pred_boxes=Boxes(mask_boxes(masks)),
+        scores=scores[: len(order)],
+        pred_classes=categories[order],
+    )
 
 
-def probability_maps(masks: Tensor, shape: Shape, resize_first: bool = True) -> Tensor:
-    """Probabilities at the output's size: logits (N, T, h, w) -> (N, T, H, W)."""
-    if resize_first:
-        return to_output(to_padded(masks, shape), shape).sigmoid()
-    return to_output(to_padded(masks, shape).sigmoid(), shape)
+def video_instances(classes: Classes, masks: Tensor, sizes: Sizes, options: ResultOptions) -> dict:
+    """The best pairs of query and category in a clip; a score is the class probability."""
+    scores, queries, categories = detect(classes, options.detections_per_video, options)
+    queries, which = queries.unique(return_inverse=True)
+    masks = binary_masks(masks[queries], sizes)[which]  # (N, T, H, W)
+    return {
+        "image_size": sizes.output,
+        "pred_scores": scores,
+        "pred_labels": categories,
+        "pred_masks": masks,
+    }
 
 
-def to_padded(masks: Tensor, shape: Shape) -> Tensor:
-    """Mask logits at the size of the network's input."""
-    return resize(at_least_float(masks), shape.padded)
+def detect(
+    classes: Classes, count: int, options: ResultOptions
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores, queries and categories of at most `count` detections, best first: (N,) each.
 
-
-def to_output(maps: Tensor, shape: Shape) -> Tensor:
-    """Maps of the network's input, without its padding, at the output's size."""
-    height, width = shape.image
-    return resize(maps[..., :height, :width], shape.output)
-
-
-def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    if maps.shape[-2:] == size:
-        return maps
-    planes = maps.flatten(0, 1)[:, None]  # else the last bit would depend on the number of frames
-    planes = F.interpolate(planes, size, mode="bilinear", align_corners=False)
-    return planes.view(*maps.shape[:2], *size)
+    When panoptic results are on, only things are kept.
+    """
+    scores, queries, categories = best_pairs(classes, count)
+    keep = scores >= options.score_threshold
+    if options.panoptic:
+        keep &= torch.isin(categories, categories.new_tensor(sorted(options.things())))
+    return scores[keep], queries[keep], categories[keep]

@@ -4,6 +4,7 @@ from detectron2.utils.registry import Registry
 
 from ...errors import unknown_name
 from ..attention import checkpointed
+from ..family import is_mask2former
 
 TRANSFORMER_DECODER_REGISTRY = Registry("TRANSFORMER_DECODER")
 TRANSFORMER_DECODER_REGISTRY.__doc__ = """
@@ -40,12 +41,8 @@ def build_transformer_decoder(cfg, in_channels: int, mask_classification: bool =
 def decoder_name(cfg) -> str:
     """The decoder's registered name.
 
-    MaskFormer's own configs do not know the key, whose default is Mask2Former's decoder; they are
-    told by their single input feature.
+    MaskFormer's own configs do not have the key, whose default is Mask2Former's decoder.
     """
     name = cfg.MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME
     name = SAME_AS.get(name, name)
-    one_scale = cfg.MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE != "multi_scale_pixel_decoder"
-    if name == MASKED_ATTENTION and one_scale:
-        return STANDARD
-    return name
+    return STANDARD if name == MASKED_ATTENTION and not is_mask2former(cfg) else name

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..attention import MLP, CrossAttentionLayer, FFNLayer, SelfAttentionLayer
+from ..outputs import MaskPredictions
 from ..position_encoding import sine_position
 from .build import TRANSFORMER_DECODER_REGISTRY
-from .predictions import Predictions
 
 NUM_SCALES = 3
 
@@ -79,8 +79,17 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
     def num_layers(self) -> int:
         return len(self.transformer_ffn_layers)
 
-    def forward(self, scales: list[Tensor], mask_features: Tensor, num_frames: int) -> Predictions:
-        """Predict from `scales` (B·T, D, h, w), coarse to fine, and mask features of stride 4."""
+    def forward(
+        self,
+        scales: list[Tensor],
+        mask_features: Tensor,
+        num_frames: int,
+        every_layer: bool = True,
+    ) -> MaskPredictions:
+        """Predict from `scales` (B·T, D, h, w), coarse to fine, and mask features of stride 4.
+
+        Without `every_layer` only the last prediction is kept, which saves the others' masks.
+        """
         batch = mask_features.shape[0] // num_frames
         mask_features = mask_features.unflatten(0, (batch, num_frames))  # (B, T, D, h, w)
         memories, keys = self.memories(scales, num_frames)
@@ -90,6 +99,9 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         x = self.query_feat.weight.expand(batch, -1, -1)  # (B, Q, D)
         queries, masks, layers = [], [], []
         for number in range(self.num_layers + 1):
+            if not every_layer:
+                queries.clear()
+                masks.clear()
             queries.append(self.decoder_norm(x))
             masks.append(self.predict_masks(queries[-1], mask_features))
             if number == self.num_layers:
@@ -101,7 +113,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
             x = self.transformer_self_attention_layers[number](x, position)
             x = self.transformer_ffn_layers[number](x)
             layers.append(x)
-        return Predictions(torch.stack(queries), masks, layers)
+        return MaskPredictions(torch.stack(queries), masks, layers)
 
     def memories(self, scales, num_frames) -> tuple[list[Tensor], list[Tensor]]:
         """What queries read and what they look for, per scale: both (B, T·h·w, D)."""

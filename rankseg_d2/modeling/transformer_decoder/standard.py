@@ -5,11 +5,11 @@ from detectron2.config import configurable
 from torch import Tensor, nn
 
 from ..attention import MLP
+from ..outputs import MaskPredictions
 from ..position_encoding import sine_position
 from ..transformer import Transformer
 from .build import TRANSFORMER_DECODER_REGISTRY
 from .masked_attention import input_projection
-from .predictions import Predictions
 
 
 @TRANSFORMER_DECODER_REGISTRY.register()
@@ -66,8 +66,17 @@ class StandardTransformerDecoder(nn.Module):
     def num_layers(self) -> int:
         return len(self.transformer.decoder.layers)
 
-    def forward(self, features: Tensor, mask_features: Tensor, num_frames: int) -> Predictions:
-        """Predict from one map (B·T, C, h, w) and the mask features (B·T, D, H/4, W/4)."""
+    def forward(
+        self,
+        features: Tensor,
+        mask_features: Tensor,
+        num_frames: int,
+        every_layer: bool = True,
+    ) -> MaskPredictions:
+        """Predict from one map (B·T, C, h, w) and the mask features (B·T, D, H/4, W/4).
+
+        Without `every_layer` only the last prediction is made.
+        """
         batch = mask_features.shape[0] // num_frames
         mask_features = mask_features.unflatten(0, (batch, num_frames))  # (B, T, D, h, w)
         memory = self.input_proj(features)  # (B·T, D, h, w)
@@ -81,7 +90,7 @@ class StandardTransformerDecoder(nn.Module):
         layers = self.transformer.decoder(
             torch.zeros_like(query_position), memory, memory + position, query_position
         )
-        supervised = layers if self.deep_supervision else layers[-1:]
+        supervised = layers if self.deep_supervision and every_layer else layers[-1:]
         queries = self.transformer.decoder.norm(torch.stack(supervised))  # (L, B, Q, D)
         masks = torch.einsum("lbqd,btdhw->lbqthw", self.mask_embed(queries), mask_features)
-        return Predictions(queries, list(masks), layers)
+        return MaskPredictions(queries, list(masks), layers)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
+
+from ...files import write_image
 
 IN_MEMORY = 2**24  # bytes of a video's results; if there are more, they go to a file
 
@@ -33,7 +33,7 @@ class Store:
         return self.file.read(size)
 
 
-class LabelMaps(Sequence):
+class CompressedLabelMaps(Sequence):
     """The label maps of a video's frames, numpy arrays (H, W), uncompressed one at a time."""
 
     def __init__(self, num_classes: int):
@@ -58,46 +58,15 @@ class LabelMaps(Sequence):
 
 
 class LabelWriter:
-    """A sink of label maps: each becomes a PNG, <folder>/<video_id>/<name of the frame>.png."""
+    """A callback that writes each label map: <folder>/<video_id>/<name of the frame>.png."""
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
 
     def __call__(self, sample: dict, frame: int, labels: np.ndarray) -> None:
-        from ...files import write_image
 
         files = sample.get("file_names")
         name = Path(files[frame]).stem if files else f"{frame:05d}"
         folder = self.folder / str(sample.get("video_id", ""))
         folder.mkdir(parents=True, exist_ok=True)
         write_image(folder / f"{name}.png", labels)
-
-
-def label_maps(result: dict) -> Sequence[np.ndarray]:
-    """The T label maps (H, W) of a video or a clip."""
-    if "sem_seg_frames" in result:
-        return result["sem_seg_frames"]
-    labels = result["sem_seg_labels"].cpu().numpy()  # (T, H, W)
-    return list(labels.astype(np.uint8 if labels.max() < 2**8 else np.uint16))
-
-
-def rle_masks(result: dict) -> list[list[dict | None]]:
-    """Of each instance of a video or a clip the T masks, as RLEs; None where there is no pixel."""
-    masks = result["pred_masks"]
-    if isinstance(masks, Tensor):
-        return [encode(mask) for mask in masks]
-    return masks
-
-
-def encode(masks: Tensor) -> list[dict | None]:
-    """Compressed RLEs of masks (N, H, W) bool; None for one without a pixel."""
-    from pycocotools import mask as mask_util
-
-    rles = [None] * len(masks)
-    some = masks.flatten(1).any(1).nonzero().flatten().tolist()
-    if some:
-        # (n, W, H) in memory is what pycocotools reads as (H, W, n) in Fortran's order
-        columns = masks[some].mT.to(torch.uint8).contiguous().cpu().numpy()
-        for i, rle in zip(some, mask_util.encode(columns.T), strict=True):
-            rles[i] = rle
-    return rles

@@ -7,51 +7,52 @@ are the clip's.
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...ranking import Ranking
-from ..clips import output_size
 from ..oracle import present_labels
-from ..results.options import detect, ranking_result
-from ..results.segments import Classes, Shape, binary_masks, classify, semantic
-from ..transformer_decoder import Predictions
+from ..outputs import MaskPredictions
+from ..results import Sizes, ranking_result
+from ..results.reading import encode_masks
+from ..results.segments import Classes, binary_masks, class_probabilities, detect, semantic
 from .linking import Found, Track, Tracks
-from .store import LabelMaps, Store, encode
+from .store import CompressedLabelMaps, Store
 from .windows import VideoWindows, plan, read, shared_frames
 
 
-def segment_video(model: nn.Module, sample: dict, options: VideoWindows) -> dict:
-    """The results of a video of any length, as docs/video.md has them."""
-    with torch.no_grad():
-        return Video(model, sample, options).segment()
+def predict_video(model: nn.Module, sample: dict, options: VideoWindows) -> dict:
+    """The results of a video of any length; docs/video.md describes them."""
+    return VideoRun(model, sample, options).predict()
 
 
-class Video:
-    """One video on its way through a model."""
+class VideoRun:
+    """One video on its way through a VideoMaskFormer."""
 
     def __init__(self, model: nn.Module, sample: dict, options: VideoWindows):
-        self.model, self.results = model, model.results
+        self.model, self.results, self.ranker = model, model.result_options, model.ranker
         self.num_frames = len(sample["image"])
         if not self.num_frames:
             raise ValueError(f"{video_name(sample)} has no frames; leave it out of the data set")
-        if model.uses_oracle:  # what is in the whole video, read once
+        has_oracle = self.ranker is not None and self.ranker.oracle
+        if has_oracle:  # the categories of the whole video, read once
             sample = sample | {"present_classes": present_labels(sample)}
         self.sample = sample
         self.windows = plan(self.num_frames, options.window, options.overlap)
         # The oracle's ranking is the video's from the first window on.
-        self.ranks_first = options.ranking == "two_pass" and hasattr(model, "ml_head")
+        self.ranks_first = options.ranking == "two_pass" and self.ranker and not has_oracle
         self.scores = VideoScores()
-        self.labels, self.rles = LabelMaps(model.num_classes), Store()
+        self.sizes: Sizes | None = None  # of a window
+        self.classes: Classes | None = None  # of the last window's objects
+        self.labels, self.rles = CompressedLabelMaps(model.num_classes), Store()
         self.tracks = Tracks(
             options.link_threshold, options.link_patience, 2 * self.results.detections_per_video
         )
 
-    def segment(self) -> dict:
-        """All windows, once or twice, and what they are together."""
+    def predict(self) -> dict:
+        """Run all windows, once or twice, and put their results together."""
         if self.ranks_first and len(self.windows) > 1:
             self.each_window(self.add_scores)
             self.each_window(self.add_results)
@@ -60,37 +61,38 @@ class Video:
         return self.result()
 
     def each_window(self, *steps: Callable) -> None:
-        """Call step(number of the window, its predictions) for each, one after the other."""
+        """Call step(number of the window, its outputs) for each, one after the other."""
         for number, frames in enumerate(read(self.sample["image"], self.windows)):
-            self.look(number, frames, steps)
+            self.run_window(number, frames, steps)
 
-    def look(self, number: int, frames: list[Tensor], steps: tuple[Callable, ...]) -> None:
-        """What a window predicts is forgotten before the next one is looked at."""
-        clips = self.model.preprocess([self.sample | {"image": frames}])
-        outputs = self.model.predict(clips.tensor, clips.num_frames, clips.present)
-        size = clips.sizes[0]
-        self.shape = Shape(clips.padded_size, size, output_size(self.sample, size))
+    def run_window(self, number: int, frames: list[Tensor], steps: tuple[Callable, ...]) -> None:
+        """A window's outputs are forgotten before the next window runs."""
+        samples = [self.sample | {"image": frames}]
+        clips = self.model.preprocess(samples)
+        outputs = self.model.run_network(clips)
+        self.sizes = clips.result_sizes(samples)[0]
         for step in steps:
             step(number, outputs)
 
-    def add_scores(self, number: int, outputs: Predictions) -> None:
-        if outputs.ranking is not None:
-            self.scores.add(outputs.ranking.scores, self.windows[number].num_own)
+    def add_scores(self, number: int, outputs: MaskPredictions) -> None:
+        if outputs.scores is not None:
+            self.scores.add(outputs.scores, self.windows[number].num_own)
 
-    def add_results(self, number: int, outputs: Predictions) -> None:
-        if outputs.ranking is not None:  # the window's own: let it be the video's
-            outputs = self.model.decide(replace(outputs, ranking=self.ranking()))
+    def add_results(self, number: int, outputs: MaskPredictions) -> None:
+        outputs = self.model.decide(outputs.ranked(self.ranking()))
         with torch.autocast(outputs.logits.device.type, enabled=False):
-            classes = classify(outputs.logits[0], outputs.ranking)
+            classes = class_probabilities(outputs.logits[-1, 0], outputs.ranking)
             masks = outputs.masks[-1][0]  # (Q, T, h, w)
             if self.results.semantic:
                 self.add_labels(number, classes, masks)
             if self.results.instance:
                 self.add_objects(number, classes, masks, outputs.queries[-1, 0])
 
-    def ranking(self) -> Ranking:
-        """By all windows so far."""
-        return self.model.rank(self.scores.logits())
+    def ranking(self) -> Ranking | None:
+        """The ranking by all windows so far."""
+        if self.ranker is None or self.scores.votes is None:
+            return None
+        return self.ranker.rank(self.scores.logits())
 
     def own_frames(self, number: int, masks: Tensor) -> Iterator[tuple[int, Tensor]]:
         """The frames whose results are this window's, and their masks (Q, 1, h, w)."""
@@ -100,10 +102,10 @@ class Video:
 
     def add_labels(self, number: int, classes: Classes, masks: Tensor) -> None:
         for frame, maps in self.own_frames(number, masks):
-            _, labels = semantic(classes, maps, self.shape, self.results.resize_first)
+            _, labels = semantic(classes, maps, self.sizes, self.results.resize_first)
             self.labels.append(labels[0].cpu().numpy())
-            for sink in self.model.label_sinks:
-                sink(self.sample, frame, self.labels[frame])
+            for callback in self.model.label_callbacks:
+                callback(self.sample, frame, self.labels[frame])
 
     def add_objects(self, number: int, classes: Classes, masks: Tensor, queries: Tensor) -> None:
         chosen = self.objects(classes)  # (M,)
@@ -118,7 +120,7 @@ class Video:
         )
         tracks = self.tracks.link(found)
         for frame, maps in self.own_frames(number, masks):
-            rles = encode(binary_masks(maps[chosen], self.shape)[:, 0]) if tracks else []
+            rles = encode_masks(binary_masks(maps[chosen], self.sizes)[:, 0]) if tracks else []
             for track, rle in zip(tracks, rles, strict=True):
                 if rle is not None:
                     track.masks[frame] = self.rles.add(rle["counts"])
@@ -133,8 +135,7 @@ class Video:
         return likely.index_fill(0, best, True).nonzero().flatten()
 
     def result(self) -> dict:
-        ranking = None if self.scores.votes is None else self.ranking()
-        result = {}
+        ranking, result = self.ranking(), {}
         if self.results.semantic:
             result["sem_seg_frames"] = self.labels
         if self.results.instance:
@@ -154,7 +155,7 @@ class Video:
                 classes, self.results.detections_per_video, self.results
             )
         return {
-            "image_size": self.shape.output,
+            "image_size": self.sizes.output,
             "pred_scores": scores,
             "pred_labels": categories,
             "pred_masks": [self.masks(tracks[i]) for i in which.tolist()],
@@ -164,7 +165,7 @@ class Video:
         """The RLEs of all frames of the video."""
         rles = dict.fromkeys(range(self.num_frames))
         for frame, place in track.masks.items():
-            rles[frame] = {"size": list(self.shape.output), "counts": self.rles.get(place)}
+            rles[frame] = {"size": list(self.sizes.output), "counts": self.rles.get(place)}
         return list(rles.values())
 
     def track_classes(self, tracks: list[Track], ranking: Ranking | None) -> Classes:
@@ -172,9 +173,9 @@ class Video:
         if len(self.windows) == 1:  # known; computed of fewer queries, the last bit might differ
             return self.classes
         queries = torch.stack([query for track in tracks for query in track.queries])  # (M, D)
-        outputs = self.model.decide(Predictions(queries[None, None], [], [], ranking))
+        logits = self.model.classify(queries[None], ranking)[0]  # (M, K+1)
         with torch.autocast(queries.device.type, enabled=False):
-            classes = classify(outputs.logits[0], ranking)  # of M queries
+            classes = class_probabilities(logits, ranking)
             parts = classes.probabilities.split([len(track.queries) for track in tracks])
             means = [
                 part.new_tensor(track.weights) / sum(track.weights) @ part

@@ -1,14 +1,15 @@
 """How a video is cut into windows: clips of consecutive frames, each sharing some with the next."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
 from torch import Tensor
 
+from ...data.formats.video_frames import read_ahead
 from ...errors import unknown_name
-from ..clips import places
+from ..clips import window_slices
 
 RANKINGS = ("running", "two_pass")
 
@@ -84,7 +85,7 @@ def plan(num_frames: int, size: int, overlap: int) -> list[Window]:
 
     Of the frames that two windows share, each has the first half: what is nearer to its middle.
     """
-    seen = places(num_frames, size, size - overlap)
+    seen = window_slices(num_frames, size, size - overlap)
     cuts = [(a.stop + b.start + 1) // 2 for a, b in pairwise(seen)]
     own = pairwise([0, *cuts, num_frames])
     return [Window(frames, slice(*ends)) for frames, ends in zip(seen, own, strict=True)]
@@ -98,11 +99,15 @@ def shared_frames(windows: list[Window], number: int) -> tuple[slice, slice]:
     return slice(0, before - start), slice(after - start, stop - start)
 
 
-def read(frames, windows: list[Window]) -> Iterator[list[Tensor]]:
-    """The frames of each window; each is read once, and held only while it is needed."""
+def read(frames: Sequence[Tensor], windows: list[Window]) -> Iterator[list[Tensor]]:
+    """The frames of each window; each is read once, and held only while it is needed.
+
+    A thread reads the next window's frames while the caller works on this one's.
+    """
+    stops = [0, *(window.seen.stop for window in windows)]
+    new_frames = read_ahead(list(frames[slice(*ends)]) for ends in pairwise(stops))
     held, first = [], 0
-    for seen, _ in windows:
-        after = first + len(held)
-        held = held[seen.start - first :] + list(frames[after : seen.stop])
-        first = seen.start
+    for window, new in zip(windows, new_frames, strict=True):
+        held = held[window.seen.start - first :] + new
+        first = window.seen.start
         yield held

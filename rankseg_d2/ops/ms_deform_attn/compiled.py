@@ -1,18 +1,13 @@
-"""The compiled operations of csrc/: load them, and tell PyTorch their shapes and derivatives.
+"""The compiled operations of csrc/, and what PyTorch must know of them: shapes and derivatives.
 
 Their coordinates, weights and sums are float32, or float64 where value is.
 """
 
-import re
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
+from .. import library
 from .reference import FusedInputs, Inputs
-
-LIBRARY = Path(__file__).parents[2] / "_C.so"
-BUILD = "pip install --no-build-isolation -e ."
 
 
 class Compiled:
@@ -26,25 +21,6 @@ class Compiled:
         if isinstance(inputs, FusedInputs):
             return torch.ops.rankseg_d2.ms_deform_attn_fused_forward(value, sizes, *points)
         return torch.ops.rankseg_d2.ms_deform_attn_forward(value, sizes, *points)
-
-
-def load(library: Path = LIBRARY) -> str | None:
-    """Register the operations of `library`; the reason if that is not possible."""
-    if not library.exists():
-        return f"it is not compiled; in rankseg_d2's source folder: {BUILD}"
-    built_for = re.search(rb"rankseg_d2 is built for torch ([\w.]+)", library.read_bytes())
-    version = built_for[1].decode() if built_for else "an unknown version"
-    if version.split(".")[:2] != torch.__version__.split(".")[:2]:
-        return (
-            f"it is compiled for torch {version}, but this is torch {torch.__version__}; "
-            f"build it again: {BUILD}"
-        )
-    try:
-        torch.ops.load_library(library)
-    except OSError as error:
-        reason = str(error).splitlines()[0]
-        return f"the compiled part does not load ({reason}); build it again: {BUILD}"
-    return None
 
 
 def _register() -> None:
@@ -91,6 +67,5 @@ def _no_second_derivative(ctx, *grads):
     raise RuntimeError("ms_deform_attn has no second derivative")
 
 
-WHY_NOT = load()  # None: the operations are there
-if WHY_NOT is None:
+if library.WHY_NOT is None:
     _register()

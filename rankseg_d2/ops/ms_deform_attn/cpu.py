@@ -1,5 +1,6 @@
 """The C++ kernels of csrc/cpu, for the instruction set that the processor has."""
 
+from .. import library
 from . import compiled
 from .reference import FusedInputs, Inputs
 
@@ -10,8 +11,8 @@ class Cpu(compiled.Compiled):
     name = "cpu"
 
     def why_not(self, inputs: Inputs | FusedInputs | None) -> str | None:
-        if compiled.WHY_NOT is not None:
-            return compiled.WHY_NOT
+        if library.WHY_NOT is not None:
+            return library.WHY_NOT
         if inputs is not None and inputs.value.device.type != "cpu":
             return f"value is on {inputs.value.device}, not on the CPU"
         return None

@@ -2,6 +2,7 @@
 
 import torch
 
+from .. import library
 from . import compiled
 from .reference import FusedInputs, Inputs
 
@@ -26,7 +27,7 @@ class Cuda(compiled.Compiled):
         if not torch.cuda.is_available():
             return "PyTorch finds no CUDA device"
         if not BUILT:
-            return compiled.WHY_NOT or NOT_BUILT
+            return library.WHY_NOT or NOT_BUILT
         if inputs is None:
             return None
         if inputs.value.device.type != "cuda":

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from ..ms_deform_attn.compiled import BUILD, WHY_NOT
+from ..library import BUILD, WHY_NOT
 
 
 def why_not() -> str | None:

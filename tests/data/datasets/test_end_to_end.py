@@ -11,8 +11,8 @@ from functools import partial
 from typing import NamedTuple
 
 import pytest
-import raw_datasets as raw
 from detectron2.data import MetadataCatalog
+from support import raw_datasets as raw
 from support.end_to_end import TOPK, Perfect, small_config, train
 
 from rankseg_d2.cli import main
@@ -150,7 +150,7 @@ def test_what_the_evaluation_lacks_is_told_before_the_training(root, tmp_path):
     prepare(case, root)
     truth = root / "ADEChallengeData2016" / "ade20k_instance_val.json"
     truth.rename(truth.with_suffix(".away"))
-    with pytest.raises(FileNotFoundError, match=rf"{truth}, is not there; prepare the"):
+    with pytest.raises(FileNotFoundError, match=rf"{truth}, does not exist. Prepare the"):
         Trainer(config_of(case, tmp_path / "output"))
     Trainer(config_of(case, tmp_path / "output", MODEL__MASK_FORMER__TEST__INSTANCE_ON=False))
     (root / "ADEChallengeData2016" / "ade20k_panoptic_val.json").unlink()

@@ -5,9 +5,9 @@ import re
 
 import numpy as np
 import pytest
-import raw_datasets as raw
 from detectron2.data import DatasetCatalog
 from PIL import Image
+from support import raw_datasets as raw
 
 from rankseg_d2.cli import main
 from rankseg_d2.data.datasets import COMMANDS
@@ -48,7 +48,7 @@ def test_what_is_missing_names_its_command_and_that_names_what_it_lacks(
 def test_coco_without_its_files_names_them(root):
     with pytest.raises(FileNotFoundError, match="instances_val2017.json is not there"):
         DatasetCatalog.get("coco_2017_val")
-    with pytest.raises(FileNotFoundError, match="panoptic_val2017.json is not there"):
+    with pytest.raises(FileNotFoundError, match="panoptic_val2017.json does not exist"):
         DatasetCatalog.get("coco_2017_val_panoptic")
 
 
@@ -120,7 +120,7 @@ def test_a_damaged_json_is_named(root):
     raw.make_coco(root)
     path = root / "coco/annotations/panoptic_val2017.json"
     path.write_text(path.read_text()[:1000])
-    with pytest.raises(ValueError, match=r"panoptic_val2017\.json is damaged .*; get or make it"):
+    with pytest.raises(ValueError, match=r"panoptic_val2017\.json is not valid json: .* Get or make the file again"):
         DatasetCatalog.get("coco_2017_val_panoptic")
 
 
@@ -152,6 +152,6 @@ def test_a_damaged_record_is_named_with_the_mend(root):
     run("ade20k", root)
     record = root / ADE / "prepared_semantic_train.json"
     record.write_text(record.read_text()[:20])
-    message = r"semantic_train\.json, the record of a preparation, is damaged .* delete it, and run"
+    message = r"record of a preparation is damaged: .*semantic_train\.json is not valid json.* Delete it, and run"
     with pytest.raises(ValueError, match=message):
         DatasetCatalog.get("ade20k_sem_seg_train")

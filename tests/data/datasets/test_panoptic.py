@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import raw_datasets as raw
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 from pycocotools import mask as mask_util
+from support import raw_datasets as raw
 
 from rankseg_d2.data.classes import load_classes
 from rankseg_d2.data.datasets import COMMANDS

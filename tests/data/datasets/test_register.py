@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import raw_datasets as raw
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from support import raw_datasets as raw
 from support.paths import ROOT as REPOSITORY
 
 from rankseg_d2.data.classes import load_classes

@@ -6,9 +6,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import raw_datasets as raw
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
+from support import raw_datasets as raw
 
 from rankseg_d2.data.classes import load_classes
 from rankseg_d2.data.datasets import COMMANDS

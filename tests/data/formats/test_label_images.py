@@ -6,7 +6,7 @@ from PIL import Image
 
 from rankseg_d2.data.formats.label_images import (
     UnreadableError,
-    number_segments,
+    positions_of_ids,
     present_values,
     read_label_map,
     read_segment_ids,
@@ -89,7 +89,7 @@ def test_segment_ids_are_the_three_bytes_of_a_colour(tmp_path):
 def test_segments_are_numbered_by_their_place(wanted):
     generator = np.random.RandomState(0)
     ids = generator.choice([0, 3, 7, 12, 399, 900000], (20, 30)).astype(np.uint32).repeat(3, 1)
-    numbers = number_segments(ids, wanted)
+    numbers = positions_of_ids(ids, wanted)
     expected = np.zeros(ids.shape, int)
     for place, value in enumerate(wanted):
         expected[ids == value] = place + 1

@@ -7,7 +7,7 @@ import pytest
 import torch
 from detectron2.structures import BitMasks, Instances
 
-from rankseg_d2.data.mappers.packed_masks import BitPackedMasks, IdMapMasks, packed_masks, paint
+from rankseg_d2.data.mappers.packed_masks import BitPackedMasks, IdMapMasks, pack, packed_masks
 
 
 def random_masks(count, overlap, size=(13, 17), seed=0):
@@ -21,9 +21,9 @@ def random_masks(count, overlap, size=(13, 17), seed=0):
     return masks
 
 
-def pack(masks):
+def pack_whole(masks):
     pieces = [(0, 0, mask) for mask in masks]
-    return packed_masks(paint(pieces, masks.shape[1:]), len(masks))
+    return packed_masks(pack(pieces, masks.shape[1:]), len(masks))
 
 
 CASES = [(1, False), (3, False), (12, False), (300, False), (3, True), (8, True), (21, True)]
@@ -32,7 +32,7 @@ CASES = [(1, False), (3, False), (12, False), (300, False), (3, True), (8, True)
 @pytest.mark.parametrize(("count", "overlap"), CASES)
 def test_masks_come_out_as_they_went_in(count, overlap):
     masks = random_masks(count, overlap)
-    packed = pack(masks)
+    packed = pack_whole(masks)
     assert isinstance(packed, BitPackedMasks if overlap else IdMapMasks)
     assert packed.tensor.dtype == torch.bool
     np.testing.assert_array_equal(packed.tensor.numpy(), masks)
@@ -52,12 +52,12 @@ def test_indexing_is_that_of_bit_masks(count, overlap, index):
     masks = torch.from_numpy(random_masks(count, overlap))
     expected = masks[index]
     expected = expected[None] if expected.dim() == 2 else expected
-    assert torch.equal(pack(masks.numpy())[index].tensor, expected)
+    assert torch.equal(pack_whole(masks.numpy())[index].tensor, expected)
 
 
 def test_indexing_by_bool_keeps_what_is_true():
     masks = random_masks(21, True)
-    packed = pack(masks)
+    packed = pack_whole(masks)
     kept = packed[packed.nonempty()]
     assert len(kept) == 20
     np.testing.assert_array_equal(kept.tensor.numpy(), masks[masks.any((1, 2))])
@@ -67,9 +67,9 @@ def test_indexing_by_bool_keeps_what_is_true():
 
 
 def test_types_are_the_smallest_that_hold_all_masks():
-    assert pack(random_masks(255, False)).packed.dtype == torch.uint8
-    assert pack(random_masks(256, False)).packed.dtype == torch.int16
-    assert pack(random_masks(9, True)).packed.shape == (2, 13, 17)
+    assert pack_whole(random_masks(255, False)).packed.dtype == torch.uint8
+    assert pack_whole(random_masks(256, False)).packed.dtype == torch.int16
+    assert pack_whole(random_masks(9, True)).packed.shape == (2, 13, 17)
 
 
 def test_pieces_may_cover_a_part_of_the_image():
@@ -78,13 +78,13 @@ def test_pieces_may_cover_a_part_of_the_image():
     masks[0, 2:6, 3:8] = True
     masks[1, :6, :6] = np.eye(6)
     pieces.append((9, 9, np.ones((0, 2), bool)))
-    packed = packed_masks(paint(pieces, (10, 12)), 3)
+    packed = packed_masks(pack(pieces, (10, 12)), 3)
     assert isinstance(packed, BitPackedMasks)  # they overlap on the diagonal
     np.testing.assert_array_equal(packed.tensor.numpy(), masks)
 
 
 def test_no_mask_at_all():
-    packed = packed_masks(paint([], (4, 5)), 0)
+    packed = packed_masks(pack([], (4, 5)), 0)
     assert packed.tensor.shape == (0, 4, 5)
     assert packed.nonempty().shape == (0,)
 
@@ -92,7 +92,7 @@ def test_no_mask_at_all():
 @pytest.mark.parametrize("overlap", [False, True])
 def test_instances_hold_pickle_and_filter_them(overlap):
     masks = random_masks(10, overlap)
-    instances = Instances((13, 17), gt_classes=torch.arange(10), gt_masks=pack(masks))
+    instances = Instances((13, 17), gt_classes=torch.arange(10), gt_masks=pack_whole(masks))
     instances = pickle.loads(pickle.dumps(instances)).to("cpu")
     instances = instances[instances.gt_classes > 6]
     np.testing.assert_array_equal(instances.gt_masks.tensor.numpy(), masks[7:])
@@ -110,7 +110,7 @@ def test_any_integer_can_be_an_id():
 @pytest.mark.parametrize("overlap", [False, True])
 def test_masks_unpack_on_the_gpu(overlap):
     masks = random_masks(10, overlap)
-    packed = pack(masks).to("cuda")
+    packed = pack_whole(masks).to("cuda")
     assert packed.device.type == "cuda" and packed.tensor.is_cuda
     np.testing.assert_array_equal(packed.tensor.cpu().numpy(), masks)
     assert packed[packed.nonempty()].tensor.shape[0] == 9

@@ -50,13 +50,29 @@ def test_a_semantic_yaml_registers_each_split(tmp_path):
 
 
 def test_parts_are_the_same_on_every_machine_and_do_not_overlap(tmp_path):
-    path, _ = own_data.semantic(tmp_path, splits={"train": 0.5, "val": 0.3, "test": 0.2})
+    path, _ = own_data.semantic(tmp_path, splits={"train": 0.5, "val": 0.2, "test": 0.3})
     names = register_own_data(path)
     parts = [[record["image_id"] for record in DatasetCatalog.get(name)] for name in names]
     assert [len(part) for part in parts] == [5, 3, 2]
     assert sorted(sum(parts, [])) == NAMES
-    shuffled = sorted(NAMES, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
-    assert parts == [sorted(shuffled[:5]), sorted(shuffled[5:8]), sorted(shuffled[8:])]
+    hashes = {name: int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) for name in NAMES}
+    ends = [0, 0.5 * 2**32, 0.7 * 2**32, 2**32]
+    for part, first, end in zip(parts, ends, ends[1:], strict=False):
+        assert part == [name for name in NAMES if first <= hashes[name] < end]
+
+
+def test_images_stay_in_their_part_when_the_data_set_grows(tmp_path):
+    small, _ = own_data.semantic(tmp_path / "small")
+    large, _ = own_data.semantic(
+        tmp_path / "large", names=[f"{i:03d}" for i in range(100)], name="larger"
+    )
+    parts = []
+    for path in (small, large):
+        names = register_own_data(path)
+        parts.append([{r["image_id"] for r in DatasetCatalog.get(name)} for name in names])
+    for before, after in zip(*parts, strict=True):
+        assert before and before == after & set(NAMES)
+    assert 60 <= len(parts[1][0]) <= 80
 
 
 def test_offset_ignore_and_background_give_labels_without_conversion(tmp_path):

@@ -9,15 +9,15 @@ import time
 
 import numpy as np
 import pytest
-import raw_datasets as raw
 from detectron2.data import DatasetCatalog
 from PIL import Image
+from support import raw_datasets as raw
 
 from rankseg_d2 import files
 from rankseg_d2.cli import main
 from rankseg_d2.data.datasets import COMMANDS, cityscapes, coco_lvis, register_all
-from rankseg_d2.data.prepare.job import ade20k as ade20k_convert
-from rankseg_d2.data.prepare.job import job as prepare
+from rankseg_d2.data.prepare import ade20k as ade20k_convert
+from rankseg_d2.data.prepare import job as prepare
 
 ADE = "ADEChallengeData2016"
 

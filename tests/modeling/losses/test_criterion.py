@@ -17,6 +17,7 @@ from rankseg_d2.modeling.losses.criterion import (
 )
 from rankseg_d2.modeling.losses.matcher import HungarianMatcher
 from rankseg_d2.modeling.losses.points import grid_points
+from rankseg_d2.modeling.outputs import MaskPredictions
 
 GOLDEN = {
     name: torch.from_numpy(array)
@@ -55,6 +56,13 @@ def make_batch(counts=(3, 0, 5), layers=3, queries=8, frames=2, dtype=torch.floa
     return {**outputs[0], "aux_outputs": outputs[1:]}, targets
 
 
+def predictions(outputs):
+    """What a decoder gives: the last layer is the last."""
+    layers = [*outputs["aux_outputs"], outputs]
+    logits = torch.stack([layer["pred_logits"] for layer in layers])
+    return MaskPredictions(torch.empty(0), [x["pred_masks"] for x in layers], [], logits)
+
+
 def leaves(outputs):
     layers = [outputs, *outputs["aux_outputs"]]
     return [layer[name] for layer in layers for name in ("pred_logits", "pred_masks")]
@@ -84,7 +92,7 @@ def test_equals_the_loop_over_layers_and_images(frames, chunk, monkeypatch):
     criterion = make_criterion()
     outputs, targets = make_batch(frames=frames)
     points = grid_points(8)
-    ours = criterion(outputs, targets, points)
+    ours = criterion(predictions(outputs), targets, points)
     plain = plain_losses(outputs, targets, criterion.empty_weight, 64, points)
     assert list(ours) == [f"loss_{n}{s}" for s in ("", "_0", "_1") for n in ("ce", "mask", "dice")]
     for name, loss in plain.items():
@@ -98,7 +106,7 @@ def test_random_points_give_the_loop_s_losses_on_average():
     outputs, targets = make_batch(layers=2)
     torch.manual_seed(0)
     with torch.no_grad():
-        ours = [sum(criterion(outputs, targets).values()).item() for _ in range(40)]
+        ours = [sum(criterion(predictions(outputs), targets).values()).item() for _ in range(40)]
         plain = [
             sum(plain_losses(outputs, targets, criterion.empty_weight, 400).values()).item()
             for _ in range(40)
@@ -110,7 +118,7 @@ def test_random_points_give_the_loop_s_losses_on_average():
 def test_dense_masks_equal_focal_and_dice_over_all_pixels():
     criterion = make_criterion(num_points=None)
     outputs, targets = make_batch(counts=(4,), layers=1, queries=4, frames=1)
-    losses = criterion(outputs, targets)
+    losses = criterion(predictions(outputs), targets)
     [(queries, objects)] = criterion.matcher(
         outputs["pred_logits"][None], [outputs["pred_masks"]], targets
     )[0]
@@ -139,7 +147,8 @@ def test_equal_frames_count_as_often_as_they_are(num_points):
     }
     clip_targets = [target | {"masks": target["masks"].repeat(1, 3, 1, 1)} for target in targets]
     points = None if num_points is None else grid_points(8)
-    image, video = criterion(outputs, targets, points), criterion(clip, clip_targets, points)
+    image = criterion(predictions(outputs), targets, points)
+    video = criterion(predictions(clip), clip_targets, points)
     for name, loss in image.items():
         # Each frame has a loss of its own: their sum, as in the public reference.
         times = 1 if name.startswith("loss_ce") else 3
@@ -150,7 +159,7 @@ def test_equal_frames_count_as_often_as_they_are(num_points):
 def test_a_batch_without_any_object_trains_the_classes_only(num_points):
     criterion = make_criterion(num_points)
     outputs, targets = make_batch(counts=(0, 0))
-    losses = criterion(outputs, targets)
+    losses = criterion(predictions(outputs), targets)
     grads = gradients(losses, outputs)
     for name, loss in losses.items():
         assert loss.isfinite() and loss.requires_grad
@@ -166,9 +175,9 @@ def test_targets_of_different_sizes_are_padded(num_points):
     outputs, targets = make_batch(counts=(2, 3))
     targets[0]["masks"] = targets[0]["masks"][..., :20, :30]
     points = None if num_points is None else grid_points(8)
-    losses = criterion(outputs, targets, points)
+    losses = criterion(predictions(outputs), targets, points)
     targets[0]["masks"] = F.pad(targets[0]["masks"], (0, 6, 0, 4))
-    for name, loss in criterion(outputs, targets, points).items():
+    for name, loss in criterion(predictions(outputs), targets, points).items():
         torch.testing.assert_close(losses[name], loss)
 
 
@@ -178,12 +187,12 @@ def test_autocast_and_half_outputs_are_computed_in_float32(num_points):
     outputs, targets = make_batch(dtype=torch.bfloat16)
     points = None if num_points is None else grid_points(8)
     with torch.autocast("cpu", torch.bfloat16):
-        losses = criterion(outputs, targets, points)
+        losses = criterion(predictions(outputs), targets, points)
     single = {
         **{k: v.float() for k, v in outputs.items() if k != "aux_outputs"},
         "aux_outputs": [{k: v.float() for k, v in o.items()} for o in outputs["aux_outputs"]],
     }
-    for name, loss in criterion(single, targets, points).items():
+    for name, loss in criterion(predictions(single), targets, points).items():
         assert losses[name].dtype == torch.float32
         torch.testing.assert_close(losses[name], loss)
     assert all(grad.isfinite().all() for grad in gradients(losses, outputs))
@@ -197,7 +206,8 @@ def test_gradcheck(num_points):
 
     def total(*tensors):
         layers = [dict(zip(names, tensors[i : i + 2], strict=True)) for i in (0, 2)]
-        losses = criterion({**layers[0], "aux_outputs": layers[1:]}, targets, grid_points(8))
+        outputs = predictions({**layers[0], "aux_outputs": layers[1:]})
+        losses = criterion(outputs, targets, grid_points(8))
         return sum(losses.values())
 
     assert torch.autograd.gradcheck(total, leaves(outputs))
@@ -210,7 +220,7 @@ def test_class_loss_is_the_weighted_mean_over_all_queries():
     [(queries, objects), _] = criterion.matcher(
         logits[None], [outputs["pred_masks"]], targets, grid_points(8)
     )[0]
-    loss = criterion(outputs, targets, grid_points(8))["loss_ce"]
+    loss = criterion(predictions(outputs), targets, grid_points(8))["loss_ce"]
     classes = torch.full(logits.shape[:2], CLASSES)
     classes[0, queries] = targets[0]["labels"][objects]
     weights = torch.tensor([1.0] * CLASSES + [0.3])
@@ -225,8 +235,8 @@ def test_ranked_logits_with_fewer_columns_end_with_no_object():
     for target in targets:
         target["labels"] = target["labels"] % 3
     small = SetCriterion(3, make_criterion().matcher, WEIGHTS, num_points=64)
-    expected = small(outputs, targets, grid_points(8))
-    for name, loss in make_criterion()(outputs, targets, grid_points(8)).items():
+    expected = small(predictions(outputs), targets, grid_points(8))
+    for name, loss in make_criterion()(predictions(outputs), targets, grid_points(8)).items():
         torch.testing.assert_close(loss, expected[name])
 
 
@@ -239,18 +249,18 @@ def test_the_buffer_is_named_as_in_public_checkpoints():
 def test_without_deep_supervision_only_the_last_layer_has_losses():
     outputs, targets = make_batch()
     criterion = make_criterion(deep_supervision=False)
-    assert set(criterion(outputs, targets)) == {"loss_ce", "loss_mask", "loss_dice"}
+    assert set(criterion(predictions(outputs), targets)) == {"loss_ce", "loss_mask", "loss_dice"}
 
 
 def test_masks_are_averaged_over_ranks(monkeypatch):
     """This rank has 8 objects, the other none: each divides by 4."""
     criterion = make_criterion()
     outputs, targets = make_batch()
-    alone = criterion(outputs, targets, grid_points(8))
+    alone = criterion(predictions(outputs), targets, grid_points(8))
     monkeypatch.setattr(dist, "is_initialized", lambda: True)
     monkeypatch.setattr(dist, "all_reduce", lambda tensor: None)
     monkeypatch.setattr(dist, "get_world_size", lambda: 2)
-    both = criterion(outputs, targets, grid_points(8))
+    both = criterion(predictions(outputs), targets, grid_points(8))
     torch.testing.assert_close(both["loss_ce"], alone["loss_ce"])
     torch.testing.assert_close(both["loss_mask_1"], 2 * alone["loss_mask_1"])
     torch.testing.assert_close(both["loss_dice"], 2 * alone["loss_dice"])
@@ -268,7 +278,7 @@ def test_one_copy_to_the_host_for_all_layers_and_images(num_points, monkeypatch)
     outputs, targets = make_batch()
     criterion = make_criterion(num_points)
     copies = count_copies(monkeypatch)
-    sum(criterion(outputs, targets).values()).backward()
+    sum(criterion(predictions(outputs), targets).values()).backward()
     assert len(copies) == 1
 
 
@@ -278,7 +288,7 @@ def test_gpu_waits_once_and_equals_cpu(num_points):
     criterion = make_criterion(num_points)
     outputs, targets = make_batch()
     points = None if num_points is None else grid_points(8)
-    expected = criterion(outputs, targets, points)
+    expected = criterion(predictions(outputs), targets, points)
 
     def to_gpu(layer):
         return {k: v.cuda() for k, v in layer.items() if k != "aux_outputs"}
@@ -290,7 +300,7 @@ def test_gpu_waits_once_and_equals_cpu(num_points):
     torch.cuda.set_sync_debug_mode("warn")
     try:
         with pytest.warns(UserWarning) as warnings:
-            losses = criterion(on_gpu, targets, points)
+            losses = criterion(predictions(on_gpu), targets, points)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert sum("synchronizing" in str(warning.message) for warning in warnings) <= 2

@@ -167,10 +167,10 @@ def test_half_predictions_are_compared_in_float32():
 @pytest.mark.parametrize(
     ("term", "layer", "losses"),
     [
-        ("class", 0, "loss_ce are"),
-        ("class", 2, "loss_ce_1 are"),
-        ("mask", 0, "loss_mask and loss_dice are"),
-        ("mask", 1, "loss_mask_0 and loss_dice_0 are"),
+        ("class", 2, "loss_ce are"),
+        ("class", 1, "loss_ce_1 are"),
+        ("mask", 2, "loss_mask and loss_dice are"),
+        ("mask", 0, "loss_mask_0 and loss_dice_0 are"),
     ],
 )
 def test_costs_that_are_not_finite_name_the_image_and_the_losses(term, layer, losses):

@@ -1,6 +1,5 @@
 """Models and samples that cannot be are refused with a sentence."""
 
-from dataclasses import replace
 
 import pytest
 import torch
@@ -86,12 +85,12 @@ def test_unknown_names_are_refused_with_the_nearest_ones(options, message):
         ),
         (
             MASK2FORMER | {"MODEL.SEM_SEG_HEAD.NAME": "PerPixelBaselineHead"},
-            "NAME is PerPixelBaselineHead, which classifies no masks, as MaskFormer does; set it "
-            r"to MaskFormerHead, or MODEL\.META_ARCHITECTURE to SemanticSegmentor",
+            "NAME is PerPixelBaselineHead, which does not classify masks, as MaskFormer does; "
+            r"set it to MaskFormerHead, or MODEL\.META_ARCHITECTURE to PixelClassifier",
         ),
         (
             VIDEO | MASK2FORMER | {"MODEL.SEM_SEG_HEAD.NAME": "MSDeformAttnPixelDecoder"},
-            "NAME is MSDeformAttnPixelDecoder, which classifies no masks, as VideoMaskFormer does",
+            "NAME is MSDeformAttnPixelDecoder, which does not classify masks, as VideoMaskFormer",
         ),
         (
             MASKFORMER | {"MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE": "transformer_encoder"},
@@ -188,11 +187,9 @@ def test_image_given_to_a_video_model_is_refused():
 
 
 def test_predictions_of_every_layer_have_one_shape():
-    model = make_model(MASK2FORMER).eval()
-    with torch.no_grad():
-        outputs = model.predict(torch.randn(4, 3, 64, 96), num_frames=2)
+    model = make_model(MASK2FORMER).train()
+    outputs = model.decide(model.network(torch.randn(4, 3, 64, 96), num_frames=2))
     assert outputs.queries.shape[:3] == (4, 2, QUERIES)
-    assert {masks.shape for masks in outputs.masks} == {(2, QUERIES, 2, 16, 24)}
+    assert [masks.shape for masks in outputs.masks] == [(2, QUERIES, 2, 16, 24)] * 4
     assert len(outputs.layers) == 3
-    assert outputs.logits.shape == (2, QUERIES, CLASSES + 1)
-    assert replace(outputs, logits=None).logits is None
+    assert outputs.logits.shape == (4, 2, QUERIES, CLASSES + 1)

@@ -65,7 +65,10 @@ def eval_case(request, tmp_path_factory):
         clips = model.preprocess(samples)
         features = model.backbone(clips.tensor)
         pixels = model.sem_seg_head.pixel_decoder(features)
-        outputs = model.decide(model.sem_seg_head(features, clips.num_frames))
+        outputs = model.sem_seg_head(features, clips.num_frames)
+        if model.ranks:
+            outputs = replace(outputs, scores=model.score(outputs))
+        outputs = model.decide(outputs)
     stages = {f"feat/{name}": value for name, value in features.items()}
     stages["pixdec/mask_features"] = pixels.mask_features
     stages |= {f"pixdec/multi_scale/{i}": value for i, value in enumerate(pixels.scales)}
@@ -124,9 +127,9 @@ def test_ranking_and_rank_adaptive_logits(eval_case):
         assert not hasattr(model, "ml_head")
         return
     with torch.no_grad():
-        scores = model.multi_label_logits(outputs)
-        ranking = model.rank(scores)
-        logits = model.classify(replace(outputs, ranking=ranking), outputs.queries[-1])
+        scores = model.score(outputs)
+        ranking = model.ranker.rank(scores)
+        logits = model.classify(outputs.queries[-1], ranking)
     assert arrays["img_pred"].diff(scores)[1] < STD
     assert np.array_equal(ranking.index, arrays["img_pred_rank_order"].values)
     assert arrays["ml_norm/final_out"].diff(logits)[1] < STD
@@ -134,11 +137,11 @@ def test_ranking_and_rank_adaptive_logits(eval_case):
 
 def test_results(eval_case):
     case, arrays, model, samples, clips, outputs, _ = eval_case
-    full = replace(model.results, full_scores=True)
+    full = replace(model.result_options, full_scores=True)
     with torch.no_grad():
-        model.results, kept = full, model.results
-        results = model.inference(outputs, samples, clips)
-        model.results = kept
+        model.result_options, kept = full, model.result_options
+        results = results_of(model, outputs, samples, clips)
+        model.result_options = kept
     for i, result in enumerate(results):
         labels = result["sem_seg_labels"].numpy()
         if "video" in case:
@@ -165,6 +168,10 @@ def test_batch_of_two_equals_two_batches_of_one(eval_case, onednn):
         assert error.abs().max() < (1e-4 if onednn else 1e-5)
 
 
+def results_of(model, outputs, samples, clips):
+    return [model.result(outputs, i, x) for i, x in enumerate(clips.result_sizes(samples))]
+
+
 def samples_of_one_size(case):
     pictures = golden.inputs()
     names = ["video_V", "video_W"] if "video" in case else ["image_A", "image_B"]
@@ -176,8 +183,8 @@ def samples_of_one_size(case):
 @torch.no_grad()
 def masks_and_results(model, samples):
     clips = model.preprocess(samples)
-    outputs = model.decide(model.sem_seg_head(model.backbone(clips.tensor), clips.num_frames))
-    results = model.inference(outputs, samples, clips)
+    outputs = model.decide(model.run_network(clips))
+    results = results_of(model, outputs, samples, clips)
     scores = [result.get("sem_seg", result.get("sem_seg_scores")) for result in results]
     return outputs.masks[-1], torch.stack(scores)
 
@@ -254,15 +261,16 @@ def test_losses(train_case):
 
 def test_matches(train_case):
     case, arrays, _, _, matches = train_case
-    margins = [CASES[case]["match_margin_last"], *CASES[case]["match_margin_aux"]]
+    margins = [*CASES[case]["match_margin_aux"], CASES[case]["match_margin_last"]]
+    last = len(margins) - 1
     for layer, (images, margin) in enumerate(zip(matches, margins, strict=True)):
         for i, (queries, objects) in enumerate(images):
             if margin[i] < 1e-3:
                 continue
-            if layer == 0:
+            if layer == last:
                 expected = [arrays[f"match/last/{i}/{part}"].values for part in ("src", "tgt")]
             else:
-                expected = arrays[f"match/aux{layer - 1}/{i}"].values
+                expected = arrays[f"match/aux{layer}/{i}"].values
             assert sorted(zip(queries, objects, strict=True)) == sorted(
                 zip(*expected, strict=True)
             ), (layer, i)

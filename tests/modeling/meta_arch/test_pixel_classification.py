@@ -1,15 +1,20 @@
 import numpy as np
 import pytest
 import torch
-from detectron2.modeling import SemanticSegmentor, build_model
+import yaml
+from detectron2.modeling import build_model
 from support import golden
-from support.small import CLASSES, MASK2FORMER, MASKFORMER, make_config, picture
+from support.small import CLASSES, MASK2FORMER, MASKFORMER, RANKSEG, make_config, picture
 
-from rankseg_d2.modeling.pixel_heads.per_pixel_baseline import enlarge
+from rankseg_d2.config import get_config
+from rankseg_d2.modeling.meta_arch import PixelClassifier, RankSegPixelClassifier
+from rankseg_d2.modeling.meta_arch.pixel_classification import enlarge
+from rankseg_d2.modeling.passes import SlidingWindow, TestTimeAugmentation
+from rankseg_d2.ranking import asymmetric_loss
 
 HEADS = ("PerPixelBaselineHead", "PerPixelBaselinePlusHead")
 PIXELS = {
-    "MODEL.META_ARCHITECTURE": "SemanticSegmentor",
+    "MODEL.META_ARCHITECTURE": "PixelClassifier",
     "MODEL.SEM_SEG_HEAD.NAME": "PerPixelBaselineHead",
     "MODEL.SEM_SEG_HEAD.IGNORE_VALUE": 255,
     "MODEL.SEM_SEG_HEAD.LOSS_WEIGHT": 1.5,
@@ -123,7 +128,7 @@ def test_scores_are_upstreams(reference):
 @ALL
 def test_every_parameter_gets_a_gradient(options):
     model = make_model(options)
-    assert type(model) is SemanticSegmentor
+    assert type(model) is PixelClassifier
     train(model, [sample(0), sample(1)])
     missing = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert missing == []
@@ -147,7 +152,8 @@ def test_ignored_pixels_cost_nothing(options):
     half["sem_seg"][32:] = 255
     losses = model([half])
     frames = (half["image"] - model.pixel_mean) / model.pixel_std
-    logits = enlarge(model.sem_seg_head.logits(model.backbone(frames[None]))[-1])[0]
+    outputs = model.decide(model.network(frames[None]))
+    logits = enlarge(outputs.logits[-1], stride=4)[0]
     log_probability = logits.log_softmax(0).gather(0, half["sem_seg"][None] % 255)[0, :32]
     torch.testing.assert_close(losses["loss_sem_seg"], -1.5 * log_probability.mean())
 
@@ -197,8 +203,114 @@ def test_feature_that_the_decoder_cannot_read_is_refused():
         make_model(MASKFORMER, PLUS, {"MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE": "res7"})
 
 
-@ALL
-@pytest.mark.parametrize("key", ["FLAG", "USE_GT"])
-def test_a_ranking_is_refused(options, key):
-    with pytest.raises(ValueError, match=r"Head does not rank: set MODEL\.RANKSEG\.FLAG and"):
-        make_model(MASKFORMER, options, {f"MODEL.RANKSEG.{key}": True})
+def test_heads_and_architectures_of_different_families_are_refused():
+    with pytest.raises(ValueError, match=r"PerPixelBaselineHead, which does not classify masks"):
+        make_model(MASKFORMER, PIXELS, {"MODEL.META_ARCHITECTURE": "MaskFormer"})
+    with pytest.raises(ValueError, match=r"MaskFormerHead, which does not classify pixels"):
+        make_model(MASKFORMER, PIXELS, {"MODEL.SEM_SEG_HEAD.NAME": "MaskFormerHead"})
+
+
+def test_samples_without_a_label_map_are_refused():
+    with pytest.raises(ValueError, match="a.png has no `sem_seg`, which a pixel classifier learns"):
+        make_model(MASKFORMER, PIXELS).train()([{"image": picture(), "file_name": "a.png"}])
+
+
+def test_upstreams_config_names_detectron2s_class_and_gets_ours(tmp_path):
+    keys = {"MODEL": {"META_ARCHITECTURE": "SemanticSegmentor"}}
+    (tmp_path / "plain.yaml").write_text(yaml.safe_dump(keys))
+    assert get_config(tmp_path / "plain.yaml").MODEL.META_ARCHITECTURE == "SemanticSegmentor"
+    for head in HEADS:
+        keys["MODEL"]["SEM_SEG_HEAD"] = {"NAME": head}
+        (tmp_path / "pixels.yaml").write_text(yaml.safe_dump(keys))
+        assert get_config(tmp_path / "pixels.yaml").MODEL.META_ARCHITECTURE == "PixelClassifier"
+
+
+# With a ranking
+
+RANKED = {name: VARIANTS[name] | RANKSEG for name in ("baseline", "plus")}
+RANKS = pytest.mark.parametrize("options", RANKED.values(), ids=RANKED)
+
+
+def plain_pixels(model, image, ranking):
+    """Ranked logits (K, h, w) of one image, pixel by pixel and rank by rank."""
+    frames = ((image - model.pixel_mean) / model.pixel_std)[None]
+    outputs = model.network(frames)
+    unit = torch.nn.functional.normalize
+    classes, pixels = unit(outputs.classes[-1].expand(1, -1, -1)[0], dim=-1), outputs.pixels[0]
+    logits = [[unit(p, dim=0) @ classes[c] for c in ranking] for p in pixels.flatten(1).T]
+    logits = model.ml_norm(torch.stack([torch.stack(row) for row in logits]))
+    return logits.T.unflatten(1, pixels.shape[-2:])
+
+
+@RANKS
+def test_pixels_are_classified_among_the_ranked_categories(options):
+    model = make_model(options).eval()
+    images = [picture(0), picture(1).round(decimals=-2)]
+    with torch.no_grad():
+        results = model([{"image": image} for image in images])
+        for image, result in zip(images, results, strict=True):
+            classes = result["ranking"]["classes"]
+            order = result["ranking"]["scores"].argsort(descending=True)
+            assert classes.tolist() == order[:4].tolist()
+            expected = enlarge(plain_pixels(model, image, classes)[None], 4)[0]
+            torch.testing.assert_close(result["sem_seg_scores"], expected, rtol=1e-3, atol=1e-3)
+            labels = classes[expected.argmax(0)]
+            assert (result["sem_seg_labels"] == labels).float().mean() > 0.999
+    assert results[0]["ranking"]["classes"].tolist() != results[1]["ranking"]["classes"].tolist()
+
+
+@RANKS
+def test_labels_become_ranks_and_the_rest_is_ignored(options):
+    model = make_model(options, {"MODEL.MASK_FORMER.DROPOUT": 0.0}).train()
+    model.ml_head.eval()
+    one = sample()
+    losses = model([one])
+    clips = model.preprocess([one])
+    with torch.no_grad():
+        outputs = model.run_network(clips)
+        ranking = outputs.scores[0].argsort(descending=True)[:4].tolist()
+        logits = enlarge(plain_pixels(model, one["image"], ranking)[None], 4)[0]
+    ranks = torch.full((CLASSES,), 255)
+    ranks[ranking] = torch.arange(4)
+    targets = ranks[one["sem_seg"]]
+    assert 0 < (targets == 255).sum() < targets.numel()
+    loss = torch.nn.functional.cross_entropy(logits[None], targets[None], ignore_index=255)
+    expected = 1.5 * loss
+    torch.testing.assert_close(losses["loss_sem_seg"], expected, rtol=1e-4, atol=1e-4)
+    present = torch.zeros(1, CLASSES, dtype=torch.bool)
+    present[0, one["sem_seg"].unique()] = True
+    torch.testing.assert_close(losses["loss_ml"], 10 * asymmetric_loss(outputs.scores, present))
+
+
+@RANKS
+def test_every_parameter_of_a_ranked_one_gets_a_gradient(options):
+    model = make_model(options, {"MODEL.RANKSEG.TOPK": CLASSES})
+    assert type(model) is RankSegPixelClassifier
+    train(model, [sample(0), sample(1)])
+    missing = {n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()}
+    assert missing <= {"sem_seg_head.predictor.bias"}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"MODEL.RANKSEG.THRESHOLD": 0.4}, {"MODEL.RANKSEG.USE_GT": True}]
+    + [{"MODEL.RANKSEG.SHARE_EMBEDDING": True}, {"MODEL.SEM_SEG_HEAD.USE_LAYERNORM": False}]
+    + [{"MODEL.RANKSEG.FULL_SCORES": True}, {"MODEL.RANKSEG.KEEP_TRUE": True}],
+    ids=["plain", "dynamic", "oracle", "shared", "linear", "full", "keep true"],
+)
+@RANKS
+def test_every_kind_of_ranking_works_in_windows_and_scales(options, more):
+    model = make_model(options, more)
+    assert all(loss.isfinite() for loss in train(model, [sample(), sample(1)]).values())
+    model.eval()
+    one = sample()
+    windows = SlidingWindow(model, (32, 48), (32, 24))
+    for way in (model, windows, TestTimeAugmentation(windows, [48, 64], 1000, True)):
+        with torch.no_grad():
+            result = way([one])[0]
+        classes, scores = result["sem_seg_classes"], result["sem_seg_scores"]
+        assert scores.shape == (len(classes), 64, 96)
+        assert result["sem_seg_labels"].equal(classes[scores.argmax(0)])
+        if "MODEL.RANKSEG.USE_GT" in more:
+            assert set(classes.tolist()) == set(one["sem_seg"].unique()[:4].tolist())
+        assert ("sem_seg" in result) == ("MODEL.RANKSEG.FULL_SCORES" in more)

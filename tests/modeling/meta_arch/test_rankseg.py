@@ -22,6 +22,7 @@ from support.small import (
     make_config,
     make_model,
     make_sample,
+    outputs_of,
     picture,
     scores_of,
     train,
@@ -67,8 +68,8 @@ def test_fewer_columns_equal_all_columns_and_then_a_selection(cosine, norm):
     if not norm:
         del model.ml_norm
     with torch.no_grad():
-        outputs = model.predict(torch.stack([picture(0), picture(1)]) / 60 - 2)
-        queries, embedding = outputs.queries[-1], model.class_embed
+        outputs = outputs_of(model, torch.stack([picture(0), picture(1)]) / 60 - 2)
+        queries, embedding = outputs.queries[-1], model.sem_seg_head.predictor.class_embed
         if cosine is LINEAR:
             everything = embedding(queries)
         else:
@@ -76,8 +77,8 @@ def test_fewer_columns_equal_all_columns_and_then_a_selection(cosine, norm):
         expected = restrict(everything, outputs.ranking)
         if norm:
             expected = model.ml_norm(expected)
-    assert outputs.logits.shape == (2, QUERIES, 5)
-    torch.testing.assert_close(outputs.logits, expected, rtol=1e-4, atol=1e-5)
+    assert outputs.logits.shape == (1, 2, QUERIES, 5)
+    torch.testing.assert_close(outputs.logits[0], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_semantic_scores_of_ranked_classes_are_their_columns_of_all_scores():
@@ -129,7 +130,7 @@ def test_multi_label_loss_is_added_to_upstreams(kind, video):
     assert losses.keys() == train(plain, samples).keys() | {"loss_ml"}
     torch.manual_seed(0)
     clips = ranked.train().preprocess(samples)
-    scores = ranked.multi_label_logits(ranked.predict(clips.tensor, clips.num_frames))
+    scores = ranked.run_network(clips).scores
     present = multi_hot([torch.tensor([1, 3, 3]), torch.tensor([0])], CLASSES)
     torch.testing.assert_close(losses["loss_ml"], 10 * asymmetric_loss(scores, present))
 
@@ -139,7 +140,7 @@ def samples_of_ranks(model, *ranks):
     model.ml_head.eval()  # no dropout
     samples = [image_sample(0), image_sample(1)]
     with torch.no_grad():
-        scores = model.multi_label_logits(model.predict(model.preprocess(samples).tensor))
+        scores = model.run_network(model.preprocess(samples)).scores
     order = scores.argsort(descending=True).tolist()
     return [
         image_sample(i, labels=[ids[rank] for rank in ranks]) for i, ids in enumerate(order)
@@ -182,7 +183,7 @@ def test_losses_need_two_copies_to_the_host(kind, video, options, monkeypatch):
     samples = [make_sample(model, 0, labels=range(CLASSES)), make_sample(model, 1, labels=[])]
     clips = model.preprocess(samples)
     targets = model.prepare_targets(samples, clips)
-    outputs = model.predict(clips.tensor, clips.num_frames)
+    outputs = model.run_network(clips)
     copies = count_copies(monkeypatch)
     sum(model.losses(outputs, targets).values()).backward()
     assert len(copies) == 2
@@ -245,7 +246,7 @@ def test_every_parameter_gets_a_gradient_in_other_variants(kind, options):
 def test_zero_rows_in_the_cosine_classifier_give_no_nan():
     model = make_model(MASK2FORMER, RANKSEG)
     with torch.no_grad():
-        model.class_embed.weight[::2] = 0
+        model.sem_seg_head.predictor.class_embed.weight[::2] = 0
         model.sem_seg_head.predictor.decoder_norm.weight.zero_()
         model.sem_seg_head.predictor.decoder_norm.bias.zero_()  # all queries are zero
     losses = train(model, [image_sample()])
@@ -317,25 +318,25 @@ def builds(*options):
     [
         (
             kappa(0),
-            r"MODEL\.RANKSEG\.TOPK must be between 1 and the number of classes, 7, but is 0",
+            r"MODEL\.RANKSEG\.TOPK must be in \[1, 7\], the number of classes; got 0\.",
         ),
-        (kappa(-1), r"MODEL\.RANKSEG\.TOPK must be .* but is -1"),
-        (kappa(8), r"MODEL\.RANKSEG\.TOPK must be .* 7, but is 8; 7 keeps every category"),
-        (ORACLE | kappa(8), r"MODEL\.RANKSEG\.TOPK must be .* 7, but is 8"),
+        (kappa(-1), r"MODEL\.RANKSEG\.TOPK must be .* got -1\."),
+        (kappa(8), r"MODEL\.RANKSEG\.TOPK must be .* got 8\. 7 keeps every category\."),
+        (ORACLE | kappa(8), r"MODEL\.RANKSEG\.TOPK must be .* got 8"),
         (
             {"MODEL.RANKSEG.LAYER": 4},
-            r"MODEL\.RANKSEG\.LAYER must be between 1 and the number of decoder layers, 3, but is "
-            r"4; choose one of these or raise MODEL\.MASK_FORMER\.DEC_LAYERS",
+            r"MODEL\.RANKSEG\.LAYER must be in \[1, 3\], the number of decoder layers; got 4\. "
+            r"Change it, or raise MODEL\.MASK_FORMER\.DEC_LAYERS\.",
         ),
-        ({"MODEL.RANKSEG.LAYER": 0}, r"MODEL\.RANKSEG\.LAYER must be .* 3, but is 0"),
+        ({"MODEL.RANKSEG.LAYER": 0}, r"MODEL\.RANKSEG\.LAYER must be .* got 0\."),
         (
             {"MODEL.RANKSEG.THRESHOLD": 1.0},
-            r"MODEL\.RANKSEG\.THRESHOLD is a probability, .*, but is 1\.0",
+            r"MODEL\.RANKSEG\.THRESHOLD must be a probability .* got 1\.0\.",
         ),
-        ({"MODEL.RANKSEG.THRESHOLD": -0.5}, r"MODEL\.RANKSEG\.THRESHOLD .* but is -0\.5"),
+        ({"MODEL.RANKSEG.THRESHOLD": -0.5}, r"MODEL\.RANKSEG\.THRESHOLD .* got -0\.5\."),
         (
             {"MODEL.RANKSEG.HIDDEN_DIM": 200},
-            r"MODEL\.RANKSEG\.HIDDEN_DIM must be a multiple of 64, but is 200",
+            r"MODEL\.RANKSEG\.HIDDEN_DIM: .* multiple of its 3 attention heads .* 192; got 200\.",
         ),
     ],
 )
@@ -391,8 +392,8 @@ def test_ranking_of_every_category_in_id_order_changes_no_logit():
     del ranked.ml_norm
     frames = picture()[None] / 60 - 2
     with torch.no_grad():
-        expected = plain.predict(frames).logits
-        outputs = ranked.predict(frames)
+        expected = outputs_of(plain, frames).logits
+        outputs = outputs_of(ranked, frames)
         ranking = replace(outputs.ranking, index=torch.arange(CLASSES)[None])
-        logits = ranked.classify(replace(outputs, ranking=ranking), outputs.queries[-1])
+        logits = ranked.classify(outputs.queries, ranking)
     torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)

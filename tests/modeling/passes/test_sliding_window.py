@@ -15,11 +15,13 @@ from support.small import (
     make_config,
     make_model,
     picture,
+    rank_by,
 )
 
 from rankseg_d2.config import get_config
 from rankseg_d2.engine import Trainer
-from rankseg_d2.modeling.passes.sliding_window import SlidingWindow, places
+from rankseg_d2.modeling.clips import window_slices
+from rankseg_d2.modeling.passes.sliding_window import SlidingWindow
 from rankseg_d2.ranking import rank
 
 ORACLE = {**RANKSEG, "MODEL.RANKSEG.USE_GT": True}
@@ -126,7 +128,7 @@ def test_all_windows_have_the_ranking_of_the_image(stride, windows, monkeypatch)
     result = SlidingWindow(model, (32, 48), stride)([{"image": image}])[0]
     assert result["ranking"]["classes"].equal(scores.argsort(descending=True)[:4])
     torch.testing.assert_close(result["ranking"]["scores"], scores)
-    monkeypatch.setattr(model, "rank", lambda own: rank(scores[None], 4))
+    rank_by(monkeypatch, model, lambda own: rank(scores[None], 4))
     expected = pasted(model, image, windows)
     torch.testing.assert_close(result["sem_seg_scores"], expected)
     assert result["sem_seg_labels"].equal(result["sem_seg_classes"][expected.argmax(0)])
@@ -136,7 +138,7 @@ def test_a_category_of_one_window_is_a_category_of_the_image():
     """Its score is the highest of the windows; a mean would put others before it."""
     model = model_of(MASK2FORMER, RANKSEG, {"MODEL.RANKSEG.TOPK": 1})
     given = iter([[0.0, 3.0, 2.0], [0.0, -9.0, 2.0]])
-    model.category_scores = lambda outputs, present: torch.tensor([[*next(given), 0, 0, 0, 0]])
+    model.score = lambda outputs: torch.tensor([[*next(given), 0, 0, 0, 0]])
     result = SlidingWindow(model, (64, 48), (64, 48))([{"image": picture()}])[0]
     assert result["ranking"]["classes"].tolist() == [1]
     assert result["sem_seg_labels"].eq(1).all()
@@ -171,7 +173,7 @@ def test_results_have_the_size_that_is_asked_for():
 
 def test_models_of_another_kind_are_windowed_too():
     baseline = {
-        "MODEL.META_ARCHITECTURE": "SemanticSegmentor",
+        "MODEL.META_ARCHITECTURE": "PixelClassifier",
         "MODEL.SEM_SEG_HEAD.NAME": "PerPixelBaselineHead",
     }
     model, image = build_model(make_config(baseline)).eval(), picture()
@@ -191,7 +193,7 @@ def test_models_of_another_kind_are_windowed_too():
     ],
 )
 def test_windows_cover_a_side_and_stay_inside(length, size, stride, expected):
-    assert [(place.start, place.stop) for place in places(length, size, stride)] == expected
+    assert [(place.start, place.stop) for place in window_slices(length, size, stride)] == expected
 
 
 # --- bad input ------------------------------------------------------------------------------------

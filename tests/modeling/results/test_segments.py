@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -6,16 +7,13 @@ import torch
 import torch.nn.functional as F
 from support.paths import GOLDEN
 
-from rankseg_d2.modeling.results.options import (
-    ResultOptions,
-    Shape,
-    image_result,
-    video_result,
-)
+from rankseg_d2.modeling.results import ResultOptions, Sizes, mask_result
 from rankseg_d2.ranking import Ranking, rank, rank_from_labels, restrict, spread
 
 C, Q = 7, 9
-SHAPE = Shape(padded=(32, 48), image=(25, 43), output=(31, 29))
+image_result = partial(mask_result, is_video=False)
+video_result = partial(mask_result, is_video=True)
+SHAPE = Sizes(padded=(32, 48), image=(25, 43), output=(31, 29))
 THINGS = frozenset({0, 2, 3})
 ALL = ResultOptions(
     panoptic=True,
@@ -170,7 +168,7 @@ def test_padding_is_left_out():
     logits, masks = predictions()
     inside, outside = masks.clone(), masks.clone()
     outside[..., -1] = 50.0  # seen from column 42 of 48 on
-    shape = Shape((32, 48), (32, 40), (32, 40))
+    shape = Sizes((32, 48), (32, 40), (32, 40))
     results = [image_result(logits, m, None, shape, SEMANTIC) for m in (inside, outside)]
     assert torch.equal(results[0]["sem_seg"], results[1]["sem_seg"])
     assert results[0]["sem_seg"].shape == (C, 32, 40)
@@ -236,7 +234,7 @@ def stripes(*columns, categories, scores=None):
     masks = torch.full((len(columns), 1, 8, 12), -20.0)
     for mask, (start, stop) in zip(masks, columns, strict=True):
         mask[..., start:stop] = 20.0
-    return logits, masks, Shape((8, 12), (8, 12), (8, 12))
+    return logits, masks, Sizes((8, 12), (8, 12), (8, 12))
 
 
 def test_stuff_of_one_category_is_one_segment_and_things_are_many():
@@ -349,7 +347,7 @@ def test_golden_video_detections_of_the_reference():
     ranking = rank(torch.from_numpy(golden["scores"]), 124)
     logits = torch.from_numpy(golden["logits"])
     options = ResultOptions(semantic=False, instance=True)
-    shape = Shape((128, 160), (120, 150), (180, 230))
+    shape = Sizes((128, 160), (120, 150), (180, 230))
     result = video_result(logits, torch.zeros(100, 3, 32, 40), ranking, shape, options)
     torch.testing.assert_close(result["pred_scores"], torch.from_numpy(golden["pred_scores"]))
     assert result["pred_labels"].tolist() == golden["pred_labels"].tolist()
@@ -490,7 +488,7 @@ def test_an_image_whose_ranking_is_empty_has_no_results(result_of):
 @pytest.mark.parametrize("result_of", [image_result, video_result])
 @pytest.mark.parametrize("queries", [1, 2])
 def test_one_category_one_pixel(result_of, queries):
-    shape = Shape((32, 32), (1, 1), (1, 1))
+    shape = Sizes((32, 32), (1, 1), (1, 1))
     ranking = rank(torch.tensor([[0.1, 0.9]]), 1)
     logits, masks = torch.tensor([[3.0, 0.0]] * queries), torch.ones(queries, 1, 1, 1)
     result = result_of(logits, masks, ranking, shape, ALL)
@@ -524,7 +522,7 @@ def test_only_what_is_wanted_is_there():
 
 
 def test_inputs_are_left_as_they_are():
-    shape = Shape((8, 12), (8, 12), (8, 12))  # nothing to resize: the maps are the masks
+    shape = Sizes((8, 12), (8, 12), (8, 12))  # nothing to resize: the maps are the masks
     logits, masks = predictions()
     before = logits.clone(), masks.clone()
     image_result(logits, masks, None, shape, ALL)

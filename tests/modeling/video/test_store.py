@@ -6,24 +6,19 @@ import torch
 from PIL import Image
 from support.videos import BOTH, decoded, run, video, video_model, windowed
 
-from rankseg_d2.modeling.video.store import (
-    LabelMaps,
-    LabelWriter,
-    encode,
-    label_maps,
-    rle_masks,
-)
-from rankseg_d2.modeling.video.whole_video import store as video_results
+from rankseg_d2.modeling.results.reading import encode_masks, label_maps, rle_masks
+from rankseg_d2.modeling.video import store
+from rankseg_d2.modeling.video.store import CompressedLabelMaps, LabelWriter
 from rankseg_d2.modeling.video.windows import VideoWindows
 
 
 @pytest.mark.parametrize("in_memory", [1, 2**24])
 @pytest.mark.parametrize(("num_classes", "dtype"), [(124, np.uint8), (1284, np.uint16)])
 def test_label_maps_are_a_sequence_of_arrays(monkeypatch, in_memory, num_classes, dtype):
-    monkeypatch.setattr(video_results, "IN_MEMORY", in_memory)
+    monkeypatch.setattr(store, "IN_MEMORY", in_memory)
     generator = np.random.default_rng(0)
     expected = [generator.integers(0, num_classes + 1, (9, 12)) for _ in range(5)]
-    maps = LabelMaps(num_classes)
+    maps = CompressedLabelMaps(num_classes)
     for labels in expected:
         maps.append(labels)
     assert len(maps) == 5 and maps[0].dtype == dtype
@@ -41,14 +36,14 @@ def test_label_maps_are_a_sequence_of_arrays(monkeypatch, in_memory, num_classes
 def test_results_that_went_to_a_file_are_the_same(monkeypatch):
     model = windowed(BOTH, 3, 1)
     expected = run(model, video())[0]
-    monkeypatch.setattr(video_results, "IN_MEMORY", 1)
+    monkeypatch.setattr(store, "IN_MEMORY", 1)
     found = run(model, video())[0]
     assert found["pred_masks"] == expected["pred_masks"]
     np.testing.assert_array_equal(found["sem_seg_frames"][:], expected["sem_seg_frames"][:])
 
 
 def test_label_maps_compress():
-    maps = LabelMaps(124)
+    maps = CompressedLabelMaps(124)
     labels = np.zeros((480, 853), np.int64)
     labels[100:300, 200:500] = 7
     for _ in range(20):
@@ -56,22 +51,22 @@ def test_label_maps_compress():
     assert maps.store.file.seek(0, 2) < 20 * labels.size / 50
 
 
-def test_label_maps_are_handed_to_sinks_as_they_come(tmp_path):
+def test_callbacks_get_each_label_map_as_soon_as_it_is_made(tmp_path):
     model = windowed({}, 3, 1)
     seen = []
-    model.label_sinks += [lambda sample, frame, labels: seen.append((frame, labels))]
-    sample = video(frames=5, video_id="a")
+    model.label_callbacks += [lambda sample, frame, labels: seen.append((frame, labels))]
+    sample = video(frames=9, video_id="a")
     reads = []
-    model.label_sinks += [lambda *_: reads.append(len(sample["image"].reads))]
-    model.label_sinks += [LabelWriter(tmp_path)]
+    model.label_callbacks += [lambda *_: reads.append(len(sample["image"].reads))]
+    model.label_callbacks += [LabelWriter(tmp_path)]
     result = run(model, sample)[0]
-    assert [frame for frame, _ in seen] == [0, 1, 2, 3, 4]
-    assert reads[0] == 3 and reads[-1] == 5
+    assert [frame for frame, _ in seen] == list(range(9))
+    assert reads[0] <= 5 and reads[-1] == 9  # one window of 2 new frames is read ahead
     for frame, labels in seen:
         np.testing.assert_array_equal(labels, result["sem_seg_frames"][frame])
         with Image.open(tmp_path / "a" / f"{frame:05d}.png") as image:
             np.testing.assert_array_equal(np.asarray(image), labels)
-    assert len(list((tmp_path / "a").iterdir())) == 5
+    assert len(list((tmp_path / "a").iterdir())) == 9
 
 
 def test_label_images_have_the_names_of_the_frames(tmp_path):
@@ -96,8 +91,8 @@ def test_results_of_clips_and_videos_read_alike():
 def test_masks_without_a_pixel_have_no_rle():
     masks = torch.rand(5, 30, 17, generator=torch.Generator().manual_seed(0)) > 0.6
     masks[[1, 4]] = False
-    rles = encode(masks)
+    rles = encode_masks(masks)
     assert [rle is None for rle in rles] == [False, True, False, False, True]
     assert all(rle["size"] == [30, 17] for rle in rles if rle)
     np.testing.assert_array_equal(decoded(rles, (30, 17)), masks.numpy())
-    assert encode(masks[:0]) == [] and encode(masks[1:2]) == [None]
+    assert encode_masks(masks[:0]) == [] and encode_masks(masks[1:2]) == [None]

@@ -18,10 +18,10 @@ from support.videos import (
     windowed,
 )
 
-from rankseg_d2.modeling.passes.several import look
+from rankseg_d2.modeling.outputs import MaskPredictions
+from rankseg_d2.modeling.passes.several import run_pass
 from rankseg_d2.modeling.passes.sliding_window import SlidingWindow
-from rankseg_d2.modeling.transformer_decoder import Predictions
-from rankseg_d2.modeling.video.store import label_maps
+from rankseg_d2.modeling.results.reading import label_maps
 from rankseg_d2.modeling.video.whole_video import VideoScores
 from rankseg_d2.modeling.video.windows import VideoWindows, plan
 from rankseg_d2.ranking import rank
@@ -151,9 +151,9 @@ def test_label_maps_are_those_of_the_videos_ranking(ranks, ranking):
     model.windows = None
     windows = plan(11, 4, 2)
     with torch.no_grad():
-        looks = [look(model, seen_by(sample, seen)) for seen, _ in windows]
+        passes = [run_pass(model, seen_by(sample, seen)) for seen, _ in windows]
     frames = torch.tensor([[own.stop - own.start] for _, own in windows]).double()
-    scores = torch.cat([one.scores for one in looks]).double()
+    scores = torch.cat([one.scores for one in passes]).double()
     if ranks == "oracle":
         means = [scores[0]] * len(windows)
     else:
@@ -163,13 +163,13 @@ def test_label_maps_are_those_of_the_videos_ranking(ranks, ranking):
     for number, (seen, own) in enumerate(windows):
         mean = means[-1] if ranking == "two_pass" else means[number]
         with torch.no_grad():
-            clip = looks[number].segment(model.rank(mean[None].float()))
+            clip = passes[number].result(model.ranker.rank(mean[None].float()))
         for frame in range(own.start, own.stop):
             expected = clip["sem_seg_labels"][frame - seen.start].numpy()
             np.testing.assert_array_equal(result["sem_seg_frames"][frame], expected)
     assert result["ranking"]["classes"].equal(clip["ranking"]["classes"])
     if ranks != "oracle":  # else nothing was tested
-        kept = {tuple(model.rank(one.scores).index[0].tolist()) for one in looks}
+        kept = {tuple(model.ranker.rank(one.scores).index[0].tolist()) for one in passes}
         assert len(kept) > 1
 
 
@@ -228,7 +228,7 @@ class Scene:
             shown[2, 26:36, 40 - frame : 50 - frame] = True
         return shown
 
-    def predict(self, frames, num_frames=1, present=None):
+    def network(self, frames, num_frames=1):
         """The frames are plain: their value is their number."""
         numbers = (frames[:, 0, 0, 0] * 60 + 120).round().int().tolist()
         order = torch.randperm(10, generator=self.generator)
@@ -239,8 +239,7 @@ class Scene:
             if mask.any():
                 looks[n] = self.looks[n]
                 masks[n, :, : self.size[0], : self.size[1]][mask] = 5
-        outputs = Predictions(looks[order][None, None], [masks[order][None]], [])
-        return self.model.decide(outputs, present)
+        return MaskPredictions(looks[order][None, None], [masks[order][None]], [])
 
 
 def scene_video(length):
@@ -253,7 +252,7 @@ def test_objects_keep_their_identity_over_windows(window, overlap):
     keys = INSTANCE | {"MODEL.MASK_FORMER.TEST.DETECTIONS_PER_VIDEO": 3}
     model = windowed(keys, window, overlap)
     scene = Scene(model)
-    model.predict = scene.predict
+    model.network = scene.network
     result = run(model, scene_video(16))[0]
     assert sorted(result["pred_labels"].tolist()) == [0, 1, 2]
     assert (result["pred_scores"] > 0.99).all()
@@ -266,7 +265,7 @@ def test_objects_keep_their_identity_over_windows(window, overlap):
 def test_an_object_that_was_away_for_longer_than_patience_is_another():
     keys = INSTANCE | {"MODEL.MASK_FORMER.TEST.DETECTIONS_PER_VIDEO": 4}
     model = windowed(keys, 2, 0, link_patience=2)
-    model.predict = Scene(model).predict
+    model.network = Scene(model).network
     result = run(model, scene_video(16))[0]  # 1 is not in windows 3, 4 and the first half of 5
     assert sorted(result["pred_labels"].tolist())[:3] == [0, 1, 2]
     assert result["pred_labels"].tolist().count(1) == 1

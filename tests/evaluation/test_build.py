@@ -9,7 +9,7 @@ from support.evaluation_data import metadata_of, register, unregister, write
 from support.small import MASK2FORMER, RANKSEG, make_config, make_model
 
 from rankseg_d2.evaluation import EVALUATORS, build_evaluator
-from rankseg_d2.evaluation.choices import TASKS
+from rankseg_d2.tasks import IMAGE_TYPES, VIDEO_TYPES
 
 NAME = "test_choices"
 
@@ -61,7 +61,7 @@ def on(*tasks):
         ("coco", on("INSTANCE") | RANKSEG, ["Instance", "MultiLabel"]),
         (
             "coco_panoptic_seg",
-            RANKSEG | on("PANOPTIC") | {"MODEL.META_ARCHITECTURE": "SemanticSegmentor"},
+            on("SEMANTIC", "PANOPTIC") | {"MODEL.META_ARCHITECTURE": "PixelClassifier"},
             ["Semantic"],
         ),
     ],
@@ -72,7 +72,7 @@ def test_config_and_data_set_choose(metadata, evaluator_type, options, expected)
 
 
 def test_every_type_has_a_factory():
-    assert TASKS.keys() <= EVALUATORS.keys()
+    assert IMAGE_TYPES.keys() | VIDEO_TYPES.keys() <= EVALUATORS.keys()
 
 
 def test_ranking_of_instances_is_over_things(metadata):
@@ -93,7 +93,7 @@ def test_instances_need_a_truth(metadata, caplog):
 
 def test_a_missing_json_is_found_out_early(metadata, tmp_path):
     (tmp_path / "instances.json").unlink()
-    with pytest.raises(FileNotFoundError, match="instances.json, is not there; prepare"):
+    with pytest.raises(FileNotFoundError, match="instances.json, does not exist. Prepare"):
         build_evaluator(make_config(on("PANOPTIC", "INSTANCE")), NAME)
 
 

@@ -1,0 +1,40 @@
+"""Names of weights that differ between a file and the model: one table per source of files."""
+
+import functools
+import re
+from collections.abc import Collection
+
+from torch import Tensor
+
+# Names that have moved: (pattern, replacement). A name that the model does not have becomes the
+# first of its replacements that the model has.
+RENAMED = (
+    (r"^sem_seg_head\.(?!predictor\.)", "sem_seg_head.pixel_decoder."),  # MaskFormerHead before 2
+    (r"\.static_query\.", ".query_feat."),  # Mask2Former's decoder before version 2
+    (r"^", "backbone."),  # ImageNet weights, of a backbone alone
+)
+
+# From the names of torchvision's ResNets to detectron2's.
+TORCHVISION = (
+    (r"^conv1\.", "stem.conv1."),
+    (r"^bn1\.", "stem.conv1.norm."),
+    (r"^layer(\d)\.", lambda match: f"res{int(match[1]) + 1}."),
+    (r"\.bn(\d)\.", r".conv\1.norm."),
+    (r"\.downsample\.0\.", ".shortcut."),
+    (r"\.downsample\.1\.", ".shortcut.norm."),
+)
+
+
+def rename(weights: dict[str, Tensor], own: Collection[str]) -> None:
+    """Give the weights, in place, the names that they have in the model today."""
+    for old in list(weights):
+        bare = old.removeprefix("module.")  # of a model in DistributedDataParallel
+        names = [old, bare, *(re.sub(*moved, bare, count=1) for moved in RENAMED)]
+        names.append(f"backbone.{functools.reduce(_substitute, TORCHVISION, bare)}")
+        new = next((name for name in names if name in own), old)
+        if new not in weights:
+            weights[new] = weights.pop(old)
+
+
+def _substitute(name: str, moved: tuple) -> str:
+    return re.sub(*moved, name)

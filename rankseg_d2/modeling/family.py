@@ -1,0 +1,14 @@
+"""Which family of mask classifiers a config describes: MaskFormer or Mask2Former."""
+
+from detectron2.config import CfgNode
+
+SCALES = "multi_scale_pixel_decoder"  # what Mask2Former's transformer decoder reads: three maps
+
+
+def is_mask2former(cfg: CfgNode) -> bool:
+    """Whether the transformer decoder reads several scales, as Mask2Former's does.
+
+    Upstream's configs of MaskFormer do not have Mask2Former's keys, whose defaults are
+    Mask2Former's. What they have in common is MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE.
+    """
+    return cfg.MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE == SCALES

@@ -1,0 +1,155 @@
+"""START HERE: the one forward of every model, for images and for clips.
+
+    preprocess -> network -> losses             training
+    preprocess -> network -> decide -> result   inference, which needs no ground truth
+
+A family (mask_classification.py, pixel_classification.py) says what `network`, `losses`, `decide`
+and `result` are. RankSeg (rankseg.py) adds a ranking between `network` and `decide`. Sliding
+windows, test-time augmentation, windows of a video and `compile` call the same steps.
+"""
+
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_backbone, build_sem_seg_head
+from torch import Tensor, nn
+
+from ...checkpoints import Rows
+from ...ranking import Ranker
+from ..backbone import check_backbone
+from ..clips import Clips, batch_clips
+from ..outputs import Outputs
+from ..results import ResultOptions, Sizes
+
+
+class Segmentation(nn.Module):
+    """A backbone, a head, and the steps from samples to losses or results."""
+
+    tasks: tuple[str, ...]  # what the family can predict; see tasks.py
+    is_video = False  # samples are clips of several frames
+    ranks = False  # by a `ranker`: with RankSeg
+    ranker: Ranker | None = None
+
+    def __init__(
+        self,
+        *,
+        backbone: nn.Module,
+        sem_seg_head: nn.Module,
+        result_options: ResultOptions,
+        size_divisibility: int,
+        pixel_mean: list[float],
+        pixel_std: list[float],
+    ):
+        super().__init__()
+        self.backbone = backbone
+        self.sem_seg_head = sem_seg_head
+        self.result_options = result_options
+        # Below 0 the batch is padded as the backbone needs it.
+        self.size_divisibility = (
+            backbone.size_divisibility if size_divisibility < 0 else size_divisibility
+        )
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
+        self._compiled_network = None
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        check_backbone(cfg)
+        backbone = build_backbone(cfg)
+        return {
+            "backbone": backbone,
+            "sem_seg_head": build_sem_seg_head(cfg, backbone.output_shape()),
+            "result_options": ResultOptions.from_config(cfg),
+            "size_divisibility": cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        return self.pixel_mean.device
+
+    def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
+        """Losses by name in training, otherwise one dict of results per image or clip."""
+        if not self.training:
+            return self.predict(batched_inputs)
+        clips = self.preprocess(batched_inputs)
+        outputs = self.run_network(clips)
+        return self.losses(outputs, self.prepare_targets(batched_inputs, clips))
+
+    def predict(self, batched_inputs: list[dict]) -> list[dict]:
+        """Results at each sample's own size (`height`, `width`), else at its input size."""
+        clips = self.preprocess(batched_inputs)
+        sizes = clips.result_sizes(batched_inputs)
+        outputs = self.decide(self.run_network(clips))
+        return [self.result(outputs, i, size) for i, size in enumerate(sizes)]
+
+    def preprocess(self, batched_inputs: list[dict]) -> Clips:
+        """Normalise and pad the frames."""
+        clips = [self.frames(sample) for sample in batched_inputs]
+        return batch_clips(clips, self.pixel_mean, self.pixel_std, self.size_divisibility)
+
+    def frames(self, sample: dict) -> list[Tensor]:
+        """The T frames (3, H, W) of a sample."""
+        return [sample["image"]]
+
+    def run_network(self, clips: Clips) -> Outputs:
+        """`network`, compiled if `compile` was called."""
+        network = self._compiled_network or self.network
+        return network(clips.tensor, clips.num_frames)
+
+    def compile(self, *args, **kwargs) -> None:
+        """Compile `network`, in place, with the arguments of torch.compile.
+
+        `model.eval().compile(fullgraph=True)` is one graph per size of input. As with any module
+        that is compiled in place, copies and pickles of the model are not compiled.
+        """
+        self._compiled_network = torch.compile(self.network, *args, **kwargs)
+
+    def __getstate__(self) -> dict:
+        return super().__getstate__() | {"_compiled_network": None}
+
+    # What a family says.
+
+    @property
+    def num_classes(self) -> int:
+        raise NotImplementedError
+
+    def network(self, frames: Tensor, num_frames: int = 1) -> Outputs:
+        """Tensors in, tensors out: frames (B·T, 3, H, W), normalised and padded."""
+        raise NotImplementedError
+
+    def prepare_targets(self, batched_inputs: list[dict], clips: Clips) -> Any:
+        """What `losses` compares with."""
+        raise NotImplementedError
+
+    def losses(self, outputs: Outputs, targets: Any) -> dict[str, Tensor]:
+        """Weighted losses of all L predictions; the last one's names have no number."""
+        raise NotImplementedError
+
+    def decide(self, outputs: Outputs) -> Outputs:
+        """Add the class logits."""
+        raise NotImplementedError
+
+    def result(self, outputs: Outputs, i: int, sizes: Sizes) -> dict:
+        """The results of image or clip i."""
+        raise NotImplementedError
+
+    def rank_features(self, outputs: Outputs) -> Tensor:
+        """What a multi-label head sees: (B, N, D)."""
+        raise NotImplementedError
+
+    def class_embedding(self) -> Tensor:
+        """The class embeddings that a multi-label head can share: (C, D)."""
+        raise NotImplementedError
+
+    # What the optimizer and the checkpointer ask.
+
+    def rate_parts(self) -> dict[str, str]:
+        """Parts of the model with a learning rate of their own, and the factor's key in SOLVER."""
+        return {"backbone": "BACKBONE_MULTIPLIER"}
+
+    def checkpoint_rows(self) -> dict[str, Rows]:
+        """Parameters whose rows stand for classes, queries or ranks, by name."""
+        return {}

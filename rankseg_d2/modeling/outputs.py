@@ -1,0 +1,55 @@
+"""What the network of a model predicts, before it is known which categories are kept."""
+
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor
+
+from ..ranking import Ranking
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What every family's network gives; subclasses add what theirs predicts."""
+
+    # (B, C) scores of the categories of the whole image or clip: logits of the multi-label head or,
+    # for the oracle, which categories are present. None: the model does not rank.
+    scores: Tensor | None = field(default=None, kw_only=True)
+    # Which categories the columns of the class logits stand for; None: all, in their order.
+    ranking: Ranking | None = field(default=None, kw_only=True)
+
+    def ranked(self, ranking: Ranking | None) -> "Outputs":
+        """The same with that ranking."""
+        return replace(self, ranking=ranking)
+
+    def image_ranking(self, i: int) -> Ranking | None:
+        """The ranking of image i alone, as a batch of one."""
+        return None if self.ranking is None else self.ranking.image(i)
+
+
+@dataclass(frozen=True)
+class MaskPredictions(Outputs):
+    """L predictions of a mask classifier, the last of which is the result.
+
+    The network gives no class logits: the meta-architecture adds them, once it knows which
+    categories are kept.
+    """
+
+    queries: Tensor  # (L, B, Q, D), after the decoder's norm: what the classifier sees
+    masks: list[Tensor]  # L times (B, Q, T, h, w), logits
+    layers: list[Tensor]  # per decoder layer (B, Q, D), before the norm: what a ranking head sees
+    logits: Tensor | None = None  # (L, B, Q, K+1) of the classes, no-object last
+
+
+@dataclass(frozen=True)
+class PixelPredictions(Outputs):
+    """L predictions of a pixel classifier, the last of which is the result.
+
+    A class logit is the product of a pixel and a class embedding, which the meta-architecture
+    computes for the classes that are kept.
+    """
+
+    pixels: Tensor  # (B, D, h, w)
+    classes: list[Tensor]  # L times (1 or B, C, D)
+    bias: Tensor | None  # (C,) of the classes
+    tokens: Tensor  # (B, N, D'): what a ranking head sees
+    logits: list[Tensor] | None = None  # L times (B, K, h, w)

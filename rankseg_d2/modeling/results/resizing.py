@@ -1,0 +1,49 @@
+"""Masks at other sizes: of the network's input, of the image in it, of the results."""
+
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...dtypes import at_least_float
+
+PARTS = 4  # masks are enlarged in so many parts, to keep temporary memory low
+
+
+class Sizes(NamedTuple):
+    """Three sizes (height, width)."""
+
+    padded: tuple[int, int]  # of the network's input
+    image: tuple[int, int]  # of the sample in it
+    output: tuple[int, int]  # of the results
+
+
+def part_size(num_maps: int) -> int:
+    """How many masks to enlarge at a time where memory must hold so many large maps anyway."""
+    return max(1, -(-num_maps // PARTS))
+
+
+def probability_maps(masks: Tensor, sizes: Sizes, resize_first: bool = True) -> Tensor:
+    """Probabilities at the output's size: logits (N, T, h, w) -> (N, T, H, W)."""
+    if resize_first:
+        return to_output(to_padded(masks, sizes), sizes).sigmoid()
+    return to_output(to_padded(masks, sizes).sigmoid(), sizes)
+
+
+def to_padded(masks: Tensor, sizes: Sizes) -> Tensor:
+    """Mask logits at the size of the network's input."""
+    return resize(at_least_float(masks), sizes.padded)
+
+
+def to_output(maps: Tensor, sizes: Sizes) -> Tensor:
+    """Maps of the network's input, without its padding, at the output's size."""
+    height, width = sizes.image
+    return resize(maps[..., :height, :width], sizes.output)
+
+
+def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    if maps.shape[-2:] == size:
+        return maps
+    planes = maps.flatten(0, 1)[:, None]  # else the last bit would depend on the number of frames
+    planes = F.interpolate(planes, size, mode="bilinear", align_corners=False)
+    return planes.view(*maps.shape[:2], *size)

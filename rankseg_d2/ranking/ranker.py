@@ -1,0 +1,81 @@
+"""What a ranking is made of: how many categories are kept, which, and how the ranking is learnt.
+
+A `Ranker` holds options only. The model that is given one holds the modules with parameters: the
+multi-label head and the rank-adaptive temperature.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from .losses import asymmetric_loss
+from .ranking import Ranking, check_topk, keep_valid, rank, rank_from_labels, restrict_embeddings
+from .temperature import RankNorm, cosine_logits
+
+
+@dataclass(frozen=True)
+class Ranker:
+    """Keeps the `topk` (κ) best of all categories."""
+
+    topk: int
+    threshold: float | None = None  # a probability: keep only categories above it, at most κ
+    keep_true: bool = False  # training keeps an image's own categories, whatever their scores
+    oracle: bool = False  # scores say which categories are present, instead of how likely they are
+    loss: Callable[[Tensor, Tensor], Tensor] = asymmetric_loss
+    loss_weight: float = 10.0
+    cosine: bool = True  # classify by cosine of features and class embeddings, without bias
+
+    def __post_init__(self):
+        if self.topk < 1:
+            raise ValueError(f"topk must be at least 1; got {self.topk}.")
+        if self.threshold is not None and not 0 < self.threshold < 1:
+            raise ValueError(
+                f"threshold must be a probability between 0 and 1, or None to keep all topk "
+                f"categories; got {self.threshold}."
+            )
+
+    def rank(self, scores: Tensor, keep: Tensor | None = None) -> Ranking:
+        """The ranking by scores (B, C): logits or, for the oracle, which categories are present.
+
+        `keep` (B, C) bool: categories that are kept whatever their scores.
+        """
+        check_topk(self.topk, scores.shape[1])
+        if self.oracle:
+            return rank_from_labels(scores, self.topk)
+        if self.threshold is None:
+            return rank(scores, self.topk, keep=keep)
+        ranking = rank(scores.sigmoid(), self.topk, self.threshold, keep)
+        return replace(ranking, scores=scores)
+
+    def rank_in_training(self, scores: Tensor, present: Tensor) -> Ranking:
+        """The ranking that a training step uses; `present` (B, C) are the image's categories."""
+        return self.rank(scores, present.bool() if self.keep_true else None)
+
+    def multi_label_loss(self, scores: Tensor, present: Tensor) -> Tensor:
+        """The weighted loss of scores (B, C) against the categories that are present (B, C)."""
+        return self.loss_weight * self.loss(scores, present)
+
+    def classify(
+        self,
+        features: Tensor,
+        embeddings: Tensor,
+        bias: Tensor | None,
+        ranking: Ranking,
+        norm: RankNorm | None,
+    ) -> Tensor:
+        """Logits of the ranked categories: (..., B, N, D) -> (..., B, N, K or K+1).
+
+        Args:
+            embeddings: (C, D), or (C+1, D) with no-object last; or (B, C, D), one set per image.
+            bias: of the embeddings (C or C+1,); not used with the cosine.
+            norm: the rank-adaptive temperature.
+        """
+        chosen = restrict_embeddings(embeddings, ranking)  # (B, K or K+1, D)
+        if self.cosine:
+            logits = cosine_logits(features, chosen)
+        else:
+            logits = features @ chosen.mT
+            if bias is not None:
+                logits = logits + restrict_embeddings(bias[:, None], ranking).mT
+        return keep_valid(logits, ranking) if norm is None else norm(logits, ranking)

@@ -1,0 +1,116 @@
+"""The tasks, one row each, and which of them the labels of a data set serve.
+
+A new task is a row here, a function that makes its targets, and an evaluator: nothing else asks
+which task it is. Functions and classes are named, and imported when they are needed, so that this
+file imports nothing.
+"""
+
+import importlib
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a model can learn and predict."""
+
+    label_key: str  # of an image's record: its labels, or the file that holds them
+    present_keys: tuple[str, ...]  # of a record: what lists its categories, the best first
+    class_list: str  # of the metadata: the names of the classes
+    switch: str  # of MODEL.MASK_FORMER.TEST: whether the model predicts it
+    target: str  # Augmented -> classes, masks
+    scan: str  # record, Meaning -> what its labels hold, for `rankseg-d2 dataset check`
+    evaluator: str
+    clip_target: str | None = None  # list of Augmented -> ids, classes, masks of each frame
+    video_evaluator: str | None = None
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A kind of labels that a data set of one's own can have (docs/own_data.md)."""
+
+    evaluator_type: str  # of the metadata
+    find_records: str  # OwnData, Split -> records, faults
+    are_images: bool = False  # label images; else a json
+    only_things: bool = False
+
+
+_TARGETS, _CLIPS = "data.mappers.targets", "data.mappers.videos"
+_SCANS, _PAIRS = "data.checks.scan", "data.own.pairing"
+
+TASKS = {  # in the order of the results
+    "semantic": Task(
+        label_key="sem_seg_file_name",
+        present_keys=("sem_seg_file_name", "segments_info"),
+        class_list="stuff_classes",
+        switch="SEMANTIC_ON",
+        target=f"{_TARGETS}:semantic_target",
+        clip_target=f"{_CLIPS}:semantic_clip",
+        scan=f"{_SCANS}:scan_label_image",
+        evaluator="evaluation.semantic:SemanticEvaluator",
+        video_evaluator="evaluation.vspw:VideoSemanticEvaluator",
+    ),
+    "panoptic": Task(
+        label_key="pan_seg_file_name",
+        present_keys=("segments_info", "sem_seg_file_name"),
+        class_list="stuff_classes",
+        switch="PANOPTIC_ON",
+        target=f"{_TARGETS}:panoptic_target",
+        scan=f"{_SCANS}:scan_segments",
+        evaluator="evaluation.panoptic:PanopticEvaluator",
+    ),
+    "instance": Task(
+        label_key="annotations",
+        present_keys=("annotations",),
+        class_list="thing_classes",
+        switch="INSTANCE_ON",
+        target=f"{_TARGETS}:instance_target",
+        clip_target=f"{_CLIPS}:instance_clip",
+        scan=f"{_SCANS}:scan_annotations",
+        evaluator="evaluation.instance:InstanceEvaluator",
+        video_evaluator="evaluation.ytvis:VideoInstanceEvaluator",
+    ),
+}
+LABEL_KEYS = {task.label_key for task in TASKS.values()}
+
+# evaluator_type of a data set's metadata -> the tasks that its labels serve
+IMAGE_TYPES = {
+    "sem_seg": ("semantic",),
+    "cityscapes_sem_seg": ("semantic",),
+    "ade20k_full_sem_seg": ("semantic",),
+    "ade20k_panoptic_seg": ("semantic", "panoptic", "instance"),
+    "coco_panoptic_seg": ("semantic", "panoptic", "instance"),
+    "cityscapes_panoptic_seg": ("semantic", "panoptic", "instance"),
+    "mapillary_vistas_panoptic_seg": ("semantic", "panoptic", "instance"),
+    "coco": ("instance",),
+}
+VIDEO_TYPES = {"vspw_sem_seg": ("semantic",), "vss": ("semantic",), "ytvis": ("instance",)}
+# The key of a video's record under which a task's labels are, one entry per frame
+VIDEO_LABEL_KEYS = {"semantic": "sem_seg_file_names", "instance": "annotations"}
+
+OWN_LABELS = {
+    "semantic": Labels("sem_seg", f"{_PAIRS}:pair_label_images", are_images=True),
+    "instances": Labels("coco", f"{_PAIRS}:pair_instances", only_things=True),
+    "panoptic": Labels("coco_panoptic_seg", f"{_PAIRS}:pair_segments"),
+    "video_semantic": Labels("vspw_sem_seg", f"{_PAIRS}:pair_label_videos", are_images=True),
+    "video_instances": Labels("ytvis", f"{_PAIRS}:pair_object_videos", only_things=True),
+}
+
+
+def find(name: str):
+    """The function or class that a row names: "module:attribute", below rankseg_d2."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(f"{__package__}.{module}"), attribute)
+
+
+def wanted_tasks(cfg) -> list[str]:
+    """The tasks that are switched on in MODEL.MASK_FORMER.TEST; without that section, semantic."""
+    if "MASK_FORMER" not in cfg.MODEL:
+        return ["semantic"]
+    switches = cfg.MODEL.MASK_FORMER.TEST
+    return [name for name, task in TASKS.items() if switches[task.switch]]
+
+
+def class_list(cfg) -> str:
+    """The list of the metadata that the model predicts; stuff_classes has all, things included."""
+    lists = {TASKS[name].class_list for name in wanted_tasks(cfg)}
+    return lists.pop() if len(lists) == 1 else "stuff_classes"
