@@ -20,7 +20,11 @@ def main(argv: list[str] | None = None) -> int:
     doctor.add_parser(commands)
     configs = commands.add_parser("configs", help="list the shipped configs")
     configs.add_argument(
-        "pattern", nargs="?", default="", help="part of a name, such as swin_l or ade20k/*_rankseg"
+        "pattern",
+        nargs="?",
+        default="",
+        metavar="PATTERN",
+        help="only names with this in them, such as swin_l or ade20k/*_rankseg",
     )
     configs.set_defaults(run=_list_configs)
     if argv[:1] == ["dataset"]:  # its imports take seconds, and need an engine that works
@@ -34,12 +38,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _list_configs(args) -> int:
-    """Write the names that match: those of models a folder at a time, and last their parts."""
+    """Write the names that match: models, grouped by folder, and last the parts of them."""
     known = config_files.shipped_names()
     names = fnmatch.filter(known, f"*{args.pattern}*")
     if not names:
         near = ", ".join(nearest(args.pattern, known))
-        sys.stderr.write(f"no name of a shipped config has {args.pattern!r}; near it are {near}\n")
+        sys.stderr.write(f"no config is called *{args.pattern}*; the nearest ones are {near}\n")
         return 1
     names.sort(key=config_files.is_part)
     groups = [list(group) for _, group in itertools.groupby(names, _config_group)]

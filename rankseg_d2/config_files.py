@@ -16,8 +16,6 @@ import yaml
 
 from ._yaml import BASE_KEY, beside, merge_chain, nearest, open_text, pop_version, read_chain
 
-OVERLAYS = ("rankseg", "rankseg_gt")
-
 
 def read_sources(name_or_path: str | os.PathLike, opts: Sequence) -> Iterator[tuple[str, dict]]:
     """(what to call it, its keys) of each file of the chain, and of `opts`; later ones win."""
@@ -38,8 +36,9 @@ def shipped_names() -> list[str]:
     """The names of all shipped configs, those with an overlay and the parts included."""
     shipped = shipped_configs_dir()
     files = list(shipped.rglob("*.yaml"))
-    overlaid = [path.with_stem(f"{path.stem}_{end}") for path in files for end in OVERLAYS]
-    paths = {*files, *filter(_overlay, overlaid)}
+    ends = "_rankseg", "_rankseg_gt"
+    others = [path.with_stem(path.stem + end) for path in files for end in ends]
+    paths = {*files, *filter(_overlaid, others)}
     return sorted(path.relative_to(shipped).with_suffix("").as_posix() for path in paths)
 
 
@@ -66,18 +65,18 @@ def _find_base(base: str, path: str) -> str:
 
 
 def _exists(path: Path) -> bool:
-    return path.is_file() or _overlay(path) is not None
+    return path.is_file() or _overlaid(path) is not None
 
 
-def _overlay(path: Path) -> tuple[Path, Path] | None:
+def _overlaid(path: Path) -> tuple[Path, Path] | None:
     """(config, overlay) that a shipped name such as `r50_rankseg.yaml` stands for, else None."""
-    path, shipped = path.resolve(), shipped_configs_dir()
     match = re.fullmatch(r"(.+)_(rankseg(_gt)?)\.yaml", path.name)
+    path, shipped = path.resolve(), shipped_configs_dir()
     if not match or not path.is_relative_to(shipped):
         return None
     config, overlay, is_oracle = match.groups()
     name = path.relative_to(shipped).with_name(config).as_posix()
-    # MaskFormer's per-pixel baselines cannot rank.
+    # MaskFormer's per-pixel baselines are published without a ranking.
     if is_part(name) or re.search(r"_rankseg(_gt)?$|/per_pixel_[^/]*$", name):
         return None
     config_path = path.with_name(f"{config}_rankseg.yaml" if is_oracle else f"{config}.yaml")
@@ -89,7 +88,7 @@ def _overlay(path: Path) -> tuple[Path, Path] | None:
 
 def _open(path: str) -> TextIO:
     """The text of a config file, or of what a name with an overlay stands for."""
-    if os.path.isfile(path) or not (files := _overlay(Path(path))):
+    if os.path.isfile(path) or not (files := _overlaid(Path(path))):
         return open_text(path)
     config, overlay = files
     keys = {BASE_KEY: [str(config), str(overlay)]}

@@ -149,7 +149,7 @@ def test_a_new_backbone_is_one_file_and_so_is_the_overlay_of_a_new_data_set(ship
         "parts/backbones/r50_rankseg",
     ],
 )
-def test_what_has_no_overlay_or_cannot_rank_has_no_suffix(name):
+def test_what_has_no_overlay_or_is_no_model_has_no_suffix(name):
     assert name not in shipped_names()
     with pytest.raises(FileNotFoundError, match=rf"{name}\.yaml is neither a file nor a shipped"):
         get_config(f"{name}.yaml")
