@@ -1,9 +1,12 @@
 """The `rankseg-d2` command."""
 
 import argparse
+import fnmatch
+import itertools
 import sys
 
-from . import __version__, doctor
+from . import __version__, config_files, doctor
+from .errors import nearest
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -15,6 +18,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"rankseg_d2 {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     doctor.add_parser(commands)
+    configs = commands.add_parser("configs", help="list the shipped configs")
+    configs.add_argument(
+        "pattern",
+        nargs="?",
+        default="",
+        metavar="PATTERN",
+        help="only names with this in them, such as swin_l or ade20k/*_rankseg",
+    )
+    configs.set_defaults(run=_list_configs)
     if argv[:1] == ["dataset"]:  # its imports take seconds, and need an engine that works
         from .data.checks import cli as data_cli
 
@@ -23,6 +35,24 @@ def main(argv: list[str] | None = None) -> int:
         commands.add_parser("dataset", help="prepare, check and describe data sets")
     args = parser.parse_args(argv)
     return args.run(args)
+
+
+def _list_configs(args) -> int:
+    """Write the names that match: models, grouped by folder, and last the parts of them."""
+    known = config_files.shipped_names()
+    names = fnmatch.filter(known, f"*{args.pattern}*")
+    if not names:
+        near = ", ".join(nearest(args.pattern, known))
+        sys.stderr.write(f"no config is called *{args.pattern}*; the nearest ones are {near}\n")
+        return 1
+    names.sort(key=config_files.is_part)
+    groups = [list(group) for _, group in itertools.groupby(names, _config_group)]
+    sys.stdout.write("\n\n".join(map("\n".join, groups)) + "\n")
+    return 0
+
+
+def _config_group(name: str) -> str:
+    return "parts" if config_files.is_part(name) else name.rpartition("/")[0]
 
 
 if __name__ == "__main__":

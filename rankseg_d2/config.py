@@ -3,13 +3,12 @@
 import copy
 import functools
 import logging
-import os
 import re
-from pathlib import Path
 
 from detectron2.config import CfgNode, get_cfg
 
-from ._yaml import beside, pop_version, read_chain, set_keys, settable_keys
+from ._yaml import set_keys, settable_keys
+from .config_files import read_sources
 from .errors import nearest
 from .tasks import class_list
 
@@ -212,7 +211,7 @@ def get_config(name_or_path, opts=()) -> CfgNode:
     add_rankseg_config(cfg)
     keys = settable_keys(cfg)
     sources = []  # (name, its keys), in the order in which they are set
-    for source, values in _sources(name_or_path, opts):
+    for source, values in read_sources(name_or_path, opts):
         set_keys(keys, values, source)
         sources.append((source, set(settable_keys(values))))
     _register_shapes(cfg)
@@ -246,53 +245,6 @@ def _follow_data(cfg: CfgNode, sources: list[tuple[str, set[str]]]) -> None:
         from .data.own.config_defaults import follow_data
 
         follow_data(cfg, sources, class_list(cfg))
-
-
-def _sources(name_or_path, opts):
-    """(what to call it, its keys) of each file of the chain, and of `opts`; later ones win."""
-    for path, values in read_chain(_find(os.fspath(name_or_path)), find_base=_find_base):
-        pop_version(values, path)
-        yield path, values
-    yield "opts", _parse_opts(opts)
-
-
-def shipped_configs_dir() -> Path:
-    """The folder of the shipped configs: of the checkout, or in the installed package."""
-    package = Path(__file__).resolve().parent
-    is_checkout = (package.parent / "pyproject.toml").is_file()
-    return (package.parent if is_checkout else package) / "configs"
-
-
-def _find(name: str, named_by: str = "") -> str:
-    """The file that `name` means: a path, or else the name of a shipped config."""
-    shipped = shipped_configs_dir()
-    for path in (Path(name).expanduser(), shipped / name, shipped / f"{name}.yaml"):
-        if path.is_file():
-            return str(path)
-    names = [path.relative_to(shipped).with_suffix("").as_posix() for path in
-             sorted(shipped.rglob("*.yaml"))]
-    raise FileNotFoundError(
-        f"config {name}{named_by} is neither a file nor a shipped config; the nearest shipped "
-        f"ones are {', '.join(nearest(name.removesuffix('.yaml'), names))}"
-    )
-
-
-def _find_base(base: str, path: str) -> str:
-    base_path = beside(base, path)
-    return base_path if os.path.isfile(base_path) else _find(base, f" (_BASE_ of {path})")
-
-
-def _parse_opts(opts) -> dict:
-    """{full key: value} of KEY VALUE pairs and KEY=VALUE words, where the last of a key wins."""
-    values, words = {}, iter(opts)
-    for word in words:
-        key, is_pair, value = str(word).partition("=")
-        if not is_pair:
-            value = next(words, words)
-        if value is words:
-            raise ValueError(f"opts: the last key, {key}, has no value; write KEY VALUE pairs")
-        values[key] = value
-    return values
 
 
 def resolve_device(cfg: CfgNode) -> None:

@@ -28,6 +28,19 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture
+def write(tmp_path):
+    """Writes a config file of this text, and gives its path."""
+
+    def write(text, name="mine.yaml"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
 def root(tmp_path):
     """A folder of public data sets, in which all registered names are until the test ends."""
     from rankseg_d2.data.datasets import register_all

@@ -1,6 +1,5 @@
 import json
 import logging
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,14 +12,9 @@ from rankseg_d2.config import (
     check_datasets,
     get_config,
     resolve_device,
-    shipped_configs_dir,
 )
 from rankseg_d2.errors import nearest
 
-SHIPPED = sorted(
-    path.relative_to(shipped_configs_dir()).with_suffix("").as_posix()
-    for path in shipped_configs_dir().rglob("*.yaml")
-)
 UPSTREAM_SIZES = '!!python/object/apply:eval ["[int(x * 0.1 * 512) for x in range(5, 21)]"]'
 
 
@@ -36,17 +30,6 @@ def upstream_keys():
     sections = json.loads((GOLDEN / "config_keys.json").read_text())
     return [pytest.param(key, value, id=f"{name}-{key}")
             for name, keys in sections.items() for key, value in keys.items()]
-
-
-@pytest.fixture
-def write(tmp_path):
-    def write(text, name="mine.yaml"):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-        return str(path)
-
-    return write
 
 
 @pytest.fixture
@@ -87,88 +70,6 @@ def test_configs_share_no_lists():
     one, other = get_config("toy/semantic/base"), get_config("toy/semantic/base")
     one.MODEL.SWIN.DEPTHS.append(7)
     assert other.MODEL.SWIN.DEPTHS == [2, 2, 6, 2]
-
-
-# Finding files
-
-
-@pytest.mark.parametrize("name", ["toy/semantic/r18", "toy/semantic/r18.yaml"])
-def test_a_shipped_config_is_found_by_name_from_any_folder(name, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    cfg = get_config(name)
-    assert (cfg.MODEL.RESNETS.DEPTH, cfg.SOLVER.MAX_ITER) == (18, 120)
-
-
-def test_an_existing_file_wins_over_a_shipped_name(write, tmp_path, monkeypatch):
-    write("SEED: 7\n", "toy/semantic/r18.yaml")
-    monkeypatch.chdir(tmp_path)
-    assert get_config("toy/semantic/r18.yaml").SEED == 7
-    assert get_config(Path("toy/semantic/r18.yaml").resolve()).SEED == 7
-
-
-def test_a_missing_config_names_the_nearest_shipped_ones():
-    with pytest.raises(FileNotFoundError, match=r"toy/semantik/r81 .*nearest .*toy/semantic/r18"):
-        get_config("toy/semantik/r81")
-
-
-def test_an_installed_package_has_the_configs_inside(tmp_path, monkeypatch):
-    monkeypatch.setattr(config, "__file__", str(tmp_path / "site-packages/rankseg_d2/config.py"))
-    assert shipped_configs_dir() == tmp_path.resolve() / "site-packages/rankseg_d2/configs"
-
-
-@pytest.mark.parametrize("name", SHIPPED)
-def test_a_shipped_config_loads_and_repeats_nothing_of_its_base(name):
-    path = shipped_configs_dir() / f"{name}.yaml"
-    get_config(path)
-    chain = config.read_chain(path, find_base=config._find_base)
-    inherited = get_cfg()
-    add_rankseg_config(inherited)
-    for base, keys in chain[:-1]:
-        config.set_keys(config.settable_keys(inherited), keys, base)
-    before = dict(leaves(inherited.clone()))
-    config.set_keys(config.settable_keys(inherited), chain[-1][1], str(path))
-    after = dict(leaves(inherited))
-    assert [key for key, _ in leaves(chain[-1][1]) if before[key] == after[key]] == []
-
-
-# _BASE_
-
-
-def test_later_bases_and_the_file_itself_win(write):
-    write("SEED: 1\nVIS_PERIOD: 1\nSOLVER: {GAMMA: 0.5}\n", "bases/a.yaml")
-    write("SEED: 2\nVIS_PERIOD: 2\n", "bases/b.yaml")
-    cfg = get_config(write("_BASE_: [bases/a.yaml, bases/b.yaml]\nSEED: 3\n"))
-    assert (cfg.SEED, cfg.VIS_PERIOD, cfg.SOLVER.GAMMA) == (3, 2, 0.5)
-
-
-def test_a_base_may_be_a_shipped_config_or_below_the_home_folder(write, tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    write("VIS_PERIOD: 5\n", "home.yaml")
-    cfg = get_config(write("_BASE_: [toy/semantic/base, ~/home.yaml]\n"))
-    assert (cfg.SOLVER.MAX_ITER, cfg.VIS_PERIOD) == (120, 5)
-
-
-def test_a_cycle_of_bases_is_refused(write):
-    write("_BASE_: b.yaml\n", "a.yaml")
-    with pytest.raises(ValueError, match=r"b\.yaml: _BASE_ leads back .*b\.yaml <- .*a\.yaml"):
-        get_config(write("_BASE_: ./a.yaml\n", "b.yaml"))
-
-
-def test_two_bases_with_one_base_are_no_cycle(write):
-    write("SEED: 1\n", "root.yaml")
-    write("_BASE_: root.yaml\n", "a.yaml")
-    write("_BASE_: root.yaml\n", "b.yaml")
-    assert get_config(write("_BASE_: [a.yaml, b.yaml]\n")).SEED == 1
-
-
-def test_a_missing_base_names_the_file_that_wants_it(write):
-    with pytest.raises(FileNotFoundError, match=r"nix\.yaml \(_BASE_ of .*mine\.yaml\)"):
-        get_config(write("_BASE_: nix.yaml\n"))
-
-
-def test_a_base_that_is_no_name_is_refused(write):
-    with pytest.raises(ValueError, match=r"mine\.yaml: _BASE_ must be a file name.*got 3"):
-        get_config(write("_BASE_: 3\n"))
 
 
 # Keys and values of files

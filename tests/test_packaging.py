@@ -29,7 +29,11 @@ def test_the_wheel_brings_the_configs_and_finds_them(tmp_path):
     assert "rankseg_d2/_detectron2/data/datasets/coco.py" in names
     assert not [name for name in names if name.startswith(("tests", "examples", "benchmarks"))]
 
-    script = "from rankseg_d2 import get_config; print(get_config('toy/semantic/r18').OUTPUT_DIR)"
+    script = (
+        "from rankseg_d2 import get_config\n"
+        "for name in ('toy/semantic/r18', 'shapes/panoptic/r10t_rankseg_gt'):\n"
+        "    print(get_config(name).OUTPUT_DIR)"
+    )
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", script],
         cwd=tmp_path,
@@ -37,4 +41,4 @@ def test_the_wheel_brings_the_configs_and_finds_them(tmp_path):
         capture_output=True,
         text=True,
     )
-    assert done.stdout.strip() == "output/toy", done.stderr
+    assert done.stdout.split() == ["output/toy", "output/shapes/r10t_rankseg_gt"], done.stderr

@@ -10,20 +10,12 @@ from detectron2.utils.registry import Registry
 from support.paths import GOLDEN
 
 import rankseg_d2.modeling  # noqa: F401  (registers the models)
-from rankseg_d2._yaml import read_chain, set_keys, settable_keys
-from rankseg_d2.config import (
-    add_rankseg_config,
-    check_datasets,
-    check_num_classes,
-    get_config,
-    shipped_configs_dir,
-)
+from rankseg_d2._yaml import set_keys, settable_keys
+from rankseg_d2.config import add_rankseg_config, check_datasets, check_num_classes, get_config
+from rankseg_d2.config_files import is_part, read_sources, shipped_configs_dir, shipped_names
 
-FOLDER = shipped_configs_dir()
-NAMES = [path.relative_to(FOLDER).as_posix() for path in sorted(FOLDER.rglob("*.yaml"))]
-WHOLE = [
-    name for name in NAMES if not name.startswith("parts/") and not name.endswith("base.yaml")
-]
+NAMES = shipped_names()
+WHOLE = [name for name in NAMES if not is_part(name)]
 UPSTREAM = json.loads((GOLDEN / "upstream_configs.json").read_text())
 # Upstream's file names of weights are those of converted files; ours are where these came from.
 WEIGHTS = {
@@ -65,13 +57,17 @@ def plain(value):
 def test_a_yaml_repeats_nothing_of_its_bases_or_of_the_defaults(name):
     cfg = get_cfg()
     add_rankseg_config(cfg)
-    *bases, (_, keys) = read_chain(FOLDER / name)
+    *bases, (_, keys), _ = read_sources(name, ())
     for path, inherited in bases:
         set_keys(settable_keys(cfg), inherited, path)
     before = {key: settable.default for key, settable in settable_keys(cfg).items()}
     for key, value in flat(keys):
         # A device that is absent here has become the CPU.
         assert value != plain(before[key]) or key == "MODEL.DEVICE", f"{key} repeats {value!r}"
+
+
+def test_no_file_is_written_where_an_overlay_serves():
+    assert list(shipped_configs_dir().rglob("*_rankseg*.yaml")) == []
 
 
 @pytest.mark.parametrize("name", WHOLE)
@@ -84,8 +80,8 @@ def test_a_yaml_builds_its_model(name):
     with torch.device("meta"):
         model = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg)
     oracle = cfg.MODEL.RANKSEG.USE_GT
-    assert name.endswith(("_gt.yaml", "_oracle.yaml")) is oracle
-    assert hasattr(model, "ml_head") is name.endswith("_rankseg.yaml")
+    assert name.endswith("_gt") is oracle
+    assert hasattr(model, "ml_head") is name.endswith("_rankseg")
     assert (getattr(model, "ranker", None) is not None) is (oracle or cfg.MODEL.RANKSEG.FLAG)
     if hasattr(model, "criterion"):
         assert model.num_classes == cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES

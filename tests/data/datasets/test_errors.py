@@ -120,7 +120,8 @@ def test_a_damaged_json_is_named(root):
     raw.make_coco(root)
     path = root / "coco/annotations/panoptic_val2017.json"
     path.write_text(path.read_text()[:1000])
-    with pytest.raises(ValueError, match=r"panoptic_val2017\.json is not valid json: .* Get or make the file again"):
+    message = r"panoptic_val2017\.json is not valid json: .* Get or make the file again"
+    with pytest.raises(ValueError, match=message):
         DatasetCatalog.get("coco_2017_val_panoptic")
 
 
@@ -152,6 +153,9 @@ def test_a_damaged_record_is_named_with_the_mend(root):
     run("ade20k", root)
     record = root / ADE / "prepared_semantic_train.json"
     record.write_text(record.read_text()[:20])
-    message = r"record of a preparation is damaged: .*semantic_train\.json is not valid json.* Delete it, and run"
+    message = (
+        r"record of a preparation is damaged: .*semantic_train\.json is not valid json.* "
+        "Delete it, and run"
+    )
     with pytest.raises(ValueError, match=message):
         DatasetCatalog.get("ade20k_sem_seg_train")

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -114,8 +115,8 @@ def test_the_environment_variable_names_the_folder(tmp_path):
         "from detectron2.data import DatasetCatalog\n"
         "assert len(DatasetCatalog.get('coco_2017_val_stuff_164k_sem_seg')) == 2\n"
     )
-    script = REPOSITORY / "datasets" / "prepare_coco_stuff_164k_sem_seg.py"
-    for command in ([str(script), "--workers", "1"], ["-c", code]):
+    script = REPOSITORY / "datasets" / "prepare.py"
+    for command in ([str(script), "coco-stuff-164k", "--workers", "1"], ["-c", code]):
         paths = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
         environment = os.environ | {"DETECTRON2_DATASETS": str(tmp_path), "PYTHONPATH": paths}
         done = subprocess.run(
@@ -124,10 +125,10 @@ def test_the_environment_variable_names_the_folder(tmp_path):
         assert done.returncode == 0, done.stderr
 
 
-def test_each_command_has_a_script_and_a_line_in_the_readme():
-    folder = REPOSITORY / "datasets"
-    scripts = "".join(path.read_text() for path in folder.glob("prepare_*.py"))
-    readme = (folder / "README.md").read_text()
+def test_each_command_has_a_line_in_the_readme_and_each_script_a_command():
+    readme = (REPOSITORY / "datasets" / "README.md").read_text()
     for name in COMMANDS:
-        assert f'"{name}"' in scripts or name == "shapes"
         assert f"| `{name}` |" in readme
+    scripts = re.findall(r"^\| `\w[\w.]+\.py`.* \| `(.+)` \|$", readme, re.MULTILINE)
+    assert len(scripts) == 7
+    assert set(scripts) <= set(COMMANDS)

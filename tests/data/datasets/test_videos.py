@@ -3,9 +3,6 @@
 import hashlib
 import json
 import logging
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -13,7 +10,6 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 from pycocotools import mask as mask_util
 from support import raw_videos as raw
-from support.paths import ROOT as REPOSITORY
 from support.raw_datasets import HEIGHT, WIDTH, write_image
 
 from rankseg_d2 import cli
@@ -338,18 +334,9 @@ def test_polygons_of_two_corners_are_no_masks(root):
     assert [annotation["id"] for annotation in record["annotations"][0]] == [2, 3]
 
 
-@pytest.mark.slow
-def test_the_script_writes_the_parts(tmp_path):
+def test_the_parts_of_2021_are_written_too(tmp_path):
     raw.make_ytvis(tmp_path, 2021)
-    script = REPOSITORY / "datasets/prepare_ytvis_2021.py"
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(
-        [sys.executable, script, "--root", str(tmp_path)],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    assert cli.main(["dataset", "prepare", "ytvis-2021", "--root", str(tmp_path)]) == 0
     parts = [tmp_path / f"ytvis_2021/train_held_{part}.json" for part in ("in", "out")]
     videos = [json.loads(path.read_text())["videos"] for path in parts]
     assert sum(map(len, videos)) == 3

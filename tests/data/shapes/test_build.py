@@ -85,7 +85,7 @@ def test_a_root_that_cannot_be_written_is_named(tmp_path):
 def test_a_build_that_is_killed_leaves_nothing_that_looks_done(folder, tmp_path):
     place = tmp_path / "train"
     args = (place, replace(SMALL, num_images=4000), 2)
-    process = multiprocessing.get_context("fork").Process(target=ensure_split, args=args)
+    process = multiprocessing.get_context("spawn").Process(target=ensure_split, args=args)
     process.start()
     making = tmp_path / ".train.making" / "images"
     deadline = time.monotonic() + 120

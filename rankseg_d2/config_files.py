@@ -1,0 +1,111 @@
+"""The files that a config consists of: how names, overlays and `_BASE_` lead to them.
+
+A shipped config has RankSeg by its name alone: `r50_rankseg` is `r50.yaml` and, on top, the nearest
+`rankseg.yaml`, in the same folder or above it. `r50_rankseg_gt`, the oracle, is `r50_rankseg` and
+the nearest `rankseg_gt.yaml`. A real file of such a name wins.
+"""
+
+import io
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TextIO
+
+import yaml
+
+from ._yaml import BASE_KEY, beside, merge_chain, open_text, pop_version, read_chain
+from .errors import nearest
+
+
+def read_sources(name_or_path: str | os.PathLike, opts: Sequence) -> Iterator[tuple[str, dict]]:
+    """(what to call it, its keys) of each file of the chain, and of `opts`; later ones win."""
+    for path, values in read_chain(_find(os.fspath(name_or_path)), _open, _find_base):
+        pop_version(values, path)
+        yield path, values
+    yield "opts", _parse_opts(opts)
+
+
+def shipped_configs_dir() -> Path:
+    """The folder of the shipped configs: of the checkout, or in the installed package."""
+    package = Path(__file__).resolve().parent
+    is_checkout = (package.parent / "pyproject.toml").is_file()
+    return (package.parent if is_checkout else package) / "configs"
+
+
+def shipped_names() -> list[str]:
+    """The names of all shipped configs, those with an overlay and the parts included."""
+    shipped = shipped_configs_dir()
+    files = list(shipped.rglob("*.yaml"))
+    ends = "_rankseg", "_rankseg_gt"
+    others = [path.with_stem(path.stem + end) for path in files for end in ends]
+    paths = {*files, *filter(_overlaid, others)}
+    return sorted(path.relative_to(shipped).with_suffix("").as_posix() for path in paths)
+
+
+def is_part(name: str) -> bool:
+    """Whether a shipped config is not a model, but a `_BASE_` or an overlay of others."""
+    return re.fullmatch(r"parts/.*|(.*[/_])?base|(.*/)?rankseg(_gt)?", name) is not None
+
+
+def _find(name: str, named_by: str = "") -> str:
+    """The file that `name` means: a path, or else the name of a shipped config."""
+    shipped = shipped_configs_dir()
+    for path in (Path(name).expanduser(), shipped / name, shipped / f"{name}.yaml"):
+        if _exists(path):
+            return str(path)
+    raise FileNotFoundError(
+        f"config {name}{named_by} is neither a file nor a shipped config; the nearest shipped "
+        f"ones are {', '.join(nearest(name.removesuffix('.yaml'), shipped_names()))}"
+    )
+
+
+def _find_base(base: str, path: str) -> str:
+    base_path = beside(base, path)
+    return base_path if _exists(Path(base_path)) else _find(base, f" (_BASE_ of {path})")
+
+
+def _exists(path: Path) -> bool:
+    return path.is_file() or _overlaid(path) is not None
+
+
+def _overlaid(path: Path) -> tuple[Path, Path] | None:
+    """(config, overlay) that a shipped name such as `r50_rankseg.yaml` stands for, else None."""
+    match = re.fullmatch(r"(.+)_(rankseg(_gt)?)\.yaml", path.name)
+    path, shipped = path.resolve(), shipped_configs_dir()
+    if not match or not path.is_relative_to(shipped):
+        return None
+    config, overlay, is_oracle = match.groups()
+    name = path.relative_to(shipped).with_name(config).as_posix()
+    if is_part(name) or re.search(r"_rankseg(_gt)?$", name):
+        return None
+    config_path = path.with_name(f"{config}_rankseg.yaml" if is_oracle else f"{config}.yaml")
+    folders = [folder for folder in path.parents if folder.is_relative_to(shipped)]
+    overlays = [folder / f"{overlay}.yaml" for folder in folders]
+    overlay_path = next(filter(Path.is_file, overlays), None)
+    return (config_path, overlay_path) if overlay_path and _exists(config_path) else None
+
+
+def _open(path: str) -> TextIO:
+    """The text of a config file, or of what a name with an overlay stands for."""
+    if os.path.isfile(path) or not (files := _overlaid(Path(path))):
+        return open_text(path)
+    config, overlay = files
+    keys = {BASE_KEY: [str(config), str(overlay)]}
+    output_dir = merge_chain(read_chain(config, _open, _find_base)).get("OUTPUT_DIR")
+    if output_dir:  # the runs of a config do not overwrite those without the overlay
+        keys["OUTPUT_DIR"] = f"{output_dir}{Path(path).stem.removeprefix(config.stem)}"
+    return io.StringIO(yaml.safe_dump(keys))
+
+
+def _parse_opts(opts: Sequence) -> dict:
+    """{full key: value} of KEY VALUE pairs and KEY=VALUE words, where the last of a key wins."""
+    values, words = {}, iter(opts)
+    for word in words:
+        key, is_pair, value = str(word).partition("=")
+        if not is_pair:
+            value = next(words, words)
+        if value is words:
+            raise ValueError(f"opts: the last key, {key}, has no value; write KEY VALUE pairs")
+        values[key] = value
+    return values

@@ -1,0 +1,63 @@
+import subprocess
+import sys
+
+import pytest
+from support.paths import ROOT
+
+from rankseg_d2.cli import main
+from rankseg_d2.config import get_config
+from rankseg_d2.config_files import is_part, shipped_names
+
+SHAPES = ("panoptic", "video_instance", "video_semantic")
+
+
+def listed(capsys, *words):
+    """The groups of names that `rankseg-d2 configs` writes."""
+    assert main(["configs", *words]) == 0
+    return [group.split("\n") for group in capsys.readouterr().out.rstrip("\n").split("\n\n")]
+
+
+def test_configs_lists_every_name_once_models_by_folder_and_their_parts_last(capsys):
+    *models, parts = listed(capsys)
+    folders = [{name.rpartition("/")[0] for name in group} for group in models]
+    assert all(len(group) == 1 for group in folders)
+    assert len(set.union(*folders)) == len(folders)
+    assert [name for group in (*models, parts) for name in group if is_part(name)] == parts
+    assert sorted(sum(models, parts)) == shipped_names()
+    assert ["toy/semantic/r18"] in models
+    assert "ade20k/semantic/swin_l_rankseg_gt" in sum(models, [])
+
+
+def test_each_listed_name_loads(capsys):
+    for name in sum(listed(capsys), []):
+        get_config(name)
+
+
+@pytest.mark.parametrize(
+    "pattern, wanted",
+    [
+        ("coco/*_r101_*gt", [["coco/panoptic/maskformer_r101_rankseg_gt"]]),
+        ("shapes/*_rankseg_gt", [[f"shapes/{task}/r10t_rankseg_gt"] for task in SHAPES]),
+        ("toy", [["toy/semantic/r18"], ["toy/semantic/base"]]),
+        ("parts/crop", [["parts/crop512", "parts/crop640"]]),
+    ],
+)
+def test_configs_takes_part_of_a_name(pattern, wanted, capsys):
+    assert listed(capsys, pattern) == wanted
+
+
+def test_configs_names_the_nearest_where_nothing_matches(capsys):
+    assert main(["configs", "toy/semantic/r81"]) == 1
+    written = capsys.readouterr()
+    assert written.out == ""
+    assert "*toy/semantic/r81*; the nearest ones are toy/semantic/r18" in written.err
+
+
+def test_configs_is_quick_because_it_loads_no_torch():
+    code = (
+        "import sys\n"
+        "from rankseg_d2.cli import main\n"
+        "assert main(['configs']) == 0 and 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
