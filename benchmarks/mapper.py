@@ -8,41 +8,50 @@ same random numbers, in turn; pictures, classes and masks must be equal. Times a
 this process, in which torch and OpenCV have one thread, as in a worker.
 """
 
-import argparse
-import importlib.util
-import os
-import platform
 import statistics
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import PIL
 import torch
-from PIL import Image
-
-import rankseg_d2
-
-# isort: split
+from common import (
+    load_module,
+    make_parser,
+    time_in_turn,
+    times_faster,
+    write,
+    write_heading,
+    write_table,
+)
 from detectron2.config import get_cfg
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, Instances
+from PIL import Image
 
+import rankseg_d2
 from rankseg_d2.config import add_rankseg_config
 from rankseg_d2.data.mappers import build_mapper
 
 SEGMENTS = 11  # of an image of COCO's, on average
 UPSTREAM = "mask2former/data/dataset_mappers/coco_panoptic_new_baseline_dataset_mapper.py"
+TITLES = {
+    "upstream": "Mask2Former's mapper",
+    "plain": "the simple way",
+    "boxes": "rankseg_d2, and boxes of the masks",
+    "ours": "rankseg_d2",
+}
 
 
 def make_image(folder, number):
     """A record with a JPEG of 640 x 480, every third is upright, and its panoptic PNG.
 
-    There is void in all of them, and a crowd in every eighth.
+    All have void pixels, every eighth has a crowd.
     """
     random = np.random.RandomState(number)
     h, w = (640, 480) if number % 3 == 0 else (480, 640)
@@ -54,9 +63,9 @@ def make_image(folder, number):
 
     # the nearest of some points, with borders that wind
     bend = cv2.resize(random.normal(0, 12, (h // 20, w // 20, 2)), (w, h))
-    places = np.stack(np.mgrid[:h, :w], -1) + bend
+    pixels = np.stack(np.mgrid[:h, :w], -1) + bend
     points = random.rand(SEGMENTS + 1, 2) * (h, w)
-    numbers = np.square(places[:, :, None] - points).sum(-1).argmin(-1)  # (h, w)
+    numbers = np.square(pixels[:, :, None] - points).sum(-1).argmin(-1)  # (h, w)
     colors = np.append(random.choice(2**20, SEGMENTS, replace=False) * 7 + 1, 0)  # the last is void
     rgb = np.stack([colors // 256**i % 256 for i in range(3)], -1).astype(np.uint8)[numbers]
     Image.fromarray(rgb).save(path.with_suffix(".png"))
@@ -97,22 +106,16 @@ def plain_mapper(cfg):
 
 def upstream_mapper(cfg, checkout):
     """Mask2Former's own, without the rest of its package, whose kernels must be compiled."""
-    spec = importlib.util.spec_from_file_location("upstream_mapper", Path(checkout) / UPSTREAM)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_module(Path(checkout) / UPSTREAM)
     return module.COCOPanopticNewBaselineDatasetMapper(cfg, True)
 
 
-def timed(mapper, records, seed):
-    """CPU seconds for the records."""
-    np.random.seed(seed)
-    start = time.process_time()
+def run(mapper, records):
     for record in records:
         mapper(record)
-    return time.process_time() - start
 
 
-def check_equal(ours, other, records):
+def check_samples(ours, other, records):
     """Exit unless both give the same picture, classes and masks."""
     for seed, record in enumerate(records):
         np.random.seed(seed)
@@ -145,43 +148,23 @@ def megabytes(mapper, records, key=None):
     return statistics.mean(size_of(x[key] if key else x) for x in samples) / 1e6
 
 
-def processor():
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
-def report(mappers, times, records, count):
-    title = {
-        "upstream": "Mask2Former's mapper",
-        "plain": "the simple way",
-        "boxes": "rankseg_d2, and boxes of the masks",
-        "ours": "rankseg_d2",
-    }
-    lines = ["| | images per second | MB of targets | MB of the sample |", "|---|---|---|---|"]
+def table_rows(mappers, times, records):
     for name, mapper in mappers.items():
-        speed = count * len(records) / sum(times[name])
+        speed = len(times[name]) * len(records) / sum(times[name])
         targets, whole = megabytes(mapper, records, "instances"), megabytes(mapper, records)
-        lines.append(f"| {title[name]} | {speed:.1f} | {targets:.2f} | {whole:.2f} |")
-    lines.append("")
-    for name in [name for name in ("upstream", "plain") if name in mappers]:
-        for mine in ("ours", "boxes"):
-            ratios = [a / b for a, b in zip(times[name], times[mine], strict=True)]
-            lines.append(
-                f"* {title[mine]}: {statistics.median(ratios):.2f} times the speed of "
-                f"{title[name]}, median of pairs ({min(ratios):.2f} to {max(ratios):.2f})"
-            )
-    return "\n".join(lines)
+        yield TITLES[name], f"{speed:.1f}", f"{targets:.2f}", f"{whole:.2f}"
+
+
+def seed_numpy(seed):
+    np.random.seed(seed)
+    return ()
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = make_parser(__doc__, repeats=5)
     parser.add_argument("--images", type=int, default=24)
-    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--upstream", help="a checkout of Mask2Former")
     args = parser.parse_args()
-    load = os.getloadavg()[0]
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     cfg = get_cfg()
@@ -189,35 +172,34 @@ def main():
     cfg.INPUT.FORMAT = "RGB"
     cfg.INPUT.DATASET_MAPPER_NAME = "coco_panoptic_lsj"
     ours = build_mapper(cfg, True)
-    mappers = {"plain": plain_mapper(cfg), "ours": ours}
-    mappers["boxes"] = lambda record: add_boxes(ours(record))
-    if args.upstream:
-        mappers["upstream"] = upstream_mapper(cfg, args.upstream)
-    mappers = {name: mappers[name] for name in ("upstream", "plain", "boxes", "ours")
-               if name in mappers}  # fmt: skip
+    mappers = {"upstream": upstream_mapper(cfg, args.upstream)} if args.upstream else {}
+    mappers |= {"plain": plain_mapper(cfg), "boxes": lambda x: add_boxes(ours(x)), "ours": ours}
     cfg.INPUT.KEEP_EMPTY = True
     complete = build_mapper(cfg, True)
-    times = {name: [] for name in mappers}
     with tempfile.TemporaryDirectory() as folder:
         records = [make_image(Path(folder), number) for number in range(args.images)]
-        for name in {"upstream", "plain"} & mappers.keys():
-            check_equal(complete, mappers[name], records)
-        for seed in range(args.repeats):
-            for name, mapper in mappers.items():
-                times[name].append(timed(mapper, records, seed))
-        table = report(mappers, times, records, args.repeats)
-    sys.stdout.write(
-        f"""# Mapper: COCO panoptic, large-scale jitter to 1024
-
-{args.images} JPEG files of 640 x 480, {SEGMENTS} segments each; one worker with one thread, CPU
-seconds; {args.repeats} passes of each in turn. Pictures, classes and masks are equal, bit by bit.
-{processor()}, Python {platform.python_version()}, PyTorch {torch.__version__}, Pillow \
-{PIL.__version__}, OpenCV {cv2.__version__},
-{rankseg_d2.engine_name()} engine; load average {load:.1f} from other work before the start.
-
-{table}
-"""
-    )
+        others = [name for name in ("upstream", "plain") if name in mappers]
+        for name in others:
+            check_samples(complete, mappers[name], records)
+        runs = {name: partial(run, mapper, records) for name, mapper in mappers.items()}
+        times, _ = time_in_turn(runs, args.repeats, arguments=seed_numpy, clock=time.process_time)
+        write_heading(
+            "Mapper: COCO panoptic, large-scale jitter to 1024",
+            f"""{args.images} JPEG files of 640 x 480, {SEGMENTS} segments each; one worker with
+            one thread, CPU seconds; {args.repeats} passes of each in turn. Pictures, classes and
+            masks are equal, bit by bit; {rankseg_d2.engine_name()} engine.""",
+            Pillow=PIL.__version__,
+            OpenCV=cv2.__version__,
+        )
+        heads = ["", "images per second", "MB of targets", "MB of the sample"]
+        write_table(heads, table_rows(mappers, times, records))
+    write("\n")
+    for name in others:
+        for mine in ("ours", "boxes"):
+            write(
+                f"* {TITLES[mine]}: {times_faster(times[name], times[mine], digits=2)} times the "
+                f"speed of {TITLES[name]}, median of pairs (lowest, highest)\n"
+            )
 
 
 def add_boxes(sample):

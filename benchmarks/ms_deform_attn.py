@@ -10,17 +10,14 @@ initial offsets, 1 to 4 pixels along a ray for each head, with a normal deviatio
 "anywhere" (uniform over the image). On a GPU, MiB are the peak memory of a call beyond its inputs.
 """
 
-import argparse
 import importlib
 import math
-import os
-import platform
 import statistics
 import sys
-import time
-from pathlib import Path
+from functools import partial
 
 import torch
+from common import make_parser, time_in_turn, times_faster, write_heading, write_table
 
 from rankseg_d2.ops.ms_deform_attn import backends, ms_deform_attn
 
@@ -117,106 +114,66 @@ def deformable_detr(module, value, *others):
     return DeformableDetr.apply(module, *flat(value.float(), *others)).to(value.dtype)
 
 
-def seconds(run, inputs, backward):
+def run_pass(run, inputs, backward):
     value, shapes, *points = inputs
     tensors = [tensor.detach().requires_grad_(backward) for tensor in (value, *points)]
-    synchronize(value)
-    start = time.perf_counter()
     out = run(tensors[0], shapes, *tensors[1:])
     if backward:
         out.backward(torch.ones_like(out))
-    synchronize(value)
-    return time.perf_counter() - start
 
 
-def synchronize(tensor):
-    if tensor.is_cuda:
-        torch.cuda.synchronize()
-
-
-def extra_mebibytes(run, inputs, backward):
+def extra_mebibytes(run):
     """The peak of a GPU's memory during a call, beyond what was in use before it."""
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    seconds(run, inputs, backward)
+    run()
     return (torch.cuda.max_memory_allocated() - before) / 2**20
 
 
-def measure(runs, inputs, backward, repeats):
-    """Name -> seconds of each round; ours is the best of three calls in each."""
-    times = {name: [] for name in runs}
-    for run in runs.values():
-        seconds(run, inputs, backward)
-    for _ in range(repeats):
-        for number, (name, run) in enumerate(runs.items()):
-            calls = 3 if number == 0 or inputs[0].is_cuda else 1
-            times[name].append(min(seconds(run, inputs, backward) for _ in range(calls)))
-    return times
-
-
-def row(case, runs, device, backward, repeats):
+def table_row(case, backward, kernels, device, repeats):
     size, batch, dtype, places = case
     inputs = make(*case, device)
-    times = measure(runs, inputs, backward, repeats)
-    ours, *others = times
+    runs = {name: partial(run_pass, kernel, inputs, backward) for name, kernel in kernels.items()}
+    times, _ = time_in_turn(runs, repeats, best_of=3, warm_up=True)
+    ours, *others = times.values()
     cells = [f"{size}²", str(batch), str(dtype).partition(".")[2], places]
     cells += ["forward + backward" if backward else "forward"]
-    cells += [f"{statistics.median(times[name]) * 1e3:.2f}" for name in times]
-    for name in others:
-        ratios = [other / our for our, other in zip(times[ours], times[name], strict=True)]
-        cells.append(f"{statistics.median(ratios):.1f} ({min(ratios):.1f}, {max(ratios):.1f})")
+    cells += [f"{statistics.median(seconds) * 1e3:.2f}" for seconds in times.values()]
+    cells += [times_faster(other, ours) for other in others]
     if device == "cuda":
-        cells += [f"{extra_mebibytes(run, inputs, backward):.1f}" for run in runs.values()]
-    return "| " + " | ".join(cells) + " |\n"
-
-
-def processor(device):
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+        cells += [f"{extra_mebibytes(run):.1f}" for run in runs.values()]
+    return cells
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = make_parser(__doc__, repeats=7)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--repeats", type=int, default=7)
     args = parser.parse_args()
     torch.set_num_threads(2)
-    load = os.getloadavg()[0]  # other work on the machine, before ours
     why_not = dict(backends())[args.device]
     if args.device == "cuda" and not torch.cuda.is_available():
         sys.exit(f"backend 'cuda' cannot run: {why_not}")
-    runs = competitors(args.device)
-    ours, *others = runs
-
-    cases = GPU_CASES if args.device == "cuda" else CPU_CASES
-    heads = ["image", "batch", "dtype", "points", "pass", *(f"{name} ms" for name in runs)]
+    kernels = competitors(args.device)
+    others = list(kernels)[1:]  # the first is ours
+    heads = ["image", "batch", "dtype", "points", "pass", *(f"{name} ms" for name in kernels)]
     heads += [f"times faster than {name}: median of pairs (lowest, highest)" for name in others]
     if args.device == "cuda":
-        heads += [f"{name} MiB" for name in runs]
-    without = f"Without the backend {args.device!r}: {why_not}\n" if why_not else ""
-    write = sys.stdout.write
-    write(
-        f"""# Multi-scale deformable attention
-
-Levels at strides {STRIDES} of a square image, a query at each pixel, {HEADS} heads, {CHANNELS} \
-channels, {POINTS} points.
-{processor(args.device)}, {torch.get_num_threads()} CPU threads \
-({torch.backends.cpu.get_cpu_capability()}), PyTorch {torch.__version__}, Python \
-{platform.python_version()}, {args.repeats} runs
-in turn; load average {load:.1f} from other work before the start.
-{without}
-| {" | ".join(heads)} |
-|{"---|" * len(heads)}
-"""
+        heads += [f"{name} MiB" for name in kernels]
+    without = f"Without the backend {args.device!r}: {why_not}" if why_not else ""
+    write_heading(
+        "Multi-scale deformable attention",
+        f"""Levels at strides {STRIDES} of a square image, a query at each pixel, {HEADS} heads,
+        {CHANNELS} channels, {POINTS} points; {args.repeats} runs in turn, each the best of 3
+        calls. {without}""",
+        args.device,
     )
-    for case in cases:
-        for backward in (False, True):
-            write(row(case, runs, args.device, backward, args.repeats))
-            sys.stdout.flush()
+    cases = GPU_CASES if args.device == "cuda" else CPU_CASES
+    rows = (
+        table_row(case, backward, kernels, args.device, args.repeats)
+        for case in cases
+        for backward in (False, True)
+    )
+    write_table(heads, rows)
 
 
 if __name__ == "__main__":

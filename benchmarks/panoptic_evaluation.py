@@ -3,29 +3,33 @@
     python benchmarks/panoptic_evaluation.py [--images 200] [--repeats 3]
 
 Needs the real detectron2 and panopticapi. Both get the same predictions in memory, process them
-image by image and evaluate, in turn; panopticapi uses all cores, we use one. PQ, SQ and RQ must be
-equal to 1e-9.
+image by image and evaluate, in turn; panopticapi uses all cores, we run in one process. PQ, SQ and
+RQ must be equal to 1e-9.
 """
 
-import argparse
 import copy
 import json
 import logging
 import os
-import platform
 import statistics
-import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-
-import rankseg_d2
-
-# isort: split
+from common import (
+    check_equal,
+    make_parser,
+    require_detectron2,
+    time_in_turn,
+    times_faster,
+    write,
+    write_heading,
+    write_table,
+)
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
@@ -69,8 +73,8 @@ def predict(rng, segments, ids):
         if rng.random() < 0.15:
             category = int(rng.integers(133))
         infos.append({"id": number, "category_id": category, "isthing": category < 80})
-    there = set(np.unique(found).tolist())
-    return torch.from_numpy(found), [info for info in infos if info["id"] in there]
+    present = set(np.unique(found).tolist())
+    return torch.from_numpy(found), [info for info in infos if info["id"] in present]
 
 
 def write_data(folder, images):
@@ -107,78 +111,67 @@ def write_data(folder, images):
     return samples, outputs
 
 
-def run(evaluator, samples, outputs):
-    """Seconds from predictions in memory to results, those up to the last image, the results."""
-    outputs = copy.deepcopy(outputs)  # detectron2's evaluator changes them
-    evaluator.reset()
+def run(make_evaluator, process_seconds, samples, outputs):
+    """The results; appends the seconds up to the last image."""
     start = time.perf_counter()
+    # A new one each time: ours reads the json in its first `process`, as in a real run.
+    evaluator = make_evaluator(NAME)
+    evaluator.reset()
     for sample, output in zip(samples, outputs, strict=True):
         evaluator.process([sample], [output])
-    processed = time.perf_counter()
-    results = evaluator.evaluate()["panoptic_seg"]
-    return time.perf_counter() - start, processed - start, results
-
-
-def processor():
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+    process_seconds.append(time.perf_counter() - start)
+    return evaluator.evaluate()["panoptic_seg"]
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = make_parser(__doc__, repeats=3)
     parser.add_argument("--images", type=int, default=200)
-    parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
-    if rankseg_d2.engine_name() != "detectron2":
-        sys.exit("this compares with the real detectron2, which is not installed here")
+    require_detectron2()
     from detectron2.evaluation import COCOPanopticEvaluator
 
     logging.disable(logging.WARNING)
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    load = os.getloadavg()[0]  # other work on the machine, before ours
-    times = {"ours": [], "theirs": []}
+    titles = {
+        "theirs": "detectron2's COCOPanopticEvaluator and panopticapi",
+        "ours": "rankseg_d2",
+    }
+    process_seconds = {name: [] for name in titles}
+    runs = {
+        name: partial(run, evaluator, process_seconds[name])
+        for name, evaluator in (("theirs", COCOPanopticEvaluator), ("ours", PanopticEvaluator))
+    }
     with tempfile.TemporaryDirectory() as folder:
         samples, outputs = write_data(folder, args.images)
-        for _ in range(args.repeats):
-            # New ones each time: ours reads the json in its first `process`, as in a real run.
-            *seconds, ours = run(PanopticEvaluator(NAME), samples, outputs)
-            times["ours"].append(seconds)
-            *seconds, theirs = run(COCOPanopticEvaluator(NAME), samples, outputs)
-            times["theirs"].append(seconds)
-    difference = max(abs(ours[name] - theirs[name]) for name in theirs)
-    if difference > 1e-9:
-        sys.exit(f"the results differ by {difference}")
+        times, results = time_in_turn(
+            runs,
+            args.repeats,
+            arguments=lambda _: (samples, copy.deepcopy(outputs)),  # detectron2's changes them
+        )
+    ours = results["ours"]
+    difference = check_equal(ours, results["theirs"], 1e-9)
 
-    total = {who: [seconds for seconds, _ in runs] for who, runs in times.items()}
-    ratios = [theirs / ours for ours, theirs in zip(total["ours"], total["theirs"], strict=True)]
-
-    def row(who):
-        per_image = [
-            1000 * seconds / args.images
-            for seconds in map(statistics.median, zip(*times[who], strict=True))
-        ]
-        return f"{per_image[0]:.2f} | {per_image[1]:.2f} | {per_image[0] - per_image[1]:.2f}"
+    def row(name):
+        whole, process = (
+            1000 * statistics.median(seconds) / args.images
+            for seconds in (times[name], process_seconds[name])
+        )
+        return [titles[name], f"{whole:.2f}", f"{process:.2f}", f"{whole - process:.2f}"]
 
     segments = sum(len(output["panoptic_seg"][1]) for output in outputs) / args.images
-    sys.stdout.write(
-        f"""# Panoptic evaluation
-
-{args.images} images of {WIDTH} x {HEIGHT}, COCO's 133 classes, {segments:.1f} predicted segments
-per image, from predictions in memory to PQ. rankseg_d2 runs in one process, panopticapi counts in
-{os.cpu_count()}. {processor()}, {os.cpu_count()} CPU cores, PyTorch {torch.__version__},
-NumPy {np.__version__}, Python {platform.python_version()}, median of {args.repeats} runs in turn;
-load average {load:.1f} from other work before the start.
-
-| milliseconds per image | all | `process` | `evaluate` |
-|---|---|---|---|
-| detectron2's COCOPanopticEvaluator and panopticapi | {row("theirs")} |
-| rankseg_d2 | {row("ours")} |
-
-Times faster, median of pairs (lowest, highest): {statistics.median(ratios):.1f} \
-({min(ratios):.1f}, {max(ratios):.1f}).
+    write_heading(
+        "Panoptic evaluation",
+        f"""{args.images} images of {WIDTH} x {HEIGHT}, COCO's 133 classes, {segments:.1f} predicted
+        segments per image, from predictions in memory to PQ, median of {args.repeats} runs in turn.
+        rankseg_d2 runs in one process, panopticapi counts in {os.cpu_count()}.""",
+        NumPy=np.__version__,
+    )
+    write_table(["milliseconds per image", "all", "`process`", "`evaluate`"], map(row, titles))
+    faster = times_faster(times["theirs"], times["ours"])
+    write(
+        f"""
+Times faster, median of pairs (lowest, highest): {faster}.
 PQ {ours["PQ"]:.3f}, of things {ours["PQ_th"]:.3f}, of stuff {ours["PQ_st"]:.3f}; all nine metrics \
 differ by {difference:.0e} at most.
 """

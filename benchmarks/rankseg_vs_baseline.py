@@ -10,17 +10,13 @@ The results go to standard output as a table, and to OUTPUT/results.json.
 
 import argparse
 import json
-import platform
 import statistics
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-
-import rankseg_d2  # noqa: F401  (first: it makes `import detectron2` work anywhere)
-
-# isort: split
+from common import make_parser, write_heading, write_table
 from detectron2.data import DatasetCatalog
 from detectron2.utils.env import seed_all_rng
 
@@ -42,9 +38,7 @@ METRICS = {
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("--seeds", type=int, default=3, help="how many trainings of each model")
     parser.add_argument("--iterations", type=int, help="of each training; default: the config's")
     parser.add_argument("--categories", type=int, default=100, help="10 to 2000")
@@ -60,7 +54,7 @@ def main():
         folder = args.output / f"{model}_{seed}"
         sys.stderr.write(f"{model}, seed {seed}: {folder}\n")
         results[model, seed] = result_of(MODELS[model], opts, folder)
-    sys.stdout.write(report(args, results))
+    write_report(args, results)
     table = [{"model": model, "seed": seed, **row} for (model, seed), row in results.items()]
     write_json(args.output / "results.json", table, indent=1)
 
@@ -76,16 +70,16 @@ def options(args, seed: int) -> list:
 
 
 def result_of(config: str, opts: list, folder: Path) -> dict:
-    """The metrics of one training; of an earlier one with the same options, if there is one."""
+    """The metrics of one training; of an earlier one, if it had the same options."""
     done = folder / "result.json"
-    said = [str(word) for word in opts]
+    words = [str(word) for word in opts]
     if done.is_file():
         earlier = json.loads(done.read_text())
-        if earlier.pop("options") == said:
+        if earlier.pop("options") == words:
             return earlier
     cfg = get_config(config, [*opts, "OUTPUT_DIR", str(folder)])
     for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
-        DatasetCatalog.get(name)  # drawn now, if it is not there: no part of the time
+        DatasetCatalog.get(name)  # drawn now, if it is absent: no part of the time
     seed_all_rng(cfg.SEED)
     start = time.perf_counter()
     Trainer(cfg).train()
@@ -93,39 +87,37 @@ def result_of(config: str, opts: list, folder: Path) -> dict:
     row = {name: found.get(metric) for name, metric in METRICS.items()}
     row |= {"minutes": (time.perf_counter() - start) / 60, "κ": cfg.MODEL.RANKSEG.TOPK}
     row |= {"iterations": cfg.SOLVER.MAX_ITER, "batch": cfg.SOLVER.IMS_PER_BATCH}
-    write_json(done, {"options": said, **row}, indent=1)
+    write_json(done, {"options": words, **row}, indent=1)
     return row
 
 
-def report(args, results: dict) -> str:
+def write_report(args, results: dict) -> None:
     first = next(iter(results.values()))
     topk = next((row["κ"] for row in results.values() if row["κ"]), 0)
-    lines = [
-        "# RankSeg against its baseline and the oracle",
-        "",
-        f"shapes with {args.categories} categories, κ = {topk}, {first['iterations']} iterations "
-        f"of {first['batch']} images, {args.seeds} seeds, mean ± standard deviation.",
-        f"{processor()}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}, Python "
-        f"{platform.python_version()}. Options: {' '.join(args.opts) or 'none'}.",
-        "",
-        f"| | {' | '.join(METRICS)} | minutes |",
-        "|---|" + "---|" * (len(METRICS) + 1),
-    ]
+    write_heading(
+        "RankSeg against its baseline and the oracle",
+        f"""shapes with {args.categories} categories, κ = {topk}, {first["iterations"]} iterations
+        of {first["batch"]} images, {args.seeds} seeds, mean ± standard deviation. Options:
+        {" ".join(args.opts) or "none"}.""",
+    )
+    write_table(["", *METRICS, "minutes"], table_rows(args, results))
+
+
+def table_rows(args, results: dict) -> Iterator[list[str]]:
     for model in args.models:
         rows = [row for (name, _), row in results.items() if name == model]
-        cells = [spread([row[metric] for row in rows]) for metric in (*METRICS, "minutes")]
-        lines.append(f"| {model} | {' | '.join(cells)} |")
+        yield [model, *(spread([row[metric] for row in rows]) for metric in (*METRICS, "minutes"))]
+    baseline = args.models[0]
     for model in args.models[1:]:
         cells = [
             spread([
-                results[model, seed][metric] - results[args.models[0], seed][metric]
+                results[model, seed][metric] - results[baseline, seed][metric]
                 for seed in range(args.seeds)
             ], "+")
             for metric in ("mIoU", "PQ")
         ]  # fmt: skip
-        empty = " | ".join(["-"] * (len(METRICS) - len(cells) + 1))
-        lines.append(f"| {model} - {args.models[0]}, by seed | {' | '.join(cells)} | {empty} |")
-    return "\n".join(lines) + "\n"
+        empty = ["-"] * (len(METRICS) - len(cells) + 1)
+        yield [f"{model} - {baseline}, by seed", *cells, *empty]
 
 
 def spread(values: list, sign: str = "") -> str:
@@ -134,13 +126,6 @@ def spread(values: list, sign: str = "") -> str:
         return "-"
     mean = f"{statistics.mean(values):{sign}.2f}"
     return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
-
-
-def processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 if __name__ == "__main__":

@@ -7,23 +7,25 @@ by an empty `encode_json_sem_seg`; everything else is as it is. Each image's pre
 before the clock starts, then all evaluators process them in turn; both must find the same numbers.
 """
 
-import argparse
 import logging
 import os
-import platform
 import statistics
-import sys
 import tempfile
-import time
-from pathlib import Path
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-
-import rankseg_d2
-
-# isort: split
+from common import (
+    check_equal,
+    make_parser,
+    require_detectron2,
+    time_in_turn,
+    times_faster,
+    write,
+    write_heading,
+    write_table,
+)
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
@@ -49,16 +51,16 @@ def make_scene(number, classes):
     random = torch.Generator().manual_seed(number)
     coarse = torch.randn(1, 15, 12, 16, generator=random)
     patches = F.interpolate(coarse, (48, 64), mode="bicubic")
-    truth = F.interpolate(patches, (HEIGHT, WIDTH), mode="bilinear")[0].argmax(0)
+    true_labels = F.interpolate(patches, (HEIGHT, WIDTH), mode="bilinear")[0].argmax(0)
     noisy = patches + 0.4 * torch.randn(patches.shape, generator=random)
     scores = F.interpolate(noisy, (HEIGHT, WIDTH), mode="bilinear")[0]
     ids = torch.randperm(classes, generator=random)[:15]
-    truth = ids[truth]
-    truth[:20] = void(classes)
-    return scores, ids, truth
+    true_labels = ids[true_labels]
+    true_labels[:20] = ignore_label(classes)
+    return scores, ids, true_labels
 
 
-def void(classes):
+def ignore_label(classes):
     return 255 if classes < 255 else 65535
 
 
@@ -67,11 +69,15 @@ def full_scores(scores, ids, classes):
     return full.index_copy_(0, ids, scores)
 
 
-def register(name, files, classes):
+def register(name, files, label_maps, classes):
+    """A data set of label maps, written to the files."""
+    for file, labels in zip(files, label_maps, strict=True):
+        pixels = labels.numpy().astype(np.uint8 if classes < 255 else np.uint16)
+        Image.fromarray(pixels).save(file)
     records = [{"file_name": file, "sem_seg_file_name": file} for file in files]
     DatasetCatalog.register(name, lambda: records)
     names = [f"class {i}" for i in range(classes)]
-    MetadataCatalog.get(name).set(stuff_classes=names, ignore_label=void(classes))
+    MetadataCatalog.get(name).set(stuff_classes=names, ignore_label=ignore_label(classes))
 
 
 def detectron2_evaluator(name, boundary):
@@ -86,72 +92,66 @@ def detectron2_evaluator(name, boundary):
     return evaluator
 
 
+def run(evaluator, form, file, outputs):
+    evaluator.process([{"file_name": file}], [outputs[form]])
+
+
 def measure(folder, classes, images, with_scores):
-    """{what: seconds per image}, and the results of each."""
+    """{what: seconds of each image}."""
+    name = f"semantic_evaluation_{classes}"
     scenes = [make_scene(i, classes) for i in range(images)]
     files = [os.path.join(folder, f"{classes}_{i}.png") for i in range(images)]
-    for file, (_, _, truth) in zip(files, scenes, strict=True):
-        Image.fromarray(truth.numpy().astype(np.uint8 if classes < 255 else np.uint16)).save(file)
-    name = f"semantic_evaluation_{classes}"
-    register(name, files, classes)
-    evaluators = {
-        "theirs, labels, no boundary IoU": detectron2_evaluator(name, False),
-        "theirs, labels": detectron2_evaluator(name, True),
-        "ours, labels": SemanticEvaluator(name),
+    register(name, files, [true_labels for _, _, true_labels in scenes], classes)
+    evaluators = {  # and in which form they get predictions
+        "theirs, labels, no boundary IoU": (detectron2_evaluator(name, False), "known labels"),
+        "theirs, labels": (detectron2_evaluator(name, True), "known labels"),
+        "ours, labels": (SemanticEvaluator(name), "labels"),
     }
     if with_scores:
-        evaluators["theirs, scores"] = detectron2_evaluator(name, True)
-        evaluators["ours, scores"] = SemanticEvaluator(name)
-    seconds = {what: [] for what in evaluators}
-    for evaluator in evaluators.values():
-        evaluator.reset()
-    for file, (scores, ids, _) in zip(files, scenes, strict=True):
+        evaluators["theirs, scores"] = detectron2_evaluator(name, True), "scores"
+        evaluators["ours, scores"] = SemanticEvaluator(name), "scores"
+
+    @lru_cache(1)
+    def file_and_outputs(number):
+        scores, ids, _ = scenes[number]
         labels = ids[scores.argmax(0)]
-        full = full_scores(scores, ids, classes) if with_scores else None
-        for what, evaluator in evaluators.items():
-            if "scores" in what:
-                output = {"sem_seg": full}
-            elif "ours" in what:
-                output = {"sem_seg_labels": labels}
-            else:
-                output = {"sem_seg": KnownLabels(labels)}
-            start = time.perf_counter()
-            evaluator.process([{"file_name": file}], [output])
-            seconds[what].append(time.perf_counter() - start)
-    results = [evaluator.evaluate()["sem_seg"] for evaluator in evaluators.values()]
-    for result in results:
-        for metric in ("mIoU", "fwIoU", "mACC", "pACC"):
-            if abs(result[metric] - results[0][metric]) > 1e-9:
-                sys.exit(f"{metric} differs: {result[metric]} and {results[0][metric]}")
+        outputs = {
+            "known labels": {"sem_seg": KnownLabels(labels)},
+            "labels": {"sem_seg_labels": labels},
+        }
+        if with_scores:
+            outputs["scores"] = {"sem_seg": full_scores(scores, ids, classes)}
+        return files[number], outputs
+
+    for evaluator, _ in evaluators.values():
+        evaluator.reset()
+    runs = {what: partial(run, *pair) for what, pair in evaluators.items()}
+    seconds, _ = time_in_turn(runs, images, arguments=file_and_outputs)
+    first, *others = [evaluator.evaluate()["sem_seg"] for evaluator, _ in evaluators.values()]
+    for result in others:
+        check_equal(result, {key: first[key] for key in ("mIoU", "fwIoU", "mACC", "pACC")}, 1e-9)
     return seconds
 
 
-def ratio(seconds, slow, fast="ours, labels"):
-    """The median of the pairs, the lowest and the highest."""
-    ratios = [a / b for a, b in zip(seconds[slow], seconds[fast], strict=True)]
-    return f"{statistics.median(ratios):.1f} ({min(ratios):.1f}, {max(ratios):.1f})"
-
-
-def processor():
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--images", type=int, default=9)
     args = parser.parse_args()
-    if rankseg_d2.engine_name() != "detectron2":
-        sys.exit("this compares with the real detectron2, which is not installed here")
+    require_detectron2()
     logging.disable(logging.WARNING)
     torch.manual_seed(0)
     torch.set_num_threads(2)
-    load = os.getloadavg()[0]  # other work on the machine, before ours
     with tempfile.TemporaryDirectory() as folder:
         few = measure(folder, FEW, args.images, with_scores=True)
         many = measure(folder, MANY, args.images, with_scores=False)
+    write_heading(
+        "Semantic evaluation",
+        f"""`process` of one image of {WIDTH} x {HEIGHT}, label PNG of 8 ({MANY} classes: 16) bits
+        in the disk cache, median of {args.images} images, evaluators in turn; mIoU, fwIoU, mACC
+        and pACC are equal to 1e-9. detectron2's SemSegEvaluator runs without its json of RLE
+        masks.""",
+        NumPy=np.__version__,
+    )
     rows = [
         (FEW, "detectron2", "score maps (`sem_seg`), all that it can take", few, "theirs, scores"),
         (FEW, "detectron2", FREE, few, "theirs, labels"),
@@ -161,33 +161,29 @@ def main():
         (MANY, "detectron2", FREE, many, "theirs, labels"),
         (MANY, "rankseg_d2", "`sem_seg_labels`", many, "ours, labels"),
     ]
-    table = "\n".join(
-        f"| {classes} | {who} | {given} | {1000 * statistics.median(seconds[what]):.1f} |"
-        for classes, who, given, seconds, what in rows
+    write_table(
+        ["classes", "evaluator", "is given", "milliseconds"],
+        (
+            [str(classes), evaluator, given, f"{1000 * statistics.median(seconds[what]):.1f}"]
+            for classes, evaluator, given, seconds, what in rows
+        ),
     )
-    sys.stdout.write(
-        f"""# Semantic evaluation
-
-`process` of one image of {WIDTH} x {HEIGHT}, label PNG of 8 ({MANY} classes: 16) bits in the disk
-cache, median of {args.images} images, evaluators in turn; mIoU, fwIoU, mACC and pACC are equal to
-1e-9. detectron2's SemSegEvaluator runs without its json of RLE masks.
-{processor()}, {torch.get_num_threads()} CPU threads, PyTorch {torch.__version__}, NumPy
-{np.__version__}, Python {platform.python_version()}; load average {load:.1f} from other work \
-before the start.
-
-| classes | evaluator | is given | milliseconds |
-|---|---|---|---|
-{table}
-
-| times faster, median of pairs (lowest, highest) | |
-|---|---|
-| {FEW} classes, each given what our models return | {ratio(few, "theirs, scores")} |
-| {FEW} classes, both from score maps | {ratio(few, "theirs, scores", "ours, scores")} |
-| {FEW} classes, both from labels | {ratio(few, "theirs, labels")} |
-| the same, no boundary IoU | {ratio(few, "theirs, labels, no boundary IoU")} |
-| {MANY} classes, both from labels | {ratio(many, "theirs, labels")} |
-"""
+    write("\n")
+    pairs = [
+        (f"{FEW} classes, each given what our models return", few, "theirs, scores"),
+        (f"{FEW} classes, both from score maps", few, "theirs, scores", "ours, scores"),
+        (f"{FEW} classes, both from labels", few, "theirs, labels"),
+        ("the same, no boundary IoU", few, "theirs, labels, no boundary IoU"),
+        (f"{MANY} classes, both from labels", many, "theirs, labels"),
+    ]
+    write_table(
+        ["times faster, median of pairs (lowest, highest)", ""],
+        ([title, ratio(*pair)] for title, *pair in pairs),
     )
+
+
+def ratio(seconds, slow, fast="ours, labels"):
+    return times_faster(seconds[slow], seconds[fast])
 
 
 if __name__ == "__main__":

@@ -6,20 +6,24 @@ Times: all ways in turn in one process, on the same predictions. Memory: each wa
 of its own, how far its peak rises above what was there before the call; inputs are not counted.
 """
 
-import argparse
-import multiprocessing
-import platform
-import resource
 import statistics
-import sys
-import time
 from functools import partial
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from common import (
+    in_own_process,
+    make_parser,
+    peak_mib,
+    ratios,
+    resident_mib,
+    time_in_turn,
+    write,
+    write_heading,
+    write_table,
+)
 
-from rankseg_d2.modeling.results.options import ResultOptions, Shape, image_result
+from rankseg_d2.modeling.results import ResultOptions, Sizes, mask_result
 from rankseg_d2.ranking import rank, restrict
 
 CLASSES, KAPPA, QUERIES, THREADS = 1284, 100, 100, 2
@@ -50,9 +54,9 @@ def enlarge(maps, size):
 
 
 def our_result(logits, masks, ranking, size, output, resize_first):
-    shape = Shape((size, size), (size, size), (output, output))
+    sizes = Sizes((size, size), (size, size), (output, output))
     options = ResultOptions(resize_first=resize_first)
-    result = image_result(logits, masks, ranking, shape, options)
+    result = mask_result(logits, masks, ranking, sizes, options, is_video=False)
     scores = result["sem_seg"] if ranking is None else result["sem_seg_scores"]
     return scores, result["sem_seg_labels"]
 
@@ -83,14 +87,13 @@ def largest_difference(case):
 def times(case, repeats):
     """Seconds of each way, all in turn."""
     ways, _ = make_ways(case)
-    found = {name: [] for name in ways}
-    for i in range(repeats + 1):
-        for name, way in ways.items():
-            start = time.perf_counter()
-            way()
-            if i:  # the first round warms up
-                found[name].append(time.perf_counter() - start)
-    return found
+    runs = {name: partial(run, way) for name, way in ways.items()}
+    return time_in_turn(runs, repeats, warm_up=True)[0]
+
+
+def run(way):
+    """Nothing, for kept scores would fill the memory."""
+    way()
 
 
 def peak_memory(case, name):
@@ -98,55 +101,42 @@ def peak_memory(case, name):
     small, _ = make_ways((32, 32, True))
     small[name]()  # what libraries load on first use does not count
     way = make_ways(case)[0][name]
-    before = resident()
+    before = resident_mib()
     way()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
+    return peak_mib() - before
 
 
-def resident():
-    """MiB of memory that this process holds now (Linux)."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 2**20
-
-
-def processor():
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+def table_rows(case, repeats):
+    seconds = in_own_process(times, case, repeats)
+    peaks = {name: in_own_process(peak_memory, case, name) for name in WAYS}
+    size, output, resize_first = case
+    for name, title in WAYS.items():
+        yield [
+            f"{size}²",
+            f"{output}²",
+            "first" if resize_first else "last",
+            title,
+            f"{statistics.median(seconds[name]):.3f}",
+            f"{peaks[name]:.0f}",
+            f"1/{statistics.median(ratios(seconds['plain'], seconds[name])):.1f}",
+            f"1/{peaks['plain'] / peaks[name]:.1f}",
+        ]
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--repeats", type=int, default=5)
-    repeats = parser.parse_args().repeats
-    out = sys.stdout
-    out.write(
-        f"""# Semantic results with many categories
-
-{CLASSES:,} categories, κ = {KAPPA}, {QUERIES} queries, one image, float32; scores and label map.
-{processor()}, {THREADS} threads, PyTorch {torch.__version__}, Python {platform.python_version()};
-times are medians of {repeats} runs in turn, memory is the peak above the inputs.
-
-| input | output | masks resized | way | seconds | peak MiB | of the time | of the memory |
-|---|---|---|---|---|---|---|---|
-"""
+    repeats = make_parser(__doc__, repeats=5).parse_args().repeats
+    torch.set_num_threads(THREADS)  # as in the processes that measure
+    write_heading(
+        "Semantic results with many categories",
+        f"""{CLASSES:,} categories, κ = {KAPPA}, {QUERIES} queries, one image, float32; scores and
+        label map; times are medians of {repeats} runs in turn, memory is the peak above the
+        inputs.""",
     )
-    difference = 0.0
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        for case in CASES:
-            difference = max(difference, pool.apply(largest_difference, (case,)))
-            seconds = pool.apply(times, (case, repeats))
-            peaks = {name: pool.apply(peak_memory, (case, name)) for name in WAYS}
-            size, output, resize_first = case
-            for name, text in WAYS.items():
-                pairs = zip(seconds["plain"], seconds[name], strict=True)
-                ratio = statistics.median(plain / other for plain, other in pairs)
-                out.write(
-                    f"| {size}² | {output}² | {'first' if resize_first else 'last'} | {text} "
-                    f"| {statistics.median(seconds[name]):.3f} | {peaks[name]:.0f} "
-                    f"| 1/{ratio:.1f} | 1/{peaks['plain'] / peaks[name]:.1f} |\n"
-                )
-    out.write(f"\nLargest difference to the simple way with the same columns: {difference:.1g}.\n")
+    heads = ["input", "output", "masks resized", "way", "seconds", "peak MiB"]
+    heads += ["of the time", "of the memory"]
+    write_table(heads, (row for case in CASES for row in table_rows(case, repeats)))
+    difference = max(in_own_process(largest_difference, case) for case in CASES)
+    write(f"\nLargest difference to the simple way with the same columns: {difference:.1g}.\n")
 
 
 if __name__ == "__main__":

@@ -7,21 +7,20 @@ made when they are asked for. The model is a small RankSeg video model with weig
 masks and label maps are noisier, and hence larger, than those of a trained one.
 """
 
-import argparse
-import multiprocessing
-import platform
-import resource
-import sys
 import time
-from pathlib import Path
 
 import torch
+from common import (
+    in_own_process,
+    make_model,
+    make_parser,
+    peak_mib,
+    resident_mib,
+    write_heading,
+    write_table,
+)
 
-from rankseg_d2.config import add_rankseg_config
-from rankseg_d2.modeling.video.store import label_maps, rle_masks
-
-from detectron2.config import get_cfg  # isort: skip  (which rankseg_d2 makes importable)
-from detectron2.modeling import build_model  # isort: skip
+from rankseg_d2.modeling.results.reading import label_maps, rle_masks
 
 HEIGHT, WIDTH, WINDOW, OVERLAP, QUERIES, CLASSES, TOPK, THREADS = 480, 853, 20, 4, 10, 124, 10, 1
 KEYS = {
@@ -77,68 +76,52 @@ def measure(num_frames, window):
     """Peak MiB, how much of it the video needed, frames per second, and MiB of the RLEs."""
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
-    model = make_model(window)
+    model = make_model(KEYS | {"TEST.VIDEO.WINDOW": window}).requires_grad_(False)
     model([{"image": Frames(range(1))}])  # what libraries load on first use was there before
-    before = resident()
+    before = resident_mib()
     start = time.perf_counter()
     result = model([{"image": Frames(range(num_frames))}])[0]
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_mib()
     assert len(label_maps(result)) == num_frames
     rles = [rle for masks in rle_masks(result) for rle in masks if rle is not None]
     rle_size = sum(len(rle["counts"]) for rle in rles) / 2**20
     return peak, peak - before, num_frames / seconds, rle_size
 
 
-def make_model(window):
-    cfg = get_cfg()
-    add_rankseg_config(cfg)
-    keys = {**KEYS, "TEST.VIDEO.WINDOW": window}
-    cfg.merge_from_list([word for item in keys.items() for word in item])
-    return build_model(cfg).eval().requires_grad_(False)
-
-
-def resident():
-    """MiB of memory that this process holds now (Linux)."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 2**20
-
-
-def processor():
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+def table_rows(cases):
+    first = None
+    for way, count, window in cases:
+        peak, own, speed, rles = in_own_process(measure, count, window)
+        first = first or (peak, own)
+        yield [
+            way,
+            f"{count:,}",
+            f"{peak:.0f}",
+            f"{peak / first[0]:.2f}",
+            f"{own:.0f}",
+            f"{own / first[1]:.2f}",
+            f"{speed:.1f}",
+            f"{rles:.1f}",
+        ]
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--frames", type=int, nargs="+", default=[50, 200, 1000])
     parser.add_argument("--whole", type=int, nargs="*", default=[10, 25])
-    arguments = parser.parse_args()
-    out = sys.stdout
-    out.write(
-        f"""# Peak memory of whole videos
-
-{HEIGHT} x {WIDTH}, windows of {WINDOW} frames with {OVERLAP} shared, RankSeg with κ = {TOPK} of
-{CLASSES} categories, {QUERIES} queries, semantic and instance results; frames made when asked for.
-{processor()}, {THREADS} thread, PyTorch {torch.__version__}, Python {platform.python_version()}.
-
-| way | frames | peak MiB | ratio | above the model, MiB | ratio | frames/s | RLEs, MiB |
-|---|---|---|---|---|---|---|---|
-"""
+    args = parser.parse_args()
+    torch.set_num_threads(THREADS)  # as in the processes that measure
+    write_heading(
+        "Peak memory of whole videos",
+        f"""{HEIGHT} x {WIDTH}, windows of {WINDOW} frames with {OVERLAP} shared, RankSeg with
+        κ = {TOPK} of {CLASSES} categories, {QUERIES} queries, semantic and instance results; frames
+        made when asked for.""",
     )
-    rows = [("windows", count, WINDOW) for count in arguments.frames]
-    rows += [("all at once", count, 0) for count in arguments.whole]
-    first = None
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        for way, count, window in rows:
-            peak, own, speed, rles = pool.apply(measure, (count, window))
-            first = first or (peak, own)
-            out.write(
-                f"| {way} | {count:,} | {peak:.0f} | {peak / first[0]:.2f} | {own:.0f} "
-                f"| {own / first[1]:.2f} | {speed:.1f} | {rles:.1f} |\n"
-            )
-            out.flush()
+    cases = [("windows", count, WINDOW) for count in args.frames]
+    cases += [("all at once", count, 0) for count in args.whole]
+    heads = ["way", "frames", "peak MiB", "ratio", "above the model, MiB", "ratio", "frames/s"]
+    write_table([*heads, "RLEs, MiB"], table_rows(cases))
 
 
 if __name__ == "__main__":

@@ -8,17 +8,24 @@ both, and the corrected kind of both, on the same maps frame by frame, in turn. 
 equal to 1e-12. Seconds are of CPU time, on one thread.
 """
 
-import argparse
 import ast
-import os
 import statistics
-import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
-from semantic_evaluation import processor
+import torch
+from common import (
+    check_equal,
+    make_parser,
+    time_in_turn,
+    times_faster,
+    write,
+    write_heading,
+    write_table,
+)
 
 from rankseg_d2.evaluation.video_consistency import Consistency
 
@@ -33,7 +40,7 @@ def make_video(frames):
     values, labels = [], []
     for frame in range(frames):
         moved = np.roll(enlarge[0], frame // 2, 1)
-        values.append(moved.argmax(2).astype(np.uint8))  # 0 is void
+        values.append(moved.argmax(2).astype(np.uint8))  # 0 is ignored
         noisy = moved + 0.2 * np.roll(enlarge[1], 7 * (frame % 3), 1)
         labels.append((noisy[..., 1:].argmax(2)).astype(np.uint8))
     classes = [np.where(one > 0, one - 1, 255).astype(np.uint8) for one in values]
@@ -52,7 +59,7 @@ def whole_clips(values, labels, length, height, width):
     return shares
 
 
-def load_script(path):
+def load_function(path):
     """The script's function; the script itself would start to read files."""
     tree = ast.parse(Path(path).read_text())
     tree.body = [node for node in tree.body if getattr(node, "name", "") == "get_common"]
@@ -61,68 +68,53 @@ def load_script(path):
     return names["get_common"]
 
 
-def ours(values, classes, labels):
+def by_peer(peer, values, labels):
+    """VC8 and VC16: the mean of the clips' shares."""
+    return {f"VC{n}": np.nanmean(peer(values, labels, n, HEIGHT, WIDTH)) for n in CLIPS}
+
+
+def by_us(values, classes, labels):
     consistency = Consistency(CLIPS, ignore=255)
     for maps in zip(values, classes, labels, strict=True):
         consistency.add(*maps)
-    return consistency.totals()
+    return {name: total / count for name, (total, count) in consistency.totals().items()}
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = make_parser(__doc__, repeats=5)
     parser.add_argument("--script", help="VC_perclip.py of VSPW_baseline")
     parser.add_argument("--frames", type=int, default=60)
-    parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
     cv2.setNumThreads(1)
-    peers = {"the plain way, whole clips": whole_clips}
-    if args.script:
-        peers = {"public script": load_script(args.script)} | peers
+    torch.set_num_threads(1)
+    peers = {"public script": load_function(args.script)} if args.script else {}
+    peers["the plain way, whole clips"] = whole_clips
     values, classes, labels = make_video(args.frames)
-    seconds = {name: [] for name in (*peers, "rankseg_d2")}
-    for _ in range(args.repeats):
-        start = time.process_time()
-        totals = ours(values, classes, labels)
-        seconds["rankseg_d2"].append(time.process_time() - start)
-        for name, peer in peers.items():
-            start = time.process_time()
-            shares = {n: peer(values, labels, n, HEIGHT, WIDTH) for n in CLIPS}
-            seconds[name].append(time.process_time() - start)
-            for n in CLIPS:
-                total, count = totals[f"VC{n}"]
-                if not abs(total / count - np.nanmean(shares[n])) < 1e-12:
-                    sys.exit(f"VC{n} differs: {total / count} and {np.nanmean(shares[n])}")
-    rows = [("rankseg_d2", "VC8, VC16, corrected VC8, VC16")]
-    rows = [(name, "VC8, VC16") for name in peers] + rows
-    table = "\n".join(
-        f"| {name} | {what} | {1000 * statistics.median(seconds[name]) / args.frames:.2f} |"
-        for name, what in rows
+    runs = {name: partial(by_peer, peer, values, labels) for name, peer in peers.items()}
+    runs["rankseg_d2"] = partial(by_us, values, classes, labels)
+    seconds, results = time_in_turn(runs, args.repeats, clock=time.process_time)
+    for name in peers:
+        check_equal(results["rankseg_d2"], results[name], 1e-12)
+    write_heading(
+        "VSPW's video consistency",
+        f"""One video of {args.frames} frames of {WIDTH} x {HEIGHT}, labels of 8 bits in memory; CPU
+        time on one thread, median of {args.repeats}, in turn; VC8 and VC16 are equal to 1e-12.""",
+        NumPy=np.__version__,
     )
-    ratios = "\n".join(
-        f"| {name} | {ratio_text(seconds[name], seconds['rankseg_d2'])} |" for name in peers
+    computed = dict.fromkeys(peers, "VC8, VC16")
+    computed["rankseg_d2"] = "VC8, VC16, corrected VC8, VC16"
+    write_table(
+        ["", "computes", "milliseconds per frame"],
+        (
+            [name, what, f"{1000 * statistics.median(seconds[name]) / args.frames:.2f}"]
+            for name, what in computed.items()
+        ),
     )
-    sys.stdout.write(
-        f"""# VSPW's video consistency
-
-One video of {args.frames} frames of {WIDTH} x {HEIGHT}, labels of 8 bits in memory; CPU time on one
-thread, median of {args.repeats}, in turn; VC8 and VC16 are equal to 1e-12.
-{processor()}, NumPy {np.__version__}, Python {sys.version.split()[0]}; load average \
-{os.getloadavg()[0]:.1f}.
-
-| | computes | milliseconds per frame |
-|---|---|---|
-{table}
-
-| times faster than, median of pairs (lowest, highest) | |
-|---|---|
-{ratios}
-"""
+    write("\n")
+    write_table(
+        ["times faster than, median of pairs (lowest, highest)", ""],
+        ([name, times_faster(seconds[name], seconds["rankseg_d2"])] for name in peers),
     )
-
-
-def ratio_text(slow, fast):
-    ratios = [a / b for a, b in zip(slow, fast, strict=True)]
-    return f"{statistics.median(ratios):.1f} ({min(ratios):.1f}, {max(ratios):.1f})"
 
 
 if __name__ == "__main__":

@@ -4,16 +4,14 @@
 
 FOLDER holds ytvos.py and ytvoseval.py, as of github.com/facebookresearch/Mask2Former
 (mask2former_video/data_video/datasets/ytvis_api), which is youtubevos/cocoapi for new Pythons. Two
-things are mended to run it: `np.float`, which NumPy has dropped, and the import of matplotlib,
-which it does not need. Both have read the truth's json and get the results in memory, in turn; all
+things are fixed to run it: `np.float`, which NumPy has dropped, and the import of matplotlib, which
+it does not need. Both have read the ground truth's json and get the results in memory, in turn; all
 metrics must be equal to 1e-9. Ours runs with and without the compiled operation. Seconds are of CPU
 time; with OMP_NUM_THREADS=1 the operation has one thread, like all else.
 """
 
-import argparse
 import contextlib
 import copy
-import importlib.util
 import io
 import json
 import logging
@@ -22,19 +20,24 @@ import statistics
 import sys
 import tempfile
 import time
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
 import cv2
 import numpy as np
-
-import rankseg_d2  # noqa: F401  (first: it makes `import detectron2` work anywhere)
-
-# isort: split
+from common import (
+    check_equal,
+    load_module,
+    make_parser,
+    time_in_turn,
+    times_faster,
+    write_heading,
+    write_table,
+)
 from detectron2.data import MetadataCatalog
 from pycocotools import mask as mask_util
-from semantic_evaluation import processor
 
 from rankseg_d2.evaluation import VideoInstanceEvaluator, video_overlap
 from rankseg_d2.ops.rle import why_not
@@ -62,9 +65,9 @@ class Blob:
         return other
 
     def masks(self, length):
-        return [self.mask(t) if self.is_there(t, length) else None for t in range(length)]
+        return [self.mask(t) if self.is_present(t, length) else None for t in range(length)]
 
-    def is_there(self, frame, length):
+    def is_present(self, frame, length):
         return not self.life[0] < frame / length < self.life[0] + 0.15
 
     def mask(self, frame):
@@ -124,6 +127,19 @@ def make_content(videos):
     return content
 
 
+def make_predictions(videos):
+    """Detections as our evaluator takes them, and as the script does."""
+    outputs, results = [], []
+    for number, (_, _, detections) in enumerate(videos, 1):
+        scores, classes, masks = map(list, zip(*detections, strict=True))
+        outputs.append({"pred_scores": scores, "pred_labels": classes, "pred_masks": masks})
+        results += [
+            {"video_id": number, "category_id": category + 1, "score": score, "segmentations": m}
+            for score, category, m in detections
+        ]
+    return outputs, results
+
+
 def run_lengths(rle):
     mask = mask_util.decode(rle).ravel(order="F")
     ends = np.append(np.flatnonzero(mask[1:] != mask[:-1]) + 1, mask.size)
@@ -136,25 +152,22 @@ def load_script(folder):
     for name in ("matplotlib", "matplotlib.pyplot", "matplotlib.collections", "matplotlib.patches"):
         module = sys.modules[name] = ModuleType(name)
         module.PatchCollection = module.Polygon = None
-    classes = []
-    for name, class_name in (("ytvos", "YTVOS"), ("ytvoseval", "YTVOSeval")):
-        spec = importlib.util.spec_from_file_location(name, Path(folder) / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        classes.append(getattr(module, class_name))
-    return classes
+    ytvos, ytvoseval = (load_module(Path(folder, f"{name}.py")) for name in ("ytvos", "ytvoseval"))
+    return ytvos.YTVOS, ytvoseval.YTVOSeval
 
 
-def by_script(truth, evaluation, rows):
+def by_script(evaluation, ground_truth, rows):
     with contextlib.redirect_stdout(io.StringIO()):
-        run = evaluation(truth, truth.loadRes(rows))
+        run = evaluation(ground_truth, ground_truth.loadRes(rows))
         run.evaluate()
         run.accumulate()
         run.summarize()
     return {name: 100 * run.stats[i] for i, name in enumerate(METRICS)}
 
 
-def by_us(evaluator, samples, outputs):
+def by_us(evaluator, samples, outputs, reason, *_):
+    """`reason` says why the compiled operation cannot run."""
+    video_overlap.why_not = reason
     evaluator.reset()
     for sample, output in zip(samples, outputs, strict=True):
         evaluator.process([sample], [output])
@@ -162,7 +175,7 @@ def by_us(evaluator, samples, outputs):
 
 
 def measure(folder, script, count, repeats, queries, rows):
-    """Seconds of the script and of ours, and the metrics."""
+    """Seconds of the script and of ours, AP, and the mean size of a mask."""
     rng = np.random.default_rng(0)
     videos = [make_video(rng, queries, rows) for _ in range(count)]
     name = f"ytvis_evaluation_{rows}"
@@ -171,75 +184,64 @@ def measure(folder, script, count, repeats, queries, rows):
     ids = {i + 1: i for i in range(CLASSES)}
     MetadataCatalog.get(name).set(json_file=json_file, thing_dataset_id_to_contiguous_id=ids)
     samples = [{"video_id": number} for number in range(1, count + 1)]
-    outputs, results = [], []
-    for number, (_, _, detections) in enumerate(videos, 1):
-        scores, classes, masks = map(list, zip(*detections, strict=True))
-        outputs.append({"pred_scores": scores, "pred_labels": classes, "pred_masks": masks})
-        results += [
-            {"video_id": number, "category_id": category + 1, "score": score, "segmentations": m}
-            for score, category, m in detections
-        ]
+    outputs, results = make_predictions(videos)
     api, evaluation = script
     evaluator = VideoInstanceEvaluator(name)
     evaluator.truth  # noqa: B018  (read the json)
-    ways = {"rankseg_d2, by pycocotools": lambda: "not now"}
+    ours = partial(by_us, evaluator, samples, outputs)
+    runs = {
+        "public script": partial(by_script, evaluation),
+        "rankseg_d2, by pycocotools": partial(ours, lambda: "not now"),
+    }
     if why_not() is None:
-        ways["rankseg_d2, compiled operation"] = why_not
-    seconds = {name: [] for name in ("public script", *ways)}
-    for _ in range(repeats):
-        fresh = [row | {"segmentations": list(row["segmentations"])} for row in results]
+        runs["rankseg_d2, compiled operation"] = partial(ours, why_not)
+
+    def for_script(_):
+        """Ground truth and results, both of which the script changes."""
         with contextlib.redirect_stdout(io.StringIO()):
-            truth = api(json_file)  # evaluating changes it
-        start = time.process_time()
-        theirs = by_script(truth, evaluation, fresh)
-        seconds["public script"].append(time.process_time() - start)
-        for way, reason in ways.items():
-            video_overlap.why_not = reason
-            start = time.process_time()
-            ours = by_us(evaluator, samples, outputs)
-            seconds[way].append(time.process_time() - start)
-            for metric in METRICS:
-                if not abs(theirs[metric] - ours[metric]) < 1e-9:
-                    sys.exit(f"{metric} differs: {theirs[metric]} and {ours[metric]}")
+            ground_truth = api(json_file)
+        return ground_truth, [x | {"segmentations": list(x["segmentations"])} for x in results]
+
+    seconds, found = time_in_turn(runs, repeats, arguments=for_script, clock=time.process_time)
+    for metrics in found.values():
+        check_equal(metrics, found["public script"], 1e-9)
     masks = [rle["counts"] for row in results for rle in row["segmentations"] if rle]
-    return seconds, ours["AP"], statistics.mean(map(len, masks))
+    return seconds, found["public script"]["AP"], statistics.mean(map(len, masks))
+
+
+def table_rows(folder, script, videos, repeats):
+    for queries, rows in ((6, 10), (30, 50)):
+        seconds, ap, size = measure(folder, script, videos, repeats, queries, rows)
+        for name, values in seconds.items():
+            yield [
+                f"{rows} of {queries} queries",
+                f"{ap:.1f}",
+                f"{size:.0f}",
+                name,
+                f"{1000 * statistics.median(values) / videos:.1f}",
+                times_faster(seconds["public script"], values),
+            ]
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = make_parser(__doc__, repeats=5)
     parser.add_argument("--script", required=True, help="folder of ytvos.py and ytvoseval.py")
     parser.add_argument("--videos", type=int, default=24)
-    parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
     logging.disable(logging.WARNING)
     script = load_script(args.script)
-    load, table = os.getloadavg()[0], []
-    threads = os.environ.get("OMP_NUM_THREADS", "not set")
-    with tempfile.TemporaryDirectory() as folder:
-        for queries, rows in ((6, 10), (30, 50)):
-            seconds, ap, size = measure(folder, script, args.videos, args.repeats, queries, rows)
-            for name, values in seconds.items():
-                milliseconds = 1000 * statistics.median(values) / args.videos
-                ratios = [a / b for a, b in zip(seconds["public script"], values, strict=True)]
-                ratio = f"{statistics.median(ratios):.1f} ({min(ratios):.1f}, {max(ratios):.1f})"
-                table.append(
-                    f"| {rows} of {queries} queries | {ap:.1f} | {size:.0f} | {name} | "
-                    f"{milliseconds:.1f} | {ratio} |"
-                )
-    sys.stdout.write(
-        f"""# YouTube-VIS evaluation
-
-{args.videos} videos of 20 to 36 frames, {WIDTH} x {HEIGHT}, of 1 to 4 objects; {CLASSES} classes;
-truth and results in memory; CPU time, OMP_NUM_THREADS {threads},
-median of {args.repeats}, in turn. All metrics are equal to 1e-9.
-{processor()}, pycocotools {version("pycocotools")}, NumPy {np.__version__}, Python \
-{sys.version.split()[0]}; load average {load:.1f}.
-
-| rows per video | AP | bytes per RLE | | milliseconds per video | times faster |
-|---|---|---|---|---|---|
-"""
+    write_heading(
+        "YouTube-VIS evaluation",
+        f"""{args.videos} videos of 20 to 36 frames, {WIDTH} x {HEIGHT}, of 1 to 4 objects;
+        {CLASSES} classes; ground truth and results in memory; CPU time, OMP_NUM_THREADS
+        {os.environ.get("OMP_NUM_THREADS", "not set")}, median of {args.repeats}, in turn. All
+        metrics are equal to 1e-9.""",
+        pycocotools=version("pycocotools"),
+        NumPy=np.__version__,
     )
-    sys.stdout.write("\n".join(table) + "\n")
+    heads = ["rows per video", "AP", "bytes per RLE", "", "milliseconds per video", "times faster"]
+    with tempfile.TemporaryDirectory() as folder:
+        write_table(heads, table_rows(folder, script, args.videos, args.repeats))
 
 
 if __name__ == "__main__":

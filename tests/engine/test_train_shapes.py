@@ -1,20 +1,17 @@
 """`make train` in small: the built-in data set through loader, model, evaluators and pictures."""
 
-import importlib.util
 import json
 import math
 
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from support.paths import ROOT
 
 from rankseg_d2.config import get_config
 from rankseg_d2.data.datasets.shapes import register_shapes
 from rankseg_d2.engine import Trainer
 
 CONFIGS = ["r10t", "r10t_rankseg", "r10t_rankseg_gt"]
-BENCHMARK = ROOT / "benchmarks" / "rankseg_vs_baseline.py"
 
 
 @pytest.fixture(scope="module")
@@ -70,25 +67,3 @@ def test_the_model_learns_what_it_sees(shapes, tmp_path):
     opts = [*shapes(20), "SOLVER.MAX_ITER", 40, "DATASETS.TEST", "()"]
     losses = [row["total_loss"] for row in train("r10t_rankseg", tmp_path, *opts)]
     assert losses[-1] < 0.92 * losses[0]
-
-
-def test_the_benchmark_runs_goes_on_and_reports(shapes, tmp_path, monkeypatch, capsys):
-    spec = importlib.util.spec_from_file_location("rankseg_vs_baseline", BENCHMARK)
-    benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
-    words = ["benchmark", "--seeds", "2", "--iterations", "1", "--models", "baseline", "RankSeg"]
-    opts = [*map(str, shapes(20)), "SOLVER.IMS_PER_BATCH", "2"]
-    monkeypatch.setattr("sys.argv", [*words, "--output", str(tmp_path), *opts])
-    benchmark.main()
-    report = capsys.readouterr().out
-    assert "κ = 10" in report and "| RankSeg - baseline, by seed |" in report
-    rows = json.loads((tmp_path / "results.json").read_text())
-    assert [(row["model"], row["seed"]) for row in rows] == [
-        ("baseline", 0), ("RankSeg", 0), ("baseline", 1), ("RankSeg", 1)
-    ]  # fmt: skip
-    mean = sum(row["PQ"] for row in rows if row["model"] == "RankSeg") / 2
-    assert f"{mean:.2f} ± " in report
-
-    monkeypatch.setattr(benchmark, "Trainer", None)  # what is done is not done again
-    benchmark.main()
-    assert capsys.readouterr().out == report
