@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from support.toy import ToyMapper, ToyModel, toy_config
+from support.toy import ToyMapper, ToyModel, toy_config, toy_dicts
 
 ENGINES = ("detectron2", "rankseg_d2._detectron2")
 SUBMODULES = ("train_loop", "hooks", "launch", "defaults")
@@ -101,7 +101,7 @@ def twin_trainers(tmp_path, *opts):
 
             @classmethod
             def build_train_loader(cls, cfg, data=data):
-                dicts = importlib.import_module("toy").toy_dicts()
+                dicts = toy_dicts()
                 sampler = data.samplers.TrainingSampler(len(dicts), seed=3)
                 return data.build_detection_train_loader(
                     dicts, mapper=ToyMapper(False), sampler=sampler, total_batch_size=4
