@@ -7,6 +7,7 @@ from fvcore.common.config import CfgNode as _FvcoreNode
 
 from ..._yaml import merge_chain, pop_version, read_chain
 from ..utils.file_io import PathManager
+from .defaults import DEFAULTS
 
 
 class CfgNode(_FvcoreNode):
@@ -32,10 +33,8 @@ global_cfg = CfgNode()
 
 
 def get_cfg() -> CfgNode:
-    """A fresh copy of all keys with their defaults."""
-    from .defaults import _C
-
-    return _C.clone()
+    """All keys with their defaults."""
+    return CfgNode(DEFAULTS)  # which copies them
 
 
 def set_global_cfg(cfg: CfgNode) -> None:
