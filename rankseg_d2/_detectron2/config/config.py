@@ -29,18 +29,9 @@ class CfgNode(_FvcoreNode):
         self.merge_from_other_cfg(type(self)(keys))
 
 
-global_cfg = CfgNode()
-
-
 def get_cfg() -> CfgNode:
     """All keys with their defaults."""
     return CfgNode(DEFAULTS)  # which copies them
-
-
-def set_global_cfg(cfg: CfgNode) -> None:
-    """Let `global_cfg`, wherever it was imported before, hold the keys of `cfg`."""
-    global_cfg.clear()
-    global_cfg.update(cfg)
 
 
 def configurable(init_func=None, *, from_config=None):
