@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 
 import rankseg_d2
 from rankseg_d2._engine import COUNTERPARTS, INSTALL_LINE
@@ -181,6 +182,7 @@ assert copy.deepcopy(metadata) == pickle.loads(pickle.dumps(metadata)) == metada
 
 
 def test_each_counterpart_is_a_class_of_ours():
+    assert "detectron2.evaluation.COCOEvaluator" in COUNTERPARTS
     for theirs, ours in COUNTERPARTS.items():
         module, _, name = ours.rpartition(".")
         assert isinstance(getattr(importlib.import_module(module), name), type), theirs
@@ -275,6 +277,34 @@ def test_pickles_of_the_embedded_engine_load_before_any_detectron2_import(tmp_pa
         "from detectron2.structures import Boxes\nassert type(boxes) is Boxes and len(boxes) == 1",
         "embedded",
     )
+
+
+# the order of imports
+
+
+def documented(language):
+    """The code blocks of docs/engine.md in a language."""
+    text = (ROOT / "docs" / "engine.md").read_text()
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def sorted_by_ruff(code, folder, settings):
+    (folder / "ruff.toml").write_text(settings)
+    command = [sys.executable, "-m", "ruff", "check", "--fix-only", "--select", "I,F401", "--quiet"]
+    command += ["--config", str(folder / "ruff.toml"), "--stdin-filename", "train.py", "-"]
+    done = subprocess.run(command, input=code, capture_output=True, text=True, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_ruff_keeps_the_documented_order_of_imports(tmp_path):
+    pytest.importorskip("ruff")
+    marked = documented("python")[0] + "print(detectron2, DefaultTrainer)\n"
+    unmarked = marked.replace("\n# isort: split\n", "")
+    settings = documented("toml")[0].partition("\n\n")[0].replace("tool.ruff.", "")
+    assert sorted_by_ruff(marked, tmp_path, "").startswith("import rankseg_d2")
+    assert sorted_by_ruff(unmarked, tmp_path, settings).startswith("import rankseg_d2")
+    assert sorted_by_ruff(unmarked, tmp_path, "").startswith("import detectron2")  # else no need
 
 
 # what the import costs

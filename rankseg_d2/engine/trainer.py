@@ -92,7 +92,7 @@ class Trainer(DefaultTrainer):
         construct(self, cfg)
 
     def prepare_cfg(self, cfg: CfgNode) -> CfgNode:
-        """The config to train by; raises the errors that need no model and no data."""
+        """The config to train by; raises the errors that need neither model nor data."""
         check_output_dir(cfg.OUTPUT_DIR)
         for name in ("detectron2", "rankseg_d2"):
             if not logging.getLogger(name).isEnabledFor(logging.INFO):
@@ -107,14 +107,17 @@ class Trainer(DefaultTrainer):
         return cfg
 
     def check_parts(self, cfg: CfgNode, model: nn.Module) -> None:
-        """Raise now what would end the training later, at its first evaluation for example."""
+        """Raise now what would end the training at its first evaluation, such as missing files."""
         in_passes(cfg, model)
-        self.check_evaluation(cfg)
+        for name in cfg.DATASETS.TEST:
+            self.build_test_loader(cfg, name)
+            with contextlib.suppress(NotImplementedError):  # of a trainer that evaluates nothing
+                self.build_evaluator(cfg, name)
         check_num_classes(cfg)  # once more: some data sets name their classes when they are read
 
     def wrap_model(self, cfg: CfgNode, model: nn.Module) -> nn.Module:
         on_cpu = torch.device(cfg.MODEL.DEVICE).type == "cpu"
-        devices = {"device_ids": None} if on_cpu else {}  # the real detectron2 takes GPUs else
+        devices = {"device_ids": None} if on_cpu else {}  # otherwise the real detectron2 names a GPU
         return create_ddp_model(model, broadcast_buffers=False, **devices)
 
     def build_step_trainer(
@@ -139,14 +142,6 @@ class Trainer(DefaultTrainer):
         trainer = weakref.proxy(self)  # the trainer is to be freed without the garbage collector
         return Checkpointer(model, cfg.OUTPUT_DIR, class_names=class_names(cfg), trainer=trainer)
 
-    @classmethod
-    def check_evaluation(cls, cfg: CfgNode) -> None:
-        """Raise now what would end the training at its first evaluation, such as missing files."""
-        for name in cfg.DATASETS.TEST:
-            cls.build_test_loader(cfg, name)
-            with contextlib.suppress(NotImplementedError):  # of who evaluates nothing
-                cls.build_evaluator(cfg, name)
-
     def state_dict(self) -> dict[str, Any]:
         # After training, `iter` is one past the last iteration that was done.
         return super().state_dict() | {"iteration": min(self.iter, self.max_iter - 1)}
@@ -155,8 +150,8 @@ class Trainer(DefaultTrainer):
         """detectron2's, and after the evaluation those that look at it."""
         built = super().build_hooks()
         kinds = [isinstance(hook, d2_hooks.EvalHook) for hook in built]
-        place = kinds.index(True) + 1
-        return built[:place] + hooks_after_evaluation(self.cfg, self.checkpointer) + built[place:]
+        after = kinds.index(True) + 1
+        return built[:after] + hooks_after_evaluation(self.cfg, self.checkpointer) + built[after:]
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Iterable[list[dict]]:
