@@ -27,7 +27,7 @@ NAMES = {
         "get_local_size get_rank get_world_size is_main_process reduce_dict shared_random_seed "
         "synchronize"
     ),
-    "utils.env": "TORCH_VERSION seed_all_rng",
+    "utils.env": "seed_all_rng",
     "utils.events": (
         "CommonMetricPrinter EventStorage EventWriter JSONWriter TensorboardXWriter "
         "get_event_storage has_event_storage"
