@@ -38,9 +38,7 @@ class Ranking:
 def check_topk(k: int, num_classes: int) -> None:
     """Raise ValueError unless 1 <= κ <= C."""
     if not 1 <= k <= num_classes:
-        raise ValueError(
-            f"k must be in [1, {num_classes}], the number of categories; got {k}."
-        )
+        raise ValueError(f"k must be in [1, {num_classes}], the number of categories; got {k}.")
 
 
 def rank(

@@ -5,8 +5,8 @@ from detectron2.config import configurable
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
+from ..gradient_checkpointing import run_layer
 from ..registering import register
 
 
@@ -139,10 +139,7 @@ class Stage(nn.Module):
         mask = shift_mask(*x.shape[1:3], self.window_size, self.shift, x.device)
         for block in self.blocks:
             block_mask = mask if block.shift else None
-            if use_checkpoint:
-                x = checkpoint(block, x, block_mask, use_reentrant=False)
-            else:
-                x = block(x, block_mask)
+            x = run_layer(block, x, block_mask, use_checkpoint=use_checkpoint)
         return x
 
 

@@ -29,8 +29,10 @@ class SlidingWindow(SeveralPasses):
     def __init__(self, model, size: tuple[int, int], stride: tuple[int, int]):
         """`size` and `stride` are (height, width), in pixels of the model's input."""
         super().__init__(model)
-        if len(size) != 2 or len(stride) != 2 or not all(
-            1 <= step <= side for step, side in zip(stride, size, strict=True)
+        if (
+            len(size) != 2
+            or len(stride) != 2
+            or not all(1 <= step <= side for step, side in zip(stride, size, strict=True))
         ):
             raise ValueError(
                 "TEST.SLIDING_WINDOW.SIZE and STRIDE are (height, width), and a stride is at least "

@@ -6,7 +6,6 @@ from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor
 
 from ...errors import unknown_name
-from ..attention import checkpointed
 
 NAMES = ("BasePixelDecoder", "TransformerEncoderPixelDecoder", "MSDeformAttnPixelDecoder")
 
@@ -27,8 +26,7 @@ def build_pixel_decoder(cfg, input_shape):
     # Heads are in the registry too, but do not go into themselves.
     if name not in SEM_SEG_HEADS_REGISTRY or name == head.NAME:
         raise unknown_name("MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME", name, NAMES)
-    decoder = SEM_SEG_HEADS_REGISTRY.get(name)(cfg, input_shape)
-    return checkpointed(decoder, cfg.MODEL.MASK_FORMER.USE_CHECKPOINT)
+    return SEM_SEG_HEADS_REGISTRY.get(name)(cfg, input_shape)
 
 
 def by_stride(input_shape, names) -> list[tuple[str, object]]:

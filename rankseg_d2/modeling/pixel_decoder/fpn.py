@@ -82,6 +82,7 @@ class TransformerEncoderPixelDecoder(BasePixelDecoder):
             encoder_layers=cfg.MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS,
             dropout=options.DROPOUT,
             pre_norm=options.PRE_NORM,
+            use_checkpoint=options.USE_CHECKPOINT,
         )
         return super().from_config(cfg, input_shape) | {"transformer": transformer}
 

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from ...dtypes import at_least_float
 from ...errors import unknown_name
 from ...ops import ms_deform_attn
-from ..attention import Residual, xavier_init_
+from ..attention import xavier_init_
+from ..gradient_checkpointing import run_layer
 from ..position_encoding import sine_position
 from ..registering import register
 from .build import PixelFeatures, by_stride
@@ -39,6 +40,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
         num_layers: int,
         dropout: float,
         common_stride: int,
+        use_checkpoint: bool = False,
     ):
         super().__init__()
         encoded = [item for item in input_shape if item[0] in transformer_in_features]
@@ -47,7 +49,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
             _project(shape.channels, conv_dim) for _, shape in reversed(encoded)
         )
         self.transformer = _Transformer(
-            conv_dim, num_heads, len(encoded), num_points, num_layers, dropout
+            conv_dim, num_heads, len(encoded), num_points, num_layers, dropout, use_checkpoint
         )
         finest = min(shape.stride for _, shape in encoded)
         lateral = input_shape[: int(math.log2(finest) - math.log2(common_stride))]
@@ -77,6 +79,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
             "num_layers": head.TRANSFORMER_ENC_LAYERS,
             "dropout": cfg.MODEL.MASK_FORMER.DROPOUT,
             "common_stride": head.COMMON_STRIDE,
+            "use_checkpoint": cfg.MODEL.MASK_FORMER.USE_CHECKPOINT,
         }
 
     def forward(self, features: dict[str, Tensor]) -> PixelFeatures:
@@ -105,8 +108,9 @@ class MSDeformAttnPixelDecoder(nn.Module):
 class _Transformer(nn.Module):
     """Encoder over the tokens of all scales together."""
 
-    def __init__(self, dim, num_heads, num_scales, num_points, num_layers, dropout):
+    def __init__(self, dim, num_heads, num_scales, num_points, num_layers, dropout, use_checkpoint):
         super().__init__()
+        self.use_checkpoint = use_checkpoint
         self.level_embed = nn.Parameter(torch.empty(num_scales, dim))
         self.encoder = nn.Module()
         self.encoder.layers = nn.ModuleList(
@@ -127,15 +131,17 @@ class _Transformer(nn.Module):
             ]
         )  # (S, D)
         centers = torch.cat([cell_centers(*size, device) for size in sizes])  # (S, 2)
+        use_checkpoint = self.use_checkpoint and self.training
         for layer in self.encoder.layers:
-            x = layer(x, position, centers, sizes)
+            x = run_layer(layer, x, position, centers, sizes, use_checkpoint=use_checkpoint)
         maps = x.transpose(1, 2).split([height * width for height, width in sizes], 2)
         return [part.unflatten(2, size) for part, size in zip(maps, sizes, strict=True)]
 
 
-class _EncoderLayer(Residual):
+class _EncoderLayer(nn.Module):
     def __init__(self, dim, num_heads, num_scales, num_points, dropout):
-        super().__init__(dropout, pre_norm=False)
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
         self.self_attn = MSDeformAttn(dim, num_heads, num_scales, num_points)
         self.norm1 = nn.LayerNorm(dim)
         self.linear1 = nn.Linear(dim, FEEDFORWARD_DIM)
@@ -145,14 +151,9 @@ class _EncoderLayer(Residual):
         xavier_init_(self.linear2)
 
     def forward(self, x, position, centers, sizes):
-        def attend(x):
-            return self.self_attn(x + position, x, centers, sizes)
-
-        def expand(x):
-            return self.linear2(self.dropout(F.relu(self.linear1(x))))
-
-        x = self.residual(x, self.norm1, attend)
-        return self.residual(x, self.norm2, expand)
+        x = self.norm1(x + self.dropout(self.self_attn(x + position, x, centers, sizes)))
+        y = self.linear2(self.dropout(F.relu(self.linear1(x))))
+        return self.norm2(x + self.dropout(y))
 
 
 class MSDeformAttn(nn.Module):

@@ -288,9 +288,7 @@ def video_instances(classes: Classes, masks: Tensor, sizes: Sizes, options: Resu
     }
 
 
-def detect(
-    classes: Classes, count: int, options: ResultOptions
-) -> tuple[Tensor, Tensor, Tensor]:
+def detect(classes: Classes, count: int, options: ResultOptions) -> tuple[Tensor, Tensor, Tensor]:
     """Scores, queries and categories of at most `count` detections, best first: (N,) each.
 
     When panoptic results are on, only things are kept.

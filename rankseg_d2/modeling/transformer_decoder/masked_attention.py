@@ -7,9 +7,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..attention import MLP, CrossAttentionLayer, FFNLayer, SelfAttentionLayer
+from ..gradient_checkpointing import run_layer
 from ..outputs import MaskPredictions
 from ..position_encoding import sine_position
-from .build import TRANSFORMER_DECODER_REGISTRY
+from .build import TRANSFORMER_DECODER_REGISTRY, shared_options
 
 NUM_SCALES = 3
 
@@ -33,8 +34,10 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         pre_norm: bool,
         mask_dim: int,
         enforce_input_project: bool,
+        use_checkpoint: bool = False,
     ):
         super().__init__()
+        self.use_checkpoint = use_checkpoint
         layer = {"dim": hidden_dim, "pre_norm": pre_norm}
         self.transformer_self_attention_layers = nn.ModuleList(
             SelfAttentionLayer(num_heads=nheads, **layer) for _ in range(dec_layers)
@@ -60,19 +63,13 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
     @classmethod
     def from_config(cls, cfg, in_channels, mask_classification):
         options = cfg.MODEL.MASK_FORMER
-        return {
-            "in_channels": in_channels,
-            "mask_classification": mask_classification,
-            "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
-            "hidden_dim": options.HIDDEN_DIM,
-            "num_queries": options.NUM_OBJECT_QUERIES,
+        return shared_options(cfg, in_channels, mask_classification) | {
             "nheads": options.NHEADS,
             "dim_feedforward": options.DIM_FEEDFORWARD,
             # The learnt query features make the first prediction, before any layer.
             "dec_layers": options.DEC_LAYERS - 1,
             "pre_norm": options.PRE_NORM,
-            "mask_dim": cfg.MODEL.SEM_SEG_HEAD.MASK_DIM,
-            "enforce_input_project": options.ENFORCE_INPUT_PROJ,
+            "use_checkpoint": options.USE_CHECKPOINT,
         }
 
     @property
@@ -107,13 +104,33 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
             if number == self.num_layers:
                 break
             level = number % NUM_SCALES
-            x = self.transformer_cross_attention_layers[number](
-                x, memories[level], keys[level], position, outside(masks[-1], sizes[level])
+            blocked = outside(masks[-1], sizes[level])
+            x = run_layer(
+                self.decode_layer,
+                number,
+                x,
+                memories[level],
+                keys[level],
+                position,
+                blocked,
+                use_checkpoint=self.use_checkpoint and self.training,
             )
-            x = self.transformer_self_attention_layers[number](x, position)
-            x = self.transformer_ffn_layers[number](x)
             layers.append(x)
         return MaskPredictions(torch.stack(queries), masks, layers)
+
+    def decode_layer(
+        self,
+        number: int,
+        x: Tensor,
+        memory: Tensor,
+        key: Tensor,
+        position: Tensor,
+        blocked: Tensor,
+    ) -> Tensor:
+        """Query features (B, Q, D) after one layer: cross-attention, self-attention, FFN."""
+        x = self.transformer_cross_attention_layers[number](x, memory, key, position, blocked)
+        x = self.transformer_self_attention_layers[number](x, position)
+        return self.transformer_ffn_layers[number](x)
 
     def memories(self, scales, num_frames) -> tuple[list[Tensor], list[Tensor]]:
         """What queries read and what they look for, per scale: both (B, T·h·w, D)."""

@@ -8,7 +8,7 @@ from ..attention import MLP
 from ..outputs import MaskPredictions
 from ..position_encoding import sine_position
 from ..transformer import Transformer
-from .build import TRANSFORMER_DECODER_REGISTRY
+from .build import TRANSFORMER_DECODER_REGISTRY, shared_options
 from .masked_attention import input_projection
 
 
@@ -42,13 +42,7 @@ class StandardTransformerDecoder(nn.Module):
     @classmethod
     def from_config(cls, cfg, in_channels, mask_classification):
         options = cfg.MODEL.MASK_FORMER
-        return {
-            "in_channels": in_channels,
-            "mask_classification": mask_classification,
-            "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
-            "hidden_dim": options.HIDDEN_DIM,
-            "num_queries": options.NUM_OBJECT_QUERIES,
-            "mask_dim": cfg.MODEL.SEM_SEG_HEAD.MASK_DIM,
+        return shared_options(cfg, in_channels, mask_classification) | {
             "transformer": Transformer(
                 options.HIDDEN_DIM,
                 options.NHEADS,
@@ -57,8 +51,8 @@ class StandardTransformerDecoder(nn.Module):
                 options.DEC_LAYERS,
                 options.DROPOUT,
                 options.PRE_NORM,
+                options.USE_CHECKPOINT,
             ),
-            "enforce_input_project": options.ENFORCE_INPUT_PROJ,
             "deep_supervision": options.DEEP_SUPERVISION,
         }
 
