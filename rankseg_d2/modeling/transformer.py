@@ -8,7 +8,7 @@ from .gradient_checkpointing import run_layer
 
 
 class _Layer(Residual):
-    """Residual blocks, each with its own numbered norm, the last one a feed-forward net."""
+    """Residual blocks with numbered norms; the last block is a feed-forward net."""
 
     def __init__(self, dim: int, hidden_dim: int, num_norms: int, dropout: float, pre_norm: bool):
         super().__init__(dropout, pre_norm)
@@ -72,7 +72,7 @@ class Encoder(_Stack):
 
 class Decoder(_Stack):
     def forward(self, x: Tensor, memory: Tensor, key: Tensor, position: Tensor) -> list[Tensor]:
-        """The query features (B, Q, D) after each layer, before the closing norm."""
+        """The query features (B, Q, D) after each layer, before the last norm."""
         outputs = []
         for layer in self.layers:
             x = self.run(layer, x, memory, key, position)
@@ -81,9 +81,9 @@ class Decoder(_Stack):
 
 
 class Transformer(nn.Module):
-    """An encoder and/or a decoder; only what has layers owns parameters.
+    """An encoder, a decoder or both; a part without layers is None.
 
-    The encoder closes with a norm only in the pre-norm form, the decoder always.
+    The encoder ends in a norm only in the pre-norm form, the decoder always.
     """
 
     def __init__(

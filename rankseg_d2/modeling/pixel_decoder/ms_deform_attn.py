@@ -1,10 +1,11 @@
 """Mask2Former's pixel decoder: deformable attention over three scales, then one pyramid step."""
 
 import math
+from typing import Any
 
 import torch
-from detectron2.config import configurable
-from detectron2.layers import Conv2d
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import Conv2d, ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,6 +21,7 @@ from .build import PixelFeatures, by_stride
 from .fpn import NUM_SCALES, conv_norm, fill
 
 FEEDFORWARD_DIM = 1024
+Sizes = tuple[tuple[int, int], ...]  # (h, w) of each scale
 
 
 @register(SEM_SEG_HEADS_REGISTRY)
@@ -29,7 +31,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
     @configurable
     def __init__(
         self,
-        input_shape,
+        input_shape: list[tuple[str, ShapeSpec]],
         *,
         transformer_in_features: list[str],
         conv_dim: int,
@@ -60,7 +62,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
         self.mask_features = fill(Conv2d(conv_dim, mask_dim, kernel_size=1))
 
     @classmethod
-    def from_config(cls, cfg, input_shape):
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         head = cfg.MODEL.SEM_SEG_HEAD
         wanted = head.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES
         for name in wanted:
@@ -83,7 +85,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
         }
 
     def forward(self, features: dict[str, Tensor]) -> PixelFeatures:
-        """Never in half precision, whatever autocast says."""
+        """Always in float32 or better, also under autocast."""
         features = {name: at_least_float(feature) for name, feature in features.items()}
         with torch.autocast(next(iter(features.values())).device.type, enabled=False):
             return self.decode(features)
@@ -150,7 +152,7 @@ class _EncoderLayer(nn.Module):
         xavier_init_(self.linear1)
         xavier_init_(self.linear2)
 
-    def forward(self, x, position, centers, sizes):
+    def forward(self, x: Tensor, position: Tensor, centers: Tensor, sizes: Sizes) -> Tensor:
         x = self.norm1(x + self.dropout(self.self_attn(x + position, x, centers, sizes)))
         y = self.linear2(self.dropout(F.relu(self.linear1(x))))
         return self.norm2(x + self.dropout(y))
@@ -185,7 +187,7 @@ class MSDeformAttn(nn.Module):
         with torch.no_grad():
             self.sampling_offsets.bias.copy_(offsets.expand(-1, num_scales, -1, -1).flatten())
 
-    def forward(self, query: Tensor, tokens: Tensor, centers: Tensor, sizes) -> Tensor:
+    def forward(self, query: Tensor, tokens: Tensor, centers: Tensor, sizes: Sizes) -> Tensor:
         """(N, S, D) queries at `centers` (S, 2) read `tokens` (N, S, D) -> (N, S, D)."""
         num_heads, num_scales, _ = self.shape
         value = self.value_proj(tokens).unflatten(-1, (num_heads, -1))  # (N, S, M, D/M)
@@ -196,7 +198,7 @@ class MSDeformAttn(nn.Module):
         return self.output_proj(attended)
 
 
-def cell_centers(height: int, width: int, device) -> Tensor:
+def cell_centers(height: int, width: int, device: torch.device) -> Tensor:
     """The centres of a map's cells as (x, y) in [0, 1], row by row: (h·w, 2)."""
     y = (torch.arange(height, device=device) + 0.5) / height
     x = (torch.arange(width, device=device) + 0.5) / width

@@ -12,11 +12,11 @@ from ..family import is_mask2former
 TRANSFORMER_DECODER_REGISTRY = Registry("TRANSFORMER_DECODER")
 TRANSFORMER_DECODER_REGISTRY.__doc__ = """
 Transformer decoders: called with (cfg, in_channels, mask_classification). They have `num_layers`,
-`class_embed` (a linear layer) if they classify masks, and give `Predictions`.
+`class_embed` (a linear layer) if they classify masks, and return `MaskPredictions`.
 """
 
 MASKED_ATTENTION, STANDARD = "MultiScaleMaskedTransformerDecoder", "StandardTransformerDecoder"
-# With T frames as an argument, one decoder serves images and clips: upstream's video name is kept.
+# One decoder serves images and clips; upstream has a second name for clips.
 SAME_AS = {f"Video{MASKED_ATTENTION}": MASKED_ATTENTION}
 
 

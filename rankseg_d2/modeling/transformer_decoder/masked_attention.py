@@ -1,7 +1,9 @@
-"""Mask2Former's decoder: each query looks only where its last mask was."""
+"""Mask2Former's decoder: each query attends only within its last mask."""
+
+from typing import Any
 
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -61,7 +63,9 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         self.mask_embed = MLP(hidden_dim, hidden_dim, mask_dim, 3)
 
     @classmethod
-    def from_config(cls, cfg, in_channels, mask_classification):
+    def from_config(
+        cls, cfg: CfgNode, in_channels: int, mask_classification: bool
+    ) -> dict[str, Any]:
         options = cfg.MODEL.MASK_FORMER
         return shared_options(cfg, in_channels, mask_classification) | {
             "nheads": options.NHEADS,
@@ -85,7 +89,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
     ) -> MaskPredictions:
         """Predict from `scales` (B·T, D, h, w), coarse to fine, and mask features of stride 4.
 
-        Without `every_layer` only the last prediction is kept, which saves the others' masks.
+        Without `every_layer` only the last prediction is kept, which saves memory.
         """
         batch = mask_features.shape[0] // num_frames
         mask_features = mask_features.unflatten(0, (batch, num_frames))  # (B, T, D, h, w)
@@ -132,8 +136,8 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         x = self.transformer_self_attention_layers[number](x, position)
         return self.transformer_ffn_layers[number](x)
 
-    def memories(self, scales, num_frames) -> tuple[list[Tensor], list[Tensor]]:
-        """What queries read and what they look for, per scale: both (B, T·h·w, D)."""
+    def memories(self, scales: list[Tensor], num_frames: int) -> tuple[list[Tensor], list[Tensor]]:
+        """Values and keys of the cross-attention, per scale: both (B, T·h·w, D)."""
         memories, keys = [], []
         for scale, project, level in zip(
             scales, self.input_proj, self.level_embed.weight, strict=True
@@ -153,9 +157,9 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
 
 @torch.no_grad()
 def outside(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    """Where each query must not look, (B, Q, T, h, w) -> (B, Q, T·h'·w') of that size.
+    """Where each query must not attend: (B, Q, T, h, w) -> (B, Q, T·h'·w') of that size.
 
-    A query whose mask is empty may look everywhere.
+    A query whose mask is empty attends everywhere.
     """
     small = F.interpolate(masks.flatten(0, 1), size, mode="bilinear", align_corners=False)
     blocked = (small.sigmoid() < 0.5).flatten(1).unflatten(0, masks.shape[:2])
@@ -163,7 +167,7 @@ def outside(masks: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def input_projection(in_channels: int, hidden_dim: int, enforce: bool) -> nn.Module:
-    """A 1×1 convolution where the widths differ or it is asked for, else nothing."""
+    """A 1×1 convolution if the widths differ or `enforce` asks for it, else nothing."""
     if in_channels == hidden_dim and not enforce:
         return nn.Sequential()
     projection = Conv2d(in_channels, hidden_dim, kernel_size=1)

@@ -1,7 +1,9 @@
 """MaskFormer's decoder: DETR's, on one feature map."""
 
+from typing import Any
+
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
 from ..attention import MLP
@@ -14,7 +16,7 @@ from .masked_attention import input_projection
 
 @TRANSFORMER_DECODER_REGISTRY.register()
 class StandardTransformerDecoder(nn.Module):
-    """Queries look at the whole map in every layer; masks are predicted only at the end of each."""
+    """Queries attend to the whole map in every layer; each layer's output gives masks."""
 
     @configurable
     def __init__(
@@ -40,7 +42,9 @@ class StandardTransformerDecoder(nn.Module):
         self.deep_supervision = deep_supervision
 
     @classmethod
-    def from_config(cls, cfg, in_channels, mask_classification):
+    def from_config(
+        cls, cfg: CfgNode, in_channels: int, mask_classification: bool
+    ) -> dict[str, Any]:
         options = cfg.MODEL.MASK_FORMER
         return shared_options(cfg, in_channels, mask_classification) | {
             "transformer": Transformer(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
+from detectron2.config import CfgNode
 from torch import Tensor
 
 from ...data.formats.video_frames import read_ahead
@@ -16,7 +17,7 @@ RANKINGS = ("running", "two_pass")
 
 @dataclass(frozen=True)
 class VideoWindows:
-    """How a video is cut into windows, and how these become one again: TEST.VIDEO."""
+    """Options of TEST.VIDEO: how a video is cut into windows, and how their results are joined."""
 
     window: int  # frames
     overlap: int = 4  # frames
@@ -25,8 +26,8 @@ class VideoWindows:
     link_patience: int = 3  # windows
 
     @classmethod
-    def from_config(cls, cfg) -> "VideoWindows | None":
-        """None where videos are taken as a whole."""
+    def from_config(cls, cfg: CfgNode) -> "VideoWindows | None":
+        """None if videos run as a whole."""
         options = cfg.TEST.VIDEO
         if options.WINDOW == 0:
             return None
@@ -72,8 +73,8 @@ class VideoWindows:
 class Window(NamedTuple):
     """Frames of the video."""
 
-    seen: slice  # what the network sees together
-    own: slice  # those of them whose results are this window's
+    seen: slice  # input of the network
+    own: slice  # those whose results are this window's
 
     @property
     def num_own(self) -> int:
@@ -83,7 +84,7 @@ class Window(NamedTuple):
 def plan(num_frames: int, size: int, overlap: int) -> list[Window]:
     """The windows of a video; the last one ends where the video ends.
 
-    Of the frames that two windows share, each has the first half: what is nearer to its middle.
+    Of the frames that two windows share, each window has those nearer to its middle.
     """
     seen = window_slices(num_frames, size, size - overlap)
     cuts = [(a.stop + b.start + 1) // 2 for a, b in pairwise(seen)]
@@ -92,7 +93,7 @@ def plan(num_frames: int, size: int, overlap: int) -> list[Window]:
 
 
 def shared_frames(windows: list[Window], number: int) -> tuple[slice, slice]:
-    """Which frames of a window the one before sees too, and which the one after."""
+    """The frames that a window shares with the one before, and with the one after."""
     start, stop = windows[number].seen.start, windows[number].seen.stop
     before = windows[number - 1].seen.stop if number else start
     after = windows[number + 1].seen.start if number + 1 < len(windows) else stop
