@@ -116,7 +116,7 @@ def _instances(sample: dict) -> Any:
     if "instances" not in sample:
         raise ValueError(
             f"{_name(sample) or 'a sample'} has no `instances`, the ground truth of training. Use "
-            "a dataset mapper that adds them (INPUT.DATASET_MAPPER_NAME), or model.eval() to predict"
+            "a dataset mapper that adds it (INPUT.DATASET_MAPPER_NAME), or model.eval() to predict"
         )
     return sample["instances"]
 

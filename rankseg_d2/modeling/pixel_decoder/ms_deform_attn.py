@@ -21,7 +21,7 @@ from .build import PixelFeatures, by_stride
 from .fpn import NUM_SCALES, conv_norm, fill
 
 FEEDFORWARD_DIM = 1024
-Sizes = tuple[tuple[int, int], ...]  # (h, w) of each scale
+ScaleSizes = tuple[tuple[int, int], ...]  # (h, w) of each scale
 
 
 @register(SEM_SEG_HEADS_REGISTRY)
@@ -152,7 +152,7 @@ class _EncoderLayer(nn.Module):
         xavier_init_(self.linear1)
         xavier_init_(self.linear2)
 
-    def forward(self, x: Tensor, position: Tensor, centers: Tensor, sizes: Sizes) -> Tensor:
+    def forward(self, x: Tensor, position: Tensor, centers: Tensor, sizes: ScaleSizes) -> Tensor:
         x = self.norm1(x + self.dropout(self.self_attn(x + position, x, centers, sizes)))
         y = self.linear2(self.dropout(F.relu(self.linear1(x))))
         return self.norm2(x + self.dropout(y))
@@ -187,7 +187,7 @@ class MSDeformAttn(nn.Module):
         with torch.no_grad():
             self.sampling_offsets.bias.copy_(offsets.expand(-1, num_scales, -1, -1).flatten())
 
-    def forward(self, query: Tensor, tokens: Tensor, centers: Tensor, sizes: Sizes) -> Tensor:
+    def forward(self, query: Tensor, tokens: Tensor, centers: Tensor, sizes: ScaleSizes) -> Tensor:
         """(N, S, D) queries at `centers` (S, 2) read `tokens` (N, S, D) -> (N, S, D)."""
         num_heads, num_scales, _ = self.shape
         value = self.value_proj(tokens).unflatten(-1, (num_heads, -1))  # (N, S, M, D/M)
