@@ -39,6 +39,7 @@ class VideoRun:
         if has_oracle:  # the categories of the whole video, read once
             sample = sample | {"present_classes": present_labels(sample)}
         self.sample = sample
+        self.num_workers = options.num_workers
         self.windows = plan(self.num_frames, options.window, options.overlap)
         # The oracle knows the video's ranking at the first window, so one pass is enough.
         self.ranks_first = options.ranking == "two_pass" and self.ranker and not has_oracle
@@ -61,7 +62,7 @@ class VideoRun:
 
     def each_window(self, *steps: Callable) -> None:
         """Call step(number of the window, its outputs) for each, one after the other."""
-        for number, frames in enumerate(read(self.sample["image"], self.windows)):
+        for number, frames in enumerate(read(self.sample["image"], self.windows, self.num_workers)):
             self.run_window(number, frames, steps)
 
     def run_window(self, number: int, frames: list[Tensor], steps: tuple[Callable, ...]) -> None:

@@ -1,6 +1,7 @@
 """How a video is cut into windows: clips of consecutive frames, each sharing some with the next."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -8,7 +9,6 @@ from typing import NamedTuple
 from detectron2.config import CfgNode
 from torch import Tensor
 
-from ...data.formats.video_frames import read_ahead
 from ...errors import unknown_name
 from ..clips import window_slices
 
@@ -24,6 +24,7 @@ class VideoWindows:
     ranking: str = "running"
     link_threshold: float = 0.5
     link_patience: int = 3  # windows
+    num_workers: int = 1  # threads that read frames ahead; 0: the calling thread reads them
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> "VideoWindows | None":
@@ -44,6 +45,7 @@ class VideoWindows:
             options.RANKING,
             options.LINK_THRESHOLD,
             options.LINK_PATIENCE,
+            cfg.DATALOADER.NUM_WORKERS,
         )
 
     def __post_init__(self):
@@ -100,15 +102,32 @@ def shared_frames(windows: list[Window], number: int) -> tuple[slice, slice]:
     return slice(0, before - start), slice(after - start, stop - start)
 
 
-def read(frames: Sequence[Tensor], windows: list[Window]) -> Iterator[list[Tensor]]:
+def read(
+    frames: Sequence[Tensor], windows: list[Window], num_workers: int
+) -> Iterator[list[Tensor]]:
     """The frames of each window; each is read once, and held only while it is needed.
 
-    A thread reads the next window's frames while the caller works on this one's.
+    Threads read the next window's frames while the caller works on this one's.
     """
     stops = [0, *(window.seen.stop for window in windows)]
-    new_frames = read_ahead(list(frames[slice(*ends)]) for ends in pairwise(stops))
+    parts = [range(*ends) for ends in pairwise(stops)]
     held, first = [], 0
-    for window, new in zip(windows, new_frames, strict=True):
+    for window, new in zip(windows, _read_parts(frames, parts, num_workers), strict=True):
         held = held[window.seen.start - first :] + new
         first = window.seen.start
         yield held
+
+
+def _read_parts(
+    frames: Sequence[Tensor], parts: list[range], num_workers: int
+) -> Iterator[list[Tensor]]:
+    """The frames of each part; with workers, those of one part are read ahead."""
+    if num_workers == 0:
+        yield from ([frames[i] for i in part] for part in parts)
+        return
+    with ThreadPoolExecutor(num_workers, "read ahead") as pool:
+        upcoming = pool.map(frames.__getitem__, parts[0])
+        for part in [*parts[1:], range(0)]:
+            found = list(upcoming)
+            upcoming = pool.map(frames.__getitem__, part)
+            yield found
