@@ -1,8 +1,7 @@
 """Videos as frames: read one at a time, and one record for each."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 
 from detectron2.utils.file_io import PathManager
 from torch import Tensor
@@ -31,17 +30,6 @@ class LazyFrames(Sequence):
 
     def __repr__(self) -> str:
         return f"LazyFrames({len(self)} frames from {self.paths[0]})"
-
-
-def read_ahead(items: Iterator) -> Iterator:
-    """The items of an iterator, of which a thread makes the next one while this one is used."""
-    items = iter(items)
-    nothing = object()
-    with ThreadPoolExecutor(1, "read ahead") as thread:
-        upcoming = thread.submit(next, items, nothing)
-        while (item := upcoming.result()) is not nothing:
-            upcoming = thread.submit(next, items, nothing)
-            yield item
 
 
 def frame_record(record: dict, index: int) -> dict:

@@ -1,4 +1,4 @@
-"""What a result says: label maps and masks, whatever form they have in it."""
+"""Reading of results: label maps and masks, in whatever form a result has them."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from ...data.formats.rle import encode_columns
 
 
 def label_map(result: dict) -> np.ndarray:
-    """The predicted class of each pixel of an image: (H, W); scores do not leave their device.
+    """The predicted class of each pixel of an image: (H, W); scores stay on their device.
 
     On CPUs `max` is more than twice as fast as `argmax`, which gives the same.
     """
