@@ -230,7 +230,7 @@ def test_class_table_and_predictions_are_written(data, tmp_path):
     "change, message",
     [
         (lambda sample, output: sample.update(image_id=77), "image 77 is not in the ground truth"),
-        (lambda sample, output: output.pop("instances"), "no instances, but only x.*INSTANCE_ON"),
+        (lambda sample, output: output.pop("instances"), "no instances, only x.*INSTANCE_ON"),
         (
             lambda sample, output: output.update(
                 instances=to_instances(torch.ones(1, 4, 5) > 0, torch.ones(1), torch.ones(1).int())
@@ -250,8 +250,8 @@ def test_wrong_predictions_are_named(data, change, message):
         evaluate([sample], [output])
 
 
-def test_wrong_truth_and_tasks_are_named(data, tmp_path):
-    with pytest.raises(ValueError, match="'segm' and 'bbox', not 'keypoints'"):
+def test_wrong_ground_truth_and_tasks_are_named(data, tmp_path):
+    with pytest.raises(ValueError, match="'segm', 'bbox' or both; got 'keypoints'"):
         InstanceEvaluator(NAME, tasks=("segm", "keypoints"))
     path = MetadataCatalog.get(NAME).json_file
     with open(path, "w") as file:

@@ -86,7 +86,7 @@ def test_a_perfect_ranking_is_100(data):
 
 
 @pytest.mark.parametrize("key", ["segments_info", "annotations"])
-def test_segments_and_annotations_are_truth_too(data, key):
+def test_segments_and_annotations_are_ground_truth_too(data, key):
     records = data[:-1]
     outputs = ranking_outputs(len(records))
     expected = evaluate(records, outputs)
@@ -141,7 +141,7 @@ def test_tables_of_classes_and_ranks_are_written(data, tmp_path):
 @pytest.mark.parametrize(
     "output, message",
     [
-        ({"sem_seg": 1}, "no ranking, but only sem_seg.*MODEL.RANKSEG.FLAG"),
+        ({"sem_seg": 1}, "no ranking, only sem_seg.*MODEL.RANKSEG.FLAG"),
         (
             {"ranking": {"scores": torch.zeros(9), "classes": torch.arange(2)}},
             "ranks 9 categories, but the data set has 7",

@@ -12,7 +12,7 @@ CONTIGUOUS = {category["id"]: i for i, category in enumerate(CATEGORIES)}
 
 FRAME = 24, 32
 CLASSES = ["sky", "sea", "sand", "unicorn"]
-VOID = 255
+IGNORE = 255
 
 
 def write_objects(folder, count=12, seed=0):
@@ -131,9 +131,9 @@ def write_label_maps(folder, lengths=(20, 17, 16, 9, 8, 3, 1), seed=0):
             record["file_names"].append(f"{name}/{path.stem}.jpg")
             record["sem_seg_file_names"].append(str(path))
         records.append(record)
-    table = np.full(256, VOID)
+    table = np.full(256, IGNORE)
     table[1:5] = range(4)
-    metadata = {"stuff_classes": CLASSES, "ignore_label": VOID, "label_table": table}
+    metadata = {"stuff_classes": CLASSES, "ignore_label": IGNORE, "label_table": table}
     return records, metadata | {"evaluator_type": "vspw_sem_seg"}
 
 
