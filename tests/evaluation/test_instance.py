@@ -13,6 +13,7 @@ from support.evaluation_data import (
     instance_outputs,
     read_scene,
     register,
+    run_evaluator,
     to_instances,
     unregister,
     write,
@@ -26,7 +27,7 @@ NAME = "test_instances"
 
 @pytest.fixture(params=["pycocotools", "faster_coco_eval"])
 def data(tmp_path, request, monkeypatch):
-    """A small data set; by either library, the results must be the same."""
+    """A small data set; both libraries must give the same results."""
     if request.param == "faster_coco_eval":
         pytest.importorskip("faster_coco_eval")
     else:
@@ -37,12 +38,8 @@ def data(tmp_path, request, monkeypatch):
     unregister(NAME)
 
 
-def evaluate(records, outputs, batch=5, **options):
-    evaluator = InstanceEvaluator(NAME, **options)
-    evaluator.reset()
-    for i in range(0, len(records), batch):
-        evaluator.process(records[i : i + batch], outputs[i : i + batch])
-    return evaluator.evaluate()
+def evaluate(records, outputs, **options):
+    return run_evaluator(InstanceEvaluator(NAME, **options), records, outputs)
 
 
 def plain_ap(records, outputs, category, threshold):
@@ -202,7 +199,7 @@ def test_no_detection_at_all_is_zero(data):
     assert evaluate(data, none)["segm"]["AP"] == 0
 
 
-def test_what_is_no_thing_is_left_out(data):
+def test_predicted_stuff_is_left_out(data):
     outputs = instance_outputs(data)
     expected = evaluate(data, outputs)["segm"]
     for output in outputs:
@@ -218,7 +215,7 @@ def test_class_table_and_predictions_are_written(data, tmp_path):
     rows = json.loads((tmp_path / "segm.json").read_text())["rows"]
     assert [(row["id"], row["class"]) for row in rows] == [(7, "cat"), (12, "dog"), (21, "unicorn")]
     assert rows[1]["AP"] == metrics["AP-dog"]
-    for name in ("AP", "AP50", "AP75", "APs", "APm"):  # the mean over the classes that are there
+    for name in ("AP", "AP50", "AP75", "APs", "APm"):  # the mean over the classes that are present
         assert np.mean([row[name] for row in rows[:2]]) == pytest.approx(metrics[name])
     assert rows[2]["AP50"] is None
     written = json.loads((tmp_path / "instances_predictions.json").read_text())

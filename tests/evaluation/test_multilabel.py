@@ -7,7 +7,14 @@ import pytest
 import torch
 from detectron2.data import MetadataCatalog
 from PIL import Image
-from support.evaluation_data import NAMES, ranking_outputs, register, unregister, write
+from support.evaluation_data import (
+    NAMES,
+    ranking_outputs,
+    register,
+    run_evaluator,
+    unregister,
+    write,
+)
 
 from rankseg_d2.evaluation import MultiLabelEvaluator
 
@@ -32,10 +39,7 @@ def present_in(record):
 
 def evaluate(records, outputs, batch=5, **options):
     evaluator = MultiLabelEvaluator(NAME, **options)
-    evaluator.reset()
-    for i in range(0, len(records), batch):
-        evaluator.process(records[i : i + batch], outputs[i : i + batch])
-    return evaluator.evaluate()["multilabel"]
+    return run_evaluator(evaluator, records, outputs, batch)["multilabel"]
 
 
 def average_precision(is_relevant):

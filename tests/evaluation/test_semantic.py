@@ -12,7 +12,9 @@ from support.evaluation_data import (
     IGNORE,
     NAMES,
     labels_of,
+    read_scene,
     register,
+    run_evaluator,
     score_maps,
     to_labels,
     unregister,
@@ -39,14 +41,11 @@ def labels_only(outputs):
 
 def evaluate(records, outputs, batch=5, name=NAME, **options):
     evaluator = SemanticEvaluator(name, **options)
-    evaluator.reset()
-    for i in range(0, len(records), batch):
-        evaluator.process(records[i : i + batch], outputs[i : i + batch])
-    return evaluator.evaluate()["sem_seg"]
+    return run_evaluator(evaluator, records, outputs, batch)["sem_seg"]
 
 
 def plain_metrics(pairs, classes, ignore):
-    """By masks of each class over the pixels of (ground truth, prediction), all images side by side."""
+    """By masks of each class, over the pixels of all pairs (ground truth, prediction)."""
     labels = np.concatenate([labels.ravel() for labels, _ in pairs])
     predicted = np.concatenate([predicted.ravel() for _, predicted in pairs])
     predicted, labels = predicted[labels != ignore], labels[labels != ignore]
@@ -163,7 +162,7 @@ def test_ground_truth_is_found_by_image_if_the_sample_has_none(data):
 
 def test_panoptic_segments_are_painted_if_there_is_no_label_map(tmp_path):
     records, metadata = write(tmp_path / "data")
-    expected = [to_labels(*pair) for pair in map(scene, records)]
+    expected = [to_labels(*pair) for pair in map(read_scene, records)]
     for record in records:
         del record["sem_seg_file_name"]
     register(NAME, records, metadata)
@@ -173,12 +172,6 @@ def test_panoptic_segments_are_painted_if_there_is_no_label_map(tmp_path):
     finally:
         unregister(NAME)
     assert metrics["pACC"] == metrics["mIoU"] == 100
-
-
-def scene(record):
-    from support.evaluation_data import read_scene
-
-    return read_scene(record)
 
 
 def test_repeated_class_names_keep_their_ious(tmp_path):
@@ -251,7 +244,7 @@ def test_nothing_but_ignored_pixels_gives_nan(tmp_path):
             {"sem_seg_labels": torch.zeros(3, 4)},
             "image '\\?' is not in the ground",
         ),
-        ({"file_name": None}, {"sem_seg_labels": torch.zeros(3, 4)}, "file_name or image_id"),
+        ({"file_name": None}, {"sem_seg_labels": torch.zeros(3, 4)}, "must have file_name, image_id"),
     ],
 )
 def test_wrong_input_is_named(data, sample, output, message):
