@@ -244,7 +244,7 @@ def test_nothing_but_ignored_pixels_gives_nan(tmp_path):
             {"sem_seg_labels": torch.zeros(3, 4)},
             "image '\\?' is not in the ground",
         ),
-        ({"file_name": None}, {"sem_seg_labels": torch.zeros(3, 4)}, "must have file_name, image_id"),
+        ({"file_name": None}, {"sem_seg_labels": torch.zeros(3, 4)}, "must have file_name, im"),
     ],
 )
 def test_wrong_input_is_named(data, sample, output, message):

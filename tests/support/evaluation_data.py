@@ -1,4 +1,4 @@
-"""A small data set on disk with all kinds of ground truth, and predictions with all kinds of error."""
+"""A small data set on disk with all kinds of ground truth, and predictions with errors."""
 
 import json
 
