@@ -4,6 +4,7 @@ import logging
 import pytest
 import torch
 from detectron2.config import get_cfg
+from support.configs import leaves
 from support.paths import GOLDEN
 
 from rankseg_d2 import config
@@ -16,14 +17,6 @@ from rankseg_d2.config import (
 from rankseg_d2.errors import nearest
 
 UPSTREAM_SIZES = '!!python/object/apply:eval ["[int(x * 0.1 * 512) for x in range(5, 21)]"]'
-
-
-def leaves(keys, prefix=""):
-    for name, value in keys.items():
-        if isinstance(value, dict):
-            yield from leaves(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def upstream_keys():

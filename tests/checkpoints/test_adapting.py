@@ -259,7 +259,7 @@ def test_imagenet_swin_loads_into_the_backbone(prefix, suffix, extra, make, tmp_
     for name in norms:
         del weights[name]
     given = {prefix + name: value for name, value in weights.items()}
-    # Weights for classification only; the model's last norm, of the same size, must not take theirs.
+    # Weights for classification only. The last norm has the same size and must not take theirs.
     left = {"norm.weight": torch.full((32,), 7.0), "head.weight": torch.zeros(10, 64)}
     left["layers.0.blocks.1.attn_mask"] = torch.zeros(4, 49, 49)
     Checkpointer(model).load(save(tmp_path / f"swin{suffix}", given | left, **extra))
