@@ -127,7 +127,7 @@ for i, name in enumerate(names):
     )
 
 
-def test_a_missing_submodule_names_the_engine_and_the_mend():
+def test_a_missing_submodule_names_the_engine_and_the_fix():
     code = "import rankseg_d2\nimport detectron2.projects.point_rend"
     error = python(code, "embedded", check=False).splitlines()[-1]
     assert error == (

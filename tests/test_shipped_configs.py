@@ -157,7 +157,7 @@ def test_every_published_row_has_a_rankseg_and_an_oracle_config(row):
 
 
 @pytest.mark.parametrize("name", [name for name in WHOLE if name.startswith(("vspw", "ytvis"))])
-def test_video_configs_name_data_sets_that_there_are_with_as_many_classes(name):
+def test_video_configs_name_known_data_sets_with_as_many_classes(name):
     cfg = get_config(name)
     check_datasets(cfg)
     check_num_classes(cfg)

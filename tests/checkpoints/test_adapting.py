@@ -1,4 +1,4 @@
-"""Public, old and foreign checkpoints load into the models, and the log tells what became of them.
+"""Public, old and foreign checkpoints load into the models, and the log says how.
 
 `data/golden_keys.json.gz` has the names and shapes of public checkpoints.
 """
@@ -107,7 +107,7 @@ def make(config):
 
 @pytest.fixture
 def log():
-    """The checkpointer's records of what became of the weights."""
+    """The log records of the checkpointer about the weights."""
 
     class Keep(logging.Handler):
         def emit(self, record):

@@ -267,7 +267,7 @@ def test_truncated_files_of_every_format_are_named(tmp_path):
                 read_weights(path)
 
 
-def test_whole_and_damaged_files_are_told_apart(tmp_path):
+def test_damaged_files_are_not_whole(tmp_path):
     assert all(is_whole(path) for path in whole_files(tmp_path))
     assert not is_whole(tmp_path / "missing.pth")
     content = bytearray((tmp_path / "zip.pth").read_bytes())
@@ -384,7 +384,7 @@ def test_missing_local_file_names_the_key(tmp_path, offline):
 
 
 @pytest.mark.parametrize("name", ["detectron2://x/R-50.pkl", "https://h/detectron2/x/R-50.pkl"])
-def test_offline_error_says_where_the_file_belongs(tmp_path, offline, name):
+def test_offline_error_names_the_path_of_the_cache(tmp_path, offline, name):
     expected = rf"R-50\.pkl could not be downloaded .*{tmp_path}/cache/detectron2/x/R-50\.pkl"
     with pytest.raises(FileNotFoundError, match=expected):
         locate(name, offline)

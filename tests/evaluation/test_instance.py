@@ -13,10 +13,10 @@ from support.evaluation_data import (
     instance_outputs,
     read_scene,
     register,
+    registered,
     run_evaluator,
     to_instances,
     unregister,
-    write,
 )
 
 import rankseg_d2
@@ -32,10 +32,7 @@ def data(tmp_path, request, monkeypatch):
         pytest.importorskip("faster_coco_eval")
     else:
         monkeypatch.setattr("rankseg_d2.evaluation.instance.find_spec", lambda name: None)
-    records, metadata = write(tmp_path / "data")
-    register(NAME, records, metadata)
-    yield records
-    unregister(NAME)
+    yield from registered(NAME, tmp_path / "data")
 
 
 def evaluate(records, outputs, **options):

@@ -17,6 +17,7 @@ from support.evaluation_data import (
     panoptic_outputs,
     read_scene,
     register,
+    registered,
     run_evaluator,
     unregister,
     write,
@@ -29,10 +30,7 @@ NAME = "test_panoptic"
 
 @pytest.fixture
 def data(tmp_path):
-    records, metadata = write(tmp_path / "data")
-    register(NAME, records, metadata)
-    yield records
-    unregister(NAME)
+    yield from registered(NAME, tmp_path / "data")
 
 
 @pytest.fixture

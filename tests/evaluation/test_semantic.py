@@ -14,6 +14,7 @@ from support.evaluation_data import (
     labels_of,
     read_scene,
     register,
+    registered,
     run_evaluator,
     score_maps,
     to_labels,
@@ -29,10 +30,7 @@ NAME, CLASSES = "test_semantic", len(NAMES)
 
 @pytest.fixture
 def data(tmp_path):
-    records, metadata = write(tmp_path / "data")
-    register(NAME, records, metadata)
-    yield records
-    unregister(NAME)
+    yield from registered(NAME, tmp_path / "data")
 
 
 def labels_only(outputs):

@@ -66,7 +66,7 @@ def test_public_names_take_the_same_arguments(module, name):
 
 
 @pytest.mark.parametrize("module", [m for m in NAMES if m != "evaluation"])
-def test_everything_in_the_real_all_is_there(module):
+def test_everything_in_the_real_all_is_present(module):
     ours, theirs = both(module)
     missing = {n for n in getattr(theirs, "__all__", ()) if not hasattr(ours, n)}
     assert missing <= LEFT_OUT

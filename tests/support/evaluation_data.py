@@ -174,6 +174,14 @@ def unregister(name):
     MetadataCatalog.remove(name)
 
 
+def registered(name, folder):
+    """Write and register a data set; yields its records, and unregisters it afterwards."""
+    records, metadata = write(folder)
+    register(name, records, metadata)
+    yield records
+    unregister(name)
+
+
 def run_evaluator(evaluator, records, outputs, batch=5):
     """The results of an evaluator that gets the images in batches."""
     evaluator.reset()
