@@ -59,7 +59,7 @@ def test_signatures_are_detectron2s(name):
     assert checked >= (1 if name == "launch" else 6)
 
 
-def test_public_methods_are_all_there():
+def test_all_public_methods_are_present():
     for name in ("train_loop", "hooks", "defaults"):
         real, ours = load(f"engine.{name}")
         for key in ours.__all__:

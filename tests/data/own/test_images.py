@@ -13,8 +13,8 @@ from rankseg_d2.data.formats.label_images import read_label_map
 from rankseg_d2.data.mappers import build_mapper
 from rankseg_d2.data.own.description import read_own_data
 from rankseg_d2.data.own.register import register_own_data
-from rankseg_d2.evaluation.ground_truth.instances import load_truth
-from rankseg_d2.evaluation.ground_truth.segments import PanopticTruth
+from rankseg_d2.evaluation.ground_truth.instances import load_instances
+from rankseg_d2.evaluation.ground_truth.segments import PanopticGroundTruth
 
 pytestmark = pytest.mark.usefixtures("clean_catalogs")
 
@@ -284,7 +284,7 @@ def test_a_mapper_gives_the_instances_of_a_json_and_its_part_is_the_truth(tmp_pa
     objects = sample_of("cars_train", "mask_former_instance")
     assert objects.gt_classes.tolist() == [note["category_id"] for note in record["annotations"]]
     assert objects.gt_masks.tensor.flatten(1).sum(1).tolist() == [80] * len(objects)
-    truth = load_truth("cars_val")
+    truth = load_instances("cars_val")
     ids = {record["image_id"] for record in DatasetCatalog.get("cars_val")}
     assert {image["id"] for image in truth.content["images"]} == ids
     assert len(ids) == 2
@@ -296,7 +296,7 @@ def test_a_mapper_gives_the_segments_of_a_panoptic_json_and_its_part_is_the_trut
     objects = sample_of("scenes_train", "mask_former_panoptic")
     assert objects.gt_classes.tolist() == [0, 1]  # sky and car; the bus is a crowd
     assert objects.gt_masks.tensor.flatten(1).sum(1).tolist() == [320, 120]
-    truth = PanopticTruth("scenes_val")
+    truth = PanopticGroundTruth("scenes_val")
     assert (truth.names, truth.is_thing.tolist()) == (["sky", "car", "bus"], [False, True, True])
     assert set(truth.images) == {r["image_id"] for r in DatasetCatalog.get("scenes_val")}
 
