@@ -13,7 +13,7 @@ from ...files import write_json
 from ...tables import text_table
 from ..formats.label_images import mend_values
 from ..own.description import read_own_data
-from ..own.pairing import Fault, find_records
+from ..own.pairing import Fault, find_records, why_empty
 from ..own.register import register_own_data
 from .scan import UNKNOWN, Meaning, Tally, class_names, scan
 from .stats import add_stats_arguments, stats_report, write_matrix
@@ -87,7 +87,7 @@ def find_parts(dataset: str, splits: list[str] | None = None) -> list[Part]:
         if not splits or split.name in splits:
             records, faults = find_records(data, split)
             if not records:
-                faults.append(Fault("empty split", str(split.images), split.name))
+                faults.append(Fault("empty split", data.path.name, why_empty(data, split)))
             parts.append(Part(split.name, records, faults, MetadataCatalog.get(name)))
     return parts
 

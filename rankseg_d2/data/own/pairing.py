@@ -33,16 +33,15 @@ class Fault(NamedTuple):
 
 
 def load_split(data: OwnData, split: Split) -> list[dict]:
-    """detectron2's records of the split, all paired; what DatasetCatalog calls."""
+    """The detectron2 records of a split, for DatasetCatalog; ValueError unless all files pair."""
     records, faults = find_records(data, split)
-    check = f"`rankseg-d2 dataset check {data.path}` lists them all"
     if faults:
-        raise ValueError(f"{data.path}, split {split.name}: {summary(faults)}; mend the names "
-                         "(image_suffix and label_suffix say what a pair does not share), or list "
-                         f"the good images in a file of splits; {check}")
+        raise ValueError(f"{data.path}, split {split.name}: {_summary(faults)}; fix the file names "
+                         "(image_suffix and label_suffix are what a pair does not share), or list "
+                         "the good images in a file and name it in splits; `rankseg-d2 dataset "
+                         f"check {data.path}` lists all faults")
     if not records:
-        raise ValueError(f"{data.path}: the split {split.name} is empty; of "
-                         f"{split.images} and {split.labels} nothing is its own; mend splits")
+        raise ValueError(f"{data.path}: {why_empty(data, split)}")
     if data.kind == "video_instances":
         check_frames(records)
     elif data.kind in ("instances", "panoptic"):
@@ -55,7 +54,23 @@ def find_records(data: OwnData, split: Split) -> tuple[list[dict], list[Fault]]:
     return find(OWN_LABELS[split.kind].find_records)(data, split)
 
 
-def summary(faults: list[Fault]) -> str:
+def why_empty(data: OwnData, split: Split) -> str:
+    """Why a split has no record, and what to do."""
+    what = "video" if split.kind.startswith("video") else "image"
+    if isinstance(split.chosen, Path):
+        return f"the split {split.name!r} is empty: list at least one {what} in {split.chosen}"
+    total = 0
+    if split.chosen is not None:
+        total = len(find_records(data, split._replace(chosen=None))[0])
+    if not total:
+        return (f"the split {split.name!r} is empty: {split.images} has no {what} with a label in "
+                f"{split.labels}; name other folders in images, labels or splits")
+    start, end = split.chosen
+    return (f"no {what} of {split.images} falls into the part {split.name!r} ({end - start:g} of "
+            f"{total} {what}s): make the part larger, or list its names in a file")
+
+
+def _summary(faults: list[Fault]) -> str:
     """How many of each kind, with the first file."""
     first = {fault.kind: fault for fault in reversed(faults)}
     counts = Counter(fault.kind for fault in faults)

@@ -144,6 +144,7 @@ def test_an_empty_split_is_a_fault(tmp_path, run):
     path, _ = own_data.semantic(tmp_path, splits={"train": 0.99, "val": 0.01})
     status, content, _ = run("check", path)
     assert (status, kinds(content)) == (1, {"empty split": 1})
+    assert "falls into the part 'val' (0.01 of 10 images)" in content["faults"][0]["text"]
 
 
 def test_instances_are_counted_by_their_masks(tmp_path, run):

@@ -321,8 +321,23 @@ def test_an_empty_split_and_missing_folders(tmp_path):
         DatasetCatalog.get("street_train")
     for folder in ("images/b", "labels/b"):
         (tmp_path / folder).mkdir()
-    with pytest.raises(ValueError, match=r"the split val is empty; of .*images/b and"):
+    with pytest.raises(ValueError, match=r"split 'val' is empty: .*images/b has no image"):
         DatasetCatalog.get("street_val")
+    (tmp_path / "none.txt").write_text("\n")
+    register_own_data(own_data.semantic(tmp_path, splits={"val": "none.txt"})[0])
+    with pytest.raises(ValueError, match=r"split 'val' is empty: list at least one image in .*e\.t"):
+        DatasetCatalog.get("street_val")
+
+
+@pytest.mark.parametrize("make", [own_data.semantic, own_data.instances, own_data.panoptic])
+def test_a_part_without_images_is_an_error_that_says_how_to_fix_it(tmp_path, make):
+    path, _ = make(tmp_path, splits={"train": 0.95, "val": 0.05}, name="few")
+    register_own_data(path)
+    message = (rf"my\.yaml: no image of {tmp_path}/images falls into the part 'val' \(0\.05 of 10 "
+               r"images\): make the part larger, or list its names in a file$")
+    with pytest.raises(ValueError, match=message):
+        DatasetCatalog.get("few_val")
+    assert len(DatasetCatalog.get("few_train")) == 10
 
 
 def test_two_images_of_one_name(tmp_path):

@@ -112,6 +112,16 @@ def test_splits_of_videos(tmp_path, splits, train):
     assert [record["video_id"] for record in DatasetCatalog.get("sport_train")] == train
 
 
+@pytest.mark.parametrize("make", [semantic, instances])
+def test_a_part_without_videos_is_an_error_that_says_how_to_fix_it(tmp_path, make):
+    path, _ = make(tmp_path, name="few", splits={"train": 0.99, "val": 0.01})
+    register_own_data(path)
+    message = r"no video of .*frames falls into the part 'val' \(0\.01 of 5 videos\): make the part"
+    with pytest.raises(ValueError, match=message):
+        DatasetCatalog.get("few_val")
+    assert len(DatasetCatalog.get("few_train")) == len(VIDEOS)
+
+
 def test_sub_folders_of_videos(tmp_path):
     for split, videos in (("train", VIDEOS[:3]), ("val", VIDEOS[3:])):
         semantic(tmp_path, f"frames/{split}", f"labels/{split}", names=videos)

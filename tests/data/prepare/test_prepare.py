@@ -242,7 +242,7 @@ def test_an_error_in_another_process_is_told_with_its_file(root):
 
 def test_less_than_one_worker_is_an_error(root):
     raw.make_ade20k(root)
-    with pytest.raises(ValueError, match="--workers 0 cannot work"):
+    with pytest.raises(ValueError, match="--workers must be 1 or more; got 0"):
         run("ade20k", root, workers=0)
 
 
