@@ -11,7 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from ...errors import unknown_name
 from ...files import write_json
 from ...tables import text_table
-from ..formats.label_images import mend_values
+from ..formats.label_images import suggest_fix
 from ..own.description import read_own_data
 from ..own.pairing import Fault, find_records, why_empty
 from ..own.register import register_own_data
@@ -151,6 +151,6 @@ def _mend(parts: list[Part], tallies: dict[str, Tally]) -> str | None:
     values = np.array(sorted(set().union(*(tally.values for tally in tallies.values()))), np.int64)
     metadata = parts[0].metadata
     is_unknown = Meaning.of(metadata).classes(values) == UNKNOWN
-    if metadata.get("unknown_is_void", False) or not is_unknown.any():
+    if metadata.get("unknown_is_ignored", False) or not is_unknown.any():
         return None
-    return mend_values(values, metadata)
+    return suggest_fix(values, metadata)

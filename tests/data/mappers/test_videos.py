@@ -249,7 +249,7 @@ def test_clips_without_objects(tmp_path, annotations):
     assert target["masks"].shape[:2] == (0, 3)
 
 
-def test_a_clip_that_is_all_void_has_no_class(tmp_path):
+def test_a_clip_that_is_all_ignored_has_no_class(tmp_path):
     record, _, _ = write_video(tmp_path, length=2)
     for path in record["sem_seg_file_names"]:
         Image.fromarray(np.full((H, W), IGNORE, np.uint8)).save(path)
@@ -393,7 +393,7 @@ def test_a_rotation_by_90_degrees_turns_image_labels_and_corners():
     np.testing.assert_allclose(corners, [[0, 8], [2, 0]], atol=1e-9)
 
 
-def test_what_a_rotation_brings_in_is_void():
+def test_what_a_rotation_brings_in_is_ignored():
     transform = seeded(RandomRotation(15, 0.1, 255).get_transform, np.zeros((40, 50)), seed=3)
     labels = transform.apply_segmentation(np.zeros((40, 50), np.int32))
     assert set(np.unique(labels)) == {0, 255}

@@ -61,7 +61,7 @@ def test_things_are_counted_where_only_they_are_predicted():
     assert head(get_config("coco/panoptic/r50", [*named, *only_things]))[0] == 100
 
 
-def test_more_ranks_than_classes_are_an_error_with_the_mend():
+def test_more_ranks_than_classes_are_an_error_with_the_fix():
     with pytest.raises(ValueError, match="TOPK is 75, .* data set shapes20_panoptic_train, .* 20 "):
         get_config("shapes/panoptic/r10t_rankseg", ["DATASETS.TRAIN", ["shapes20_panoptic_train"]])
 

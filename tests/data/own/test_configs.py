@@ -110,7 +110,7 @@ def test_splits_of_other_names_are_an_error_unless_the_keys_name_them(tmp_path, 
     assert cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 5
 
 
-def test_more_ranks_than_classes_are_an_error_with_the_mend(tmp_path, config):
+def test_more_ranks_than_classes_are_an_error_with_the_fix(tmp_path, config):
     own_data.semantic(tmp_path)
     ranked = "DATASETS: {FILES: [../my.yaml]}"
     opts = ["MODEL.RANKSEG.FLAG", True, "MODEL.RANKSEG.TOPK"]

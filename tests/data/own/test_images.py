@@ -96,18 +96,18 @@ def test_background_can_be_a_class(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("value", "mend"),
+    ("value", "fix"),
     [
-        (0, "label_offset: 0 would fit, for the values are 0 to 1"),
-        (6, "no label_offset fits, for there are 5 classes, but 2 values, 1 to 6"),
+        (0, "label_offset: 0 would fit: the values are 0 to 1"),
+        (6, "no label_offset fits 5 classes and 2 values from 1 to 6"),
         (254, "no label_offset fits"),
     ],
 )
-def test_a_value_without_meaning_is_an_error_not_void(tmp_path, value, mend):
+def test_a_value_without_meaning_is_an_error_and_not_ignored(tmp_path, value, fix):
     path, _ = own_data.semantic(tmp_path, 1, splits={"train": 1.0})
     register_own_data(path)
     write_label(tmp_path / "labels" / "000.png", np.array([[1, value]]))
-    message = rf"labels/000\.png has the value {value}, .* 1 to 5, 255 .* for this file, {mend}"
+    message = rf"labels/000\.png has the value {value}, .* 1 to 5, 255 .* for this file, {fix}"
     with pytest.raises(ValueError, match=message):
         labels_of("street_train")
 
@@ -325,7 +325,7 @@ def test_an_empty_split_and_missing_folders(tmp_path):
         DatasetCatalog.get("street_val")
     (tmp_path / "none.txt").write_text("\n")
     register_own_data(own_data.semantic(tmp_path, splits={"val": "none.txt"})[0])
-    with pytest.raises(ValueError, match=r"split 'val' is empty: list at least one image in .*e\.t"):
+    with pytest.raises(ValueError, match=r"split 'val' is empty: list at least one image in .*e\."):
         DatasetCatalog.get("street_val")
 
 
