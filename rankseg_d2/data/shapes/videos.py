@@ -79,7 +79,7 @@ def _write_videos(folder: Path, spec: ClipSpec, num_workers: int) -> None:
 
 
 def _draw_video(folder: Path, spec: ClipSpec, index: int) -> dict:
-    """Write the files of one video; returns the entries of the video and its objects in the json."""
+    """Write the files of one video; returns its entries in the json: the video, its objects."""
     from PIL import Image
 
     seed = (spec.num_categories, SPLITS.index(spec.split), index, IS_VIDEO)

@@ -62,7 +62,7 @@ def test_vspw_values_are_one_more_than_classes_and_0_and_255_are_ignored(root):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_values_of_no_class_are_ignored_with_one_warning_that_counts(root, caplog, monkeypatch, dtype):
+def test_unknown_values_are_ignored_with_one_warning_that_counts(root, caplog, monkeypatch, dtype):
     monkeypatch.setattr(labels_module, "_warned_of", set())
     strays = [252, 125] if dtype == np.uint8 else [252, 1000]
     values = np.full((HEIGHT, WIDTH), 3, dtype)
@@ -75,7 +75,8 @@ def test_values_of_no_class_are_ignored_with_one_warning_that_counts(root, caplo
     assert (found == np.where(values == 3, 2, 255)).all()
     (record,) = caplog.records
     listed = ", ".join(map(str, sorted(strays)))
-    for part in ("9 pixels", path, "vspw_val", f"(values {listed})", "are ignored", "dataset check"):
+    parts = ("9 pixels", path, "vspw_val", f"(values {listed})", "are ignored", "dataset check")
+    for part in parts:
         assert part in record.message
 
 
@@ -130,7 +131,8 @@ def test_a_video_that_is_not_there_is_named(root):
     raw.make_vspw(root)
     path = root / "VSPW_480p/val.txt"
     path.write_text(path.read_text() + "\n4_gone\n\n")
-    with pytest.raises(FileNotFoundError, match=r"1 of the 2 videos of .*val\.txt have no frame, such as 4_gone;"):
+    message = r"1 of the 2 videos of .*val\.txt have no frame, such as 4_gone;"
+    with pytest.raises(FileNotFoundError, match=message):
         DatasetCatalog.get("vspw_val")
     path.write_bytes(b"\xef\xbb\xbf2_v\t\r\n\r\n")  # as an editor may leave it
     assert [record["video_id"] for record in DatasetCatalog.get("vspw_val")] == ["2_v"]

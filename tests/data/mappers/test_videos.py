@@ -161,7 +161,7 @@ def test_frames_can_be_an_interval_apart():
 
 @pytest.mark.parametrize(("key", "value"), [("FRAME_NUM", 0), ("FRAME_RANGE", -1), ("INTERVAL", 0)])
 def test_impossible_samplings_are_refused(key, value):
-    with pytest.raises(ValueError, match=f"INPUT.SAMPLING_{key} must be .* not {value}"):
+    with pytest.raises(ValueError, match=f"INPUT.SAMPLING_{key} must be .* got {value}"):
         build_mapper(config("video_instance", f"INPUT.SAMPLING_{key}", value), True)
 
 
