@@ -154,9 +154,9 @@ def _read_frame(frame: dict) -> np.ndarray:
     expected = frame.setdefault("height", height), frame.setdefault("width", width)
     if expected != (height, width):
         raise ValueError(
-            f"the frame {frame['file_name']} is {width} x {height} (width x height), but the "
-            f"record of its video {frame.get('video_id', '')} has {expected[1]} x {expected[0]}; "
-            "all frames of a video must have the size in its record"
+            f"the frame {frame['file_name']} is {width} x {height} (width x height), but its video "
+            f"{frame.get('video_id', '')} is {expected[1]} x {expected[0]}; all frames of a video "
+            "must have the same size"
         )
     return image
 

@@ -184,7 +184,7 @@ def test_panoptic_png_files_and_json_must_agree(tmp_path, run):
             for fault in report["faults"]} == {
         ("json and PNG differ", "003.png"): "1 segments only in the json, such as id 999; "
                                             "1 segments only in the PNG, such as id 303",
-        ("image without label", "007.jpg"): f"by {tmp_path / 'panoptic.json'}",
+        ("image without label", "007.jpg"): f"in {tmp_path / 'panoptic.json'}",
         ("missing label", "005.png"): "",
     }  # fmt: skip
 

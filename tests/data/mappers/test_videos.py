@@ -319,7 +319,7 @@ def test_frames_of_two_sizes_are_refused(tmp_path):
     with pytest.raises(ValueError, match=message):
         build_mapper(config("video_semantic"), False)(record)["image"][1]
     del record["height"], record["width"]
-    with pytest.raises(ValueError, match=r"all frames of a video must be of one size"):
+    with pytest.raises(ValueError, match=r"all frames of a video must have the same size"):
         seeded(build_mapper(config("video_instance"), True), record, seed=0)
 
 
@@ -327,7 +327,7 @@ def test_masks_of_another_size_are_named_by_their_frame(tmp_path):
     record, _, _ = write_video(tmp_path, length=1)
     mask = coco.encode(np.ones((W, H), np.uint8, order="F"))
     record["annotations"] = [[{"id": 1, "category_id": 0, "segmentation": mask}]]
-    message = r"masks of .*frame000\.png: a mask is 60 x 84 .*, but its image 84 x 60"
+    message = r"masks of .*frame000\.png: a mask is 60 x 84 .*, but its image is 84 x 60"
     with pytest.raises(ValueError, match=message):
         build_mapper(config("video_instance"), True)(record)
 
@@ -358,7 +358,7 @@ def test_records_of_the_other_kind_are_refused(tmp_path):
     for is_train in (False, True):
         with pytest.raises(ValueError, match=r"frame000\.png has no file_names.*MAPPER_NAME"):
             build_mapper(config("video_semantic"), is_train)(image)
-        with pytest.raises(ValueError, match="no file_name; of a video.*video_semantic or"):
+        with pytest.raises(ValueError, match="no file_name; for videos.*video_semantic or"):
             build_mapper(config("mask_former_semantic"), is_train)(record)
         with pytest.raises(ValueError, match="the video v0 is empty"):
             build_mapper(config("video_instance"), is_train)(record | {"file_names": []})

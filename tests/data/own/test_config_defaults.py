@@ -62,7 +62,8 @@ def test_things_are_counted_where_only_they_are_predicted():
 
 
 def test_more_ranks_than_classes_are_an_error_with_the_fix():
-    with pytest.raises(ValueError, match=r"TOPK must be in \[1, 20\], .* shapes20_panoptic_train; got 75"):
+    message = r"TOPK must be in \[1, 20\], .* shapes20_panoptic_train; got 75"
+    with pytest.raises(ValueError, match=message):
         get_config("shapes/panoptic/r10t_rankseg", ["DATASETS.TRAIN", ["shapes20_panoptic_train"]])
 
 

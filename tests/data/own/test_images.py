@@ -344,7 +344,7 @@ def test_two_images_of_one_name(tmp_path):
     path, _ = own_data.semantic(tmp_path)
     write_image(tmp_path / "images/000.png")
     register_own_data(path)
-    with pytest.raises(ValueError, match=r"000\.\w+ and .*000\.\w+ share a name"):
+    with pytest.raises(ValueError, match=r"000\.\w+ and .*000\.\w+ have the same name"):
         DatasetCatalog.get("street_train")
 
 
@@ -370,12 +370,12 @@ def test_two_images_of_one_name(tmp_path):
         ({"label_offset": 1.0}, ValueError, "label_offset must be a whole number, .* got 1.0"),
         ({"ignore": "void"}, ValueError, "ignore must be a value or a list"),
         ({"ignore": [4]}, ValueError, "ignore has 4, which is the class 'tree'"),
-        ({"background": "ignore"}, ValueError, "with label_offset 0 it is the class 'road'"),
+        ({"background": "ignore"}, ValueError, "with label_offset 0 that is the class 'road'"),
         ({"background": "grund", "label_offset": 1}, KeyError, "background.*'grund' is not known"),
         ({"background": "car", "label_offset": 1, "ignore": 0}, ValueError, "0 cannot be in ignor"),
         ({"flip_pairs": [["car"]]}, ValueError, r"flip_pairs must be a list of \[left class"),
         ({"splits": None}, ValueError, "splits is missing; it must be {train: train, val: val}"),
-        ({"splits": {"train": 0.9, "val": 0.2}}, ValueError, "above 0, and 1 at most together"),
+        ({"splits": {"train": 0.9, "val": 0.2}}, ValueError, "above 0, and their sum at most 1"),
         ({"splits": {"train": 0.9, "val": "val"}}, ValueError, "splits must be of one form"),
         ({"splits": {"train": ["a"]}}, ValueError, "splits: train must be as in"),
         ({"splits": {"train": {"image": "a"}}}, KeyError, "'image' .* images"),
@@ -400,7 +400,7 @@ def test_two_images_of_one_name_in_a_json_cannot_be_split(tmp_path):
     content["images"][1]["file_name"] = "000.png"
     own_data.write_json(tmp_path / "instances.json", content)
     register_own_data(path)
-    with pytest.raises(ValueError, match=r"instances\.json has two images '000', which no split"):
+    with pytest.raises(ValueError, match=r"instances\.json has two images '000', so splits"):
         DatasetCatalog.get("cars_train")
 
 
@@ -438,9 +438,9 @@ def test_a_name_that_is_taken_is_an_error(tmp_path):
     path, _ = own_data.semantic(tmp_path)
     other, _ = own_data.semantic(tmp_path / "other")
     register_own_data(path)
-    with pytest.raises(ValueError, match=r"other/my\.yaml: the name 'street' is that of .*my\."):
+    with pytest.raises(ValueError, match=r"other/my\.yaml: .*my\.yaml already has the name"):
         register_own_data(other)
     DatasetCatalog.register("mine_train", list)
     path, _ = own_data.semantic(tmp_path, name="mine")
-    with pytest.raises(ValueError, match="'mine_train' is registered already, and not by a yaml"):
+    with pytest.raises(ValueError, match="'mine_train' is already registered, by code"):
         register_own_data(path)

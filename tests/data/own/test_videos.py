@@ -186,10 +186,10 @@ def test_frames_that_a_json_names_must_be_there(tmp_path):
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"images": "frames"}, "there are images and videos; keep one"),
+        ({"images": "frames"}, "both images and videos are set; keep one"),
         ({"labels": {"json": "a.json", "folder": "b"}}, "labels of videos must be a folder"),
         ({"videos": "nowhere"}, r"nowhere does not exist"),
-        ({"videos": "frames/*/x", "splits": {"train": "a"}}, "a path with \\* have none"),
+        ({"videos": "frames/*/x", "splits": {"train": "a"}}, "a path with \\* have no sub-folders"),
         ({"splits": {"train": "train.txt"}}, r"train\.txt does not exist"),
     ],
 )
