@@ -566,7 +566,7 @@ def test_a_record_without_the_labels_of_the_task_is_named(tmp_path, metadata, na
         build_mapper(config(name), True)(record)
 
 
-def test_segments_of_another_png_are_told(tmp_path, metadata):
+def test_segments_of_another_png_are_named(tmp_path, metadata):
     record, other = make_record(tmp_path), make_record(tmp_path, 40)
     record["segments_info"] = other["segments_info"]
     with pytest.raises(ValueError, match=r"none of the segments_info of .*0_image.*0_pan\.png"):
@@ -583,13 +583,13 @@ def test_boxes_are_not_enough(tmp_path, metadata):
     ("opts", "error", "message"),
     [
         (("INPUT.DATASET_MAPPER_NAME", "coco_panoptic_ljs"), KeyError, "coco_panoptic_lsj"),
-        (("INPUT.CORRUPT", "ignore"), ValueError, "raise or skip, not 'ignore'"),
-        (("INPUT.FORMAT", "L"), ValueError, "RGB, BGR, not 'L'"),
-        (("INPUT.RANDOM_FLIP", "both"), ValueError, "not 'both'"),
+        (("INPUT.CORRUPT", "ignore"), ValueError, "raise or skip; got 'ignore'"),
+        (("INPUT.FORMAT", "L"), ValueError, "RGB or BGR; got 'L'"),
+        (("INPUT.RANDOM_FLIP", "both"), ValueError, "flip_by_clip; got 'both'"),
         (
             ("MODEL.SEM_SEG_HEAD.IGNORE_VALUE", 254),
             ValueError,
-            f"IGNORE_VALUE is 254, but the data set {NAME} marks void as 255",
+            f"IGNORE_VALUE is 254, but the data set {NAME} uses 255",
         ),
     ],
 )

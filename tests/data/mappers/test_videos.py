@@ -161,7 +161,7 @@ def test_frames_can_be_an_interval_apart():
 
 @pytest.mark.parametrize(("key", "value"), [("FRAME_NUM", 0), ("FRAME_RANGE", -1), ("INTERVAL", 0)])
 def test_impossible_samplings_are_refused(key, value):
-    with pytest.raises(ValueError, match=f"INPUT.SAMPLING_{key} must be .* not {value}"):
+    with pytest.raises(ValueError, match=f"INPUT.SAMPLING_{key} must be .* got {value}"):
         build_mapper(config("video_instance", f"INPUT.SAMPLING_{key}", value), True)
 
 
@@ -249,7 +249,7 @@ def test_clips_without_objects(tmp_path, annotations):
     assert target["masks"].shape[:2] == (0, 3)
 
 
-def test_a_clip_that_is_all_void_has_no_class(tmp_path):
+def test_a_clip_that_is_all_ignored_has_no_class(tmp_path):
     record, _, _ = write_video(tmp_path, length=2)
     for path in record["sem_seg_file_names"]:
         Image.fromarray(np.full((H, W), IGNORE, np.uint8)).save(path)
@@ -319,7 +319,7 @@ def test_frames_of_two_sizes_are_refused(tmp_path):
     with pytest.raises(ValueError, match=message):
         build_mapper(config("video_semantic"), False)(record)["image"][1]
     del record["height"], record["width"]
-    with pytest.raises(ValueError, match=r"all frames of a video must be of one size"):
+    with pytest.raises(ValueError, match=r"all frames of a video must have the same size"):
         seeded(build_mapper(config("video_instance"), True), record, seed=0)
 
 
@@ -327,7 +327,7 @@ def test_masks_of_another_size_are_named_by_their_frame(tmp_path):
     record, _, _ = write_video(tmp_path, length=1)
     mask = coco.encode(np.ones((W, H), np.uint8, order="F"))
     record["annotations"] = [[{"id": 1, "category_id": 0, "segmentation": mask}]]
-    message = r"masks of .*frame000\.png: a mask is 60 x 84 .*, but its image 84 x 60"
+    message = r"masks of .*frame000\.png: a mask is 60 x 84 .*, but its image is 84 x 60"
     with pytest.raises(ValueError, match=message):
         build_mapper(config("video_instance"), True)(record)
 
@@ -358,7 +358,7 @@ def test_records_of_the_other_kind_are_refused(tmp_path):
     for is_train in (False, True):
         with pytest.raises(ValueError, match=r"frame000\.png has no file_names.*MAPPER_NAME"):
             build_mapper(config("video_semantic"), is_train)(image)
-        with pytest.raises(ValueError, match="no file_name; of a video.*video_semantic or"):
+        with pytest.raises(ValueError, match="no file_name; for videos.*video_semantic or"):
             build_mapper(config("mask_former_semantic"), is_train)(record)
         with pytest.raises(ValueError, match="the video v0 is empty"):
             build_mapper(config("video_instance"), is_train)(record | {"file_names": []})
@@ -393,7 +393,7 @@ def test_a_rotation_by_90_degrees_turns_image_labels_and_corners():
     np.testing.assert_allclose(corners, [[0, 8], [2, 0]], atol=1e-9)
 
 
-def test_what_a_rotation_brings_in_is_void():
+def test_what_a_rotation_brings_in_is_ignored():
     transform = seeded(RandomRotation(15, 0.1, 255).get_transform, np.zeros((40, 50)), seed=3)
     labels = transform.apply_segmentation(np.zeros((40, 50), np.int32))
     assert set(np.unique(labels)) == {0, 255}
