@@ -6,7 +6,10 @@ file imports nothing.
 """
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
+
+Named = str | Callable  # "module:attribute" below rankseg_d2, or the function or class itself
 
 
 @dataclass(frozen=True)
@@ -17,11 +20,11 @@ class Task:
     present_keys: tuple[str, ...]  # of a record: what lists its categories, the best first
     class_list: str  # of the metadata: the names of the classes
     switch: str  # of MODEL.MASK_FORMER.TEST: whether the model predicts it
-    target: str  # Augmented -> classes, masks
-    scan: str  # record, Meaning -> what its labels hold, for `rankseg-d2 dataset check`
-    evaluator: str
-    clip_target: str | None = None  # list of Augmented -> ids, classes, masks of each frame
-    video_evaluator: str | None = None
+    target: Named  # Augmented -> classes, masks
+    scan: Named  # record, Meaning -> what its labels hold, for `rankseg-d2 dataset check`
+    evaluator: Named
+    clip_target: Named | None = None  # list of Augmented -> ids, classes, masks of each frame
+    video_evaluator: Named | None = None
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Labels:
     """A kind of labels that a data set of one's own can have (docs/own_data.md)."""
 
     evaluator_type: str  # of the metadata
-    find_records: str  # OwnData, Split -> records, faults
+    find_records: Named  # OwnData, Split -> records, faults
     are_images: bool = False  # label images; else a json
     only_things: bool = False
 
@@ -96,8 +99,10 @@ OWN_LABELS = {
 }
 
 
-def find(name: str):
-    """The function or class that a row names: "module:attribute", below rankseg_d2."""
+def find(name: Named) -> Callable:
+    """The function or class that a row names."""
+    if callable(name):  # of a task outside this package
+        return name
     module, _, attribute = name.partition(":")
     return getattr(importlib.import_module(f"{__package__}.{module}"), attribute)
 
