@@ -1,7 +1,5 @@
-# make test    install into .venv (made when there is none), lint, run every test
-# make train   draw the built-in data set, train a small Mask2Former with RankSeg on the CPU, evaluate
-#              it and write pictures, in some minutes
-# PYTHON=python3.12 chooses the interpreter, VENV=path the environment.
+# Targets are listed by `make help`. PYTHON=python3.12 chooses the interpreter, VENV=path the
+# environment.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,13 +9,22 @@ INSTALLED := $(VENV)/.installed
 # Threads that wait leave the cores to others: on a busy machine they would slow all down.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: test train clean
+# Where most mistakes show: the paper's arithmetic, golden numbers, configs, losses, results, labels.
+QUICK := tests/ranking tests/modeling/losses tests/modeling/results tests/modeling/meta_arch \
+  tests/data/formats tests/data/mappers tests/checkpoints/test_adapting.py tests/test_config.py \
+  tests/test_config_files.py tests/test_docs.py tests/test_imports.py
 
-test: $(INSTALLED)
+.PHONY: test quick train help clean
+
+test: $(INSTALLED)  ## install into .venv, lint, run every test
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-train: $(INSTALLED)
+quick: $(INSTALLED)  ## lint, and the tests that find most mistakes, in about a minute
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(QUICK)
+
+train: $(INSTALLED)  ## train a small Mask2Former with RankSeg on built-in data, on the CPU
 	$(BIN)/python train_net.py --config-file shapes/panoptic/r10t_rankseg
 
 $(INSTALLED): pyproject.toml setup.py $(wildcard rankseg_d2/ops/*/csrc/*.* rankseg_d2/ops/*/csrc/*/*.*)
@@ -28,5 +35,8 @@ $(INSTALLED): pyproject.toml setup.py $(wildcard rankseg_d2/ops/*/csrc/*.* ranks
 	$(BIN)/python -m pip install --no-build-isolation -e '.[dev]'
 	touch $@
 
-clean:
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/make \1\t\2/p' Makefile
+
+clean:  ## remove the environment, built files and output
 	rm -rf $(VENV) build dist output *.egg-info rankseg_d2/_C.so

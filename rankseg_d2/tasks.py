@@ -6,8 +6,11 @@ imports nothing of the package.
 """
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+Named = str | Callable  # "module:attribute" below rankseg_d2, or the function or class itself
 
 
 @dataclass(frozen=True)
@@ -18,11 +21,11 @@ class Task:
     present_keys: tuple[str, ...]  # keys of a record that give its categories, preferred first
     class_list: str  # key of the metadata: the names of the classes
     switch: str  # key of MODEL.MASK_FORMER.TEST: whether the model predicts the task
-    target: str  # Augmented -> classes, masks
-    scan: str  # record, Meaning -> content of its labels, for `rankseg-d2 dataset check`
-    evaluator: str
-    clip_target: str | None = None  # list of Augmented -> ids, classes, masks of each frame
-    video_evaluator: str | None = None
+    target: Named  # Augmented -> classes, masks
+    scan: Named  # record, Meaning -> content of its labels, for `rankseg-d2 dataset check`
+    evaluator: Named
+    clip_target: Named | None = None  # list of Augmented -> ids, classes, masks of each frame
+    video_evaluator: Named | None = None
 
 
 @dataclass(frozen=True)
@@ -97,8 +100,10 @@ OWN_LABELS = {
 }
 
 
-def find(name: str) -> Any:
-    """The function or class with a row's name "module:attribute", below rankseg_d2."""
+def find(name: Named) -> Any:
+    """The function or class that a row names."""
+    if callable(name):  # of a task outside this package
+        return name
     module, _, attribute = name.partition(":")
     return getattr(importlib.import_module(f"{__package__}.{module}"), attribute)
 

@@ -16,7 +16,7 @@ from .videos import ClipTestMapper, ClipTrainMapper, FrameSampler
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["MAPPERS", "TestMapper", "TrainMapper", "build_mapper"]
+__all__ = ["MAPPERS", "MapperKind", "TestMapper", "TrainMapper", "build_mapper"]
 
 
 class MapperKind(NamedTuple):

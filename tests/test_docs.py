@@ -1,0 +1,100 @@
+"""The pages for readers: links lead somewhere, and code that a page shows can run."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from support.paths import ROOT
+
+PAGES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for pattern in ("*.md", "docs/*.md", "datasets/*.md", "benchmarks/*.md")
+    for path in ROOT.glob(pattern)
+)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_relative_link_exists(page):
+    path = ROOT / page
+    text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    targets = re.findall(r"\]\(([^)\s]+)\)", text)
+    files = [target.partition("#")[0] for target in targets if "://" not in target]
+    assert [name for name in files if name and not (path.parent / name).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_heading_that_a_link_names_exists(page):
+    path = ROOT / page
+    text = path.read_text(encoding="utf-8")
+    missing = []
+    for name, heading in re.findall(r"\]\(([^)\s:]*\.md)?#([^)\s]+)\)", text):
+        other = (path.parent / name).read_text(encoding="utf-8") if name else text
+        if heading not in map(anchor, re.findall(r"^#+ (.*)$", other, re.MULTILINE)):
+            missing.append(f"{name}#{heading}")
+    assert missing == []
+
+
+def anchor(heading):
+    """The name that a heading has in a link."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_file_and_module_that_a_page_names_exists(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    paths = re.findall(r"`((?:rankseg_d2|tests|configs|docs|tools|examples)/[\w./]*)`", text)
+    assert [name for name in paths if not (ROOT / name).exists()] == []
+    imports = re.findall(r"^(?:from|import) (rankseg_d2[\w.]*)", text, re.MULTILINE)
+    assert [name for name in imports if importlib.util.find_spec(name) is None] == []
+
+
+def test_the_code_of_extending_runs(tmp_path):
+    text = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
+    use = (
+        "import numpy as np\n"
+        "from pathlib import Path\n"
+        "from PIL import Image\n"
+        "from detectron2.data import DatasetCatalog, MetadataCatalog\n"
+        "from rankseg_d2.evaluation import build_evaluator\n"
+        "for name, kind in (('images', 'jpg'), ('labels', 'png')):\n"
+        "    Path(f'tiny/{name}/val').mkdir(parents=True)\n"
+        "    Image.fromarray(np.zeros((8, 8), np.uint8)).save(f'tiny/{name}/val/one.{kind}')\n"
+        "register(Path('.'))\n"
+        "(record,) = DatasetCatalog.get('tiny_sem_seg_val')\n"
+        "record |= {'height': 8, 'width': 8}\n"
+        "vars(MetadataCatalog.get('tiny_sem_seg_val'))['evaluator_type'] = 'counted'\n"
+        "ids = np.zeros((8, 8, 3), np.uint8)\n"
+        "ids[:4, :, 0], ids[4:, :, 0] = 1, 2\n"
+        "Image.fromarray(ids).save('segments.png')\n"
+        "segments = [{'id': 1, 'category_id': 7}, {'id': 2, 'category_id': 9}]\n"
+        "cfg.INPUT.DATASET_MAPPER_NAME, cfg.INPUT.CROP.ENABLED = 'entity', False\n"
+        "cfg.DATASETS.TRAIN = ['tiny_sem_seg_val']\n"
+        "from rankseg_d2.data.mappers import build_mapper\n"
+        "sample = record | {'pan_seg_file_name': 'segments.png', 'segments_info': segments}\n"
+        "instances = build_mapper(cfg, is_train=True)(sample)['instances']\n"
+        "assert instances.gt_classes.tolist() == [0, 0]\n"
+        "assert instances.gt_masks.tensor.flatten(1).any(1).all()\n"
+        "evaluator = build_evaluator(cfg, 'tiny_sem_seg_val')\n"
+        "evaluator.reset()\n"
+        "found = [{'id': 1, 'category_id': 0}, {'id': 2, 'category_id': 1}]\n"
+        "labels = torch.zeros(8, 8, dtype=torch.int64)\n"
+        "prediction = {'sem_seg_labels': labels, 'panoptic_seg': (labels + 1, found)}\n"
+        "evaluator.process([record], [prediction])\n"
+        "results = evaluator.evaluate()\n"
+        "assert results['count'] == {'segments': 2.0}, results\n"
+        "assert results['sem_seg']['mIoU'] == 100, results\n"
+    )
+    script = "\n".join([*re.findall(r"```python\n(.*?)```", text, re.DOTALL), use])
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "torch.Size([96, 128]) 75\n"
