@@ -7,14 +7,13 @@ import random
 import numpy as np
 import pytest
 import torch
-from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, Instances, polygons_to_bitmask
 from PIL import Image
 from pycocotools import mask as coco
+from support.mapping import mapper_config
 
-from rankseg_d2.config import add_rankseg_config
 from rankseg_d2.data.formats.label_images import read_label_map
 from rankseg_d2.data.mappers import MAPPERS, TestMapper, TrainMapper, build_mapper
 from rankseg_d2.data.mappers.augmentations import ColorAugSSD
@@ -39,20 +38,12 @@ def metadata():
 
 def config(mapper, *opts):
     """A config for small images; `opts` are keys and values."""
-    cfg = get_cfg()
-    add_rankseg_config(cfg)
     small = {
-        "DATASETS.TRAIN": (NAME,),
-        "DATASETS.TEST": (NAME,),
-        "DATALOADER.NUM_WORKERS": 0,
-        "INPUT.DATASET_MAPPER_NAME": mapper,
-        "INPUT.FORMAT": "RGB",
         "INPUT.IMAGE_SIZE": 160,
         "INPUT.MIN_SIZE_TRAIN": (100, 150, 200),
         "INPUT.MIN_SIZE_TEST": 100,
     }
-    cfg.merge_from_list([word for item in small.items() for word in item] + list(opts))
-    return cfg
+    return mapper_config(NAME, mapper, small, opts)
 
 
 CROP = ("INPUT.CROP.ENABLED", True, "INPUT.CROP.TYPE", "absolute", "INPUT.CROP.SIZE", [90, 80])

@@ -6,13 +6,12 @@ import random
 import numpy as np
 import pytest
 import torch
-from detectron2.config import get_cfg
 from detectron2.data import MetadataCatalog
 from detectron2.data import transforms as T
 from PIL import Image
 from pycocotools import mask as coco
+from support.mapping import mapper_config
 
-from rankseg_d2.config import add_rankseg_config
 from rankseg_d2.data.formats.video_frames import LazyFrames, natural_order
 from rankseg_d2.data.mappers import build_mapper
 from rankseg_d2.data.mappers import videos as clips
@@ -37,14 +36,7 @@ def metadata():
 
 
 def config(mapper, *opts):
-    cfg = get_cfg()
-    add_rankseg_config(cfg)
     small = {
-        "DATASETS.TRAIN": (NAME,),
-        "DATASETS.TEST": (NAME,),
-        "DATALOADER.NUM_WORKERS": 0,
-        "INPUT.DATASET_MAPPER_NAME": mapper,
-        "INPUT.FORMAT": "RGB",
         "INPUT.MIN_SIZE_TRAIN": (40, 60, 90),
         "INPUT.MIN_SIZE_TRAIN_SAMPLING": "choice_by_clip",
         "INPUT.RANDOM_FLIP": "flip_by_clip",
@@ -52,8 +44,7 @@ def config(mapper, *opts):
         "INPUT.SAMPLING_FRAME_NUM": 3,
         "INPUT.SAMPLING_FRAME_RANGE": 4,
     }
-    cfg.merge_from_list([word for item in small.items() for word in item] + list(opts))
-    return cfg
+    return mapper_config(NAME, mapper, small, opts)
 
 
 def blocks(rng, high):
