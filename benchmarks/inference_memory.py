@@ -40,8 +40,7 @@ IMAGE_SIZE, SCALES = (1024, 2048), (512, 640, 768, 896, 1024, 1152)
 
 def video_window(folder):
     """One window of a video, in memory."""
-    frames = Frames(range(WINDOW))
-    return make_model(VIDEO), {"image": [frames[i] for i in range(WINDOW)]}
+    return make_model(VIDEO), {"image": list(Frames(range(WINDOW)))}
 
 
 def sliding_windows(folder):
@@ -56,19 +55,11 @@ def scales(folder):
     return model, {"image": torch.randint(256, (3, 768, 1024), dtype=torch.uint8)}
 
 
-class FrameFiles:
-    """The frames of a video, each read and resized when it is asked for."""
+class FrameFiles(Frames):
+    """The frames of a video, each read and resized when it is needed."""
 
-    def __init__(self, paths):
-        self.paths = paths
-
-    def __len__(self):
-        return len(self.paths)
-
-    def __getitem__(self, index):
-        if isinstance(index, slice):
-            return [self[i] for i in range(len(self))[index]]
-        image = Image.open(self.paths[index]).resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)
+    def frame(self, path):
+        image = Image.open(path).resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
