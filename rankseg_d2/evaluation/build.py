@@ -66,7 +66,8 @@ def _choose_evaluators(
     is_video = metadata.evaluator_type in VIDEO_TYPES
     possible = (VIDEO_TYPES if is_video else IMAGE_TYPES)[metadata.evaluator_type]
     model = model_class(cfg)
-    predicted = [task for task in wanted_tasks(cfg) if model is None or task in model.tasks]
+    wanted = wanted_tasks(cfg)
+    predicted = [task for task in wanted if model is None or TASKS[task].switch in model.switches]
     tasks = [task for task in possible if task in predicted]
     if "instance" in tasks and not is_video and not _has_instances(dataset_name, metadata):
         logger.warning(

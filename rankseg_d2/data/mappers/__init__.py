@@ -10,6 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
 from ...errors import unknown_name
+from ...tasks import TASKS
 from . import recipes
 from .images import TestMapper, TrainMapper
 from .videos import ClipTestMapper, ClipTrainMapper, FrameSampler
@@ -29,7 +30,8 @@ class MapperKind(NamedTuple):
 
 
 _by_shortest_edge = partial(recipes.shortest_edge, constrain_area=True)
-# name -> MapperKind, or a factory(cfg, is_train, metadata); add your own mappers here
+# name -> MapperKind, or a factory(cfg, is_train, metadata); add your own mappers here. The name of
+# a task alone is a mapper too.
 MAPPERS: dict[str, MapperKind | Callable] = {
     "mask_former_semantic": MapperKind("semantic", _by_shortest_edge, reads_labels=True),
     "mask_former_panoptic": MapperKind("panoptic", _by_shortest_edge, reads_labels=True),
@@ -56,11 +58,12 @@ def build_mapper(
     Labels are read by the metadata of `dataset_name` or, without it, of DATASETS.TRAIN or TEST.
     """
     name = cfg.INPUT.DATASET_MAPPER_NAME
-    if name not in MAPPERS:
-        raise unknown_name("INPUT.DATASET_MAPPER_NAME", name, MAPPERS)
+    known = {task: MapperKind(task, _by_shortest_edge) for task in TASKS} | MAPPERS
+    if name not in known:
+        raise unknown_name("INPUT.DATASET_MAPPER_NAME", name, known)
     names = cfg.DATASETS.TRAIN if is_train else cfg.DATASETS.TEST
     metadata = _shared_metadata([dataset_name] if dataset_name else names)
-    kind = MAPPERS[name]
+    kind = known[name]
     if not isinstance(kind, MapperKind):
         return kind(cfg, is_train, metadata)
     if kind.reads_labels:

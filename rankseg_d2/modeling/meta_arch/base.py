@@ -26,7 +26,7 @@ from ..results import ResultOptions, Sizes
 class Segmentation(nn.Module):
     """A backbone, a head, and the steps from samples to losses or results."""
 
-    tasks: tuple[str, ...]  # what the family can predict; see tasks.py
+    switches: tuple[str, ...]  # keys of MODEL.MASK_FORMER.TEST: the results that it can give
     is_video = False  # samples are clips of several frames
     ranks = False  # by a `ranker`: with RankSeg
     ranker: Ranker | None = None

@@ -23,7 +23,7 @@ class PixelClassifier(Segmentation):
     RankSeg `token_width` and `class_width`.
     """
 
-    tasks = ("semantic",)
+    switches = ("SEMANTIC_ON",)
 
     @configurable
     def __init__(self, **options: Any):
