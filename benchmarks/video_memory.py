@@ -52,7 +52,7 @@ KEYS = {
 
 
 class Frames:
-    """Moving stripes and a moving square, made when they are asked for."""
+    """Moving stripes and a moving square, made when they are needed."""
 
     def __init__(self, numbers):
         self.numbers = numbers
@@ -61,9 +61,10 @@ class Frames:
         return len(self.numbers)
 
     def __getitem__(self, index):
-        if isinstance(index, slice):
-            return Frames(self.numbers[index])
-        number = self.numbers[index]
+        found = self.numbers[index]
+        return type(self)(found) if isinstance(index, slice) else self.frame(found)
+
+    def frame(self, number):
         rows, columns = torch.arange(HEIGHT)[:, None], torch.arange(WIDTH)
         stripes = 127 + 60 * torch.sin((rows + columns + 5 * number) / 40)
         frame = torch.stack([stripes, stripes.flip(0), stripes.flip(1)])

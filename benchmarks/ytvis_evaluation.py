@@ -187,7 +187,7 @@ def measure(folder, script, count, repeats, queries, rows):
     outputs, results = make_predictions(videos)
     api, evaluation = script
     evaluator = VideoInstanceEvaluator(name)
-    evaluator.truth  # noqa: B018  (read the json)
+    evaluator.ground_truth  # noqa: B018  (read the json)
     ours = partial(by_us, evaluator, samples, outputs)
     runs = {
         "public script": partial(by_script, evaluation),

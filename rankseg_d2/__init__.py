@@ -1,8 +1,8 @@
-"""RankSeg for detectron2: rank the categories first, then classify among the few that are there.
+"""RankSeg for detectron2: rank the categories first, then classify among the few that are present.
 
 Importing this package makes `import detectron2` work: with the real detectron2 where it is
 installed, with the embedded subset where it is not (see `engine_name`). `get_config` reads a
-config and registers the models, `build_model` makes the one that it names.
+config and registers the models, `build_model` makes the model of a config.
 """
 
 from . import _engine
@@ -16,7 +16,7 @@ __all__ = ["build_model", "engine_name", "get_config", "__version__"]
 
 
 def __getattr__(name):
-    # On demand, so that `rankseg-d2 doctor` can speak even where the engine does not import.
+    # On demand, so that `rankseg-d2 doctor` runs even where the engine does not import.
     if name == "get_config":
         from .config import get_config
 

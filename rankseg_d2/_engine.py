@@ -12,6 +12,14 @@ ENGINES = ("embedded", "detectron2")
 INSTALL_LINE = (
     "pip install --no-build-isolation git+https://github.com/facebookresearch/detectron2.git"
 )
+# What detectron2 has, the embedded engine has not, and rankseg_d2 has its own of.
+COUNTERPARTS = {
+    "detectron2.evaluation.COCOEvaluator": "rankseg_d2.evaluation.InstanceEvaluator",
+    "detectron2.evaluation.COCOPanopticEvaluator": "rankseg_d2.evaluation.PanopticEvaluator",
+    "detectron2.evaluation.CityscapesInstanceEvaluator": "rankseg_d2.evaluation.InstanceEvaluator",
+    "detectron2.evaluation.CityscapesSemSegEvaluator": "rankseg_d2.evaluation.SemanticEvaluator",
+    "detectron2.evaluation.SemSegEvaluator": "rankseg_d2.evaluation.SemanticEvaluator",
+}
 
 _chosen: str | None = None
 
@@ -63,24 +71,26 @@ def real_detectron2_found() -> bool:
 class _AliasFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Answer `detectron2[.x]` with the very module `rankseg_d2._detectron2[.x]`.
 
-    Both names lead to one module object, so that classes, registries and catalogs exist once.
+    Both names lead to one module object, so that classes, registries and catalogs exist once. A
+    name that the engine lacks is a ModuleNotFoundError with help, in `import detectron2.a.b` and
+    in `from detectron2.a import b`; as an attribute it is an AttributeError as everywhere.
     """
 
     def __init__(self):
         self._own_specs = {}
 
     def find_spec(self, fullname, path=None, target=None):
+        if fullname.startswith(f"{EMBEDDED}."):
+            spec = importlib.machinery.PathFinder.find_spec(fullname, path)
+            if spec is None:
+                raise _missing("detectron2" + fullname.removeprefix(EMBEDDED))
+            return spec
         if fullname.partition(".")[0] != "detectron2":
             return None
-        spec = importlib.util.find_spec(_embedded_name(fullname))
-        if spec is None:
-            raise ModuleNotFoundError(
-                f"the embedded engine of rankseg_d2 has no {fullname!r}; what needs it needs the "
-                f"real detectron2: `{INSTALL_LINE}`",
-                name=fullname,
-            )
-        is_package = spec.submodule_search_locations is not None
-        return importlib.machinery.ModuleSpec(fullname, self, is_package=is_package)
+        importlib.util.find_spec(_embedded_name(fullname))  # raises the error of a missing one
+        # Modules count as packages: in a package the import system searches for `b` of
+        # `from a import b`, where it is no attribute, as the module `a.b`, and so asks us.
+        return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
 
     def create_module(self, spec):
         module = importlib.import_module(_embedded_name(spec.name))
@@ -91,6 +101,15 @@ class _AliasFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         # The import system has put the alias's spec on the shared module; the relative imports
         # inside it need its own again.
         module.__spec__ = self._own_specs.pop(module.__name__)
+
+
+def _missing(name: str) -> ModuleNotFoundError:
+    ours = f"use {COUNTERPARTS[name]}, or " if name in COUNTERPARTS else ""
+    return ModuleNotFoundError(
+        f"the embedded engine of rankseg_d2 has no {name!r}; {ours}install the real detectron2: "
+        f"`{INSTALL_LINE}`",
+        name=name,
+    )
 
 
 def _embedded_name(fullname: str) -> str:

@@ -1,11 +1,12 @@
-"""Config files without surprises: safe yaml, `_BASE_` chains, and errors that name the mend."""
+"""Config files: safe yaml, `_BASE_` chains, and errors that say what to write instead."""
 
 import ast
 import copy
 import functools
 import os
 import re
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TextIO
 
 import yaml
 
@@ -13,9 +14,9 @@ from .errors import nearest
 
 BASE_KEY = "_BASE_"
 open_text = functools.partial(open, encoding="utf-8")
-# Upstream's default of these is the integer 0, but fractions are as meaningful.
+# Upstream's default of these is the integer 0, but fractions are allowed.
 NUMBERS = {"MODEL.RANKSEG.LOSS_WEIGHT"}
-# What upstream's files compute in a tag: [int(x * 0.1 * 512) for x in range(5, 21)]
+# An expression in the tags of upstream's files: [int(x * 0.1 * 512) for x in range(5, 21)]
 _SIZES = re.compile(
     r"\[ *int\( *(\w+) *\* *(\d*\.?\d+) *\* *(\d+) *\) +for +\1 +in +"
     r"range\( *(\d{1,3}) *, *(\d{1,3}) *\) *\]"
@@ -23,21 +24,26 @@ _SIZES = re.compile(
 
 
 def beside(base: str, path: str) -> str:
-    """The file that `_BASE_: base` means in `path`: an address, absolute, or in its folder."""
+    """The file of `_BASE_: base` in `path`: an address, an absolute path, or one beside `path`."""
     base = os.path.expanduser(base)
     return base if "://" in base else os.path.join(os.path.dirname(path), base)
 
 
-def read_chain(path, open_file=open_text, find_base=beside, inheritors=()):
+def read_chain(
+    path: str | os.PathLike,
+    open_file: Callable[[str], TextIO] = open_text,
+    find_base: Callable[[str, str], str] = beside,
+    inheritors: tuple[str, ...] = (),
+) -> list[tuple[str, dict]]:
     """[(file, its keys), ...] of the `_BASE_` files of a yaml file, and of the file itself last.
 
-    `open_file(path)` gives the text stream; `find_base(base, path)` the file of a base.
+    `open_file(path)` opens a file; `find_base(base, path)` is the file of a `_BASE_` in `path`.
     """
     path = str(path)
     real_path = os.path.realpath(path)
     if real_path in inheritors:
-        raise ValueError(f"{path}: {BASE_KEY} leads back to the file itself, by way of "
-                         f"{' <- '.join(inheritors)}; remove one of these {BASE_KEY}")
+        raise ValueError(f"{path}: {BASE_KEY} leads back to the file itself, through "
+                         f"{' <- '.join(inheritors)}. Remove one of these {BASE_KEY}.")
     keys = read_yaml(path, open_file)
     bases = keys.pop(BASE_KEY, [])
     bases = [bases] if isinstance(bases, str) else bases
@@ -51,7 +57,7 @@ def read_chain(path, open_file=open_text, find_base=beside, inheritors=()):
 
 
 def merge_chain(chain: list[tuple[str, dict]]) -> dict:
-    """The keys of a chain as one dict, where later files win."""
+    """The keys of a chain in one dict; later files win."""
     merged = {}
     for path, keys in chain:
         _merge(keys, merged, path)
@@ -62,20 +68,20 @@ def _merge(keys: dict, into: dict, path: str) -> None:
     for name, value in keys.items():
         if isinstance(value, dict) and name in into:
             if not isinstance(into[name], dict):
-                raise ValueError(f"{path}: {name} is a section here and a value in its {BASE_KEY}")
+                raise ValueError(f"{path}: {name} is a section here, but a value in its {BASE_KEY}")
             _merge(value, into[name], path)
         else:
-            into[name] = copy.deepcopy(value)  # an anchor's sections are one dict until here
+            into[name] = copy.deepcopy(value)  # in yaml, sections of one anchor are the same dict
 
 
 def pop_version(keys: dict, path: str) -> None:
-    """Remove VERSION; what differs between versions 1 and 2 shows as an unknown key."""
+    """Remove VERSION; keys that only version 1 has are reported as unknown keys."""
     version = keys.pop("VERSION", 2)
     if version not in (1, 2):
         raise ValueError(f"{path}: VERSION must be 2 (or left out), got {version!r}")
 
 
-def read_yaml(path: str, open_file=open_text) -> dict:
+def read_yaml(path: str, open_file: Callable[[str], TextIO] = open_text) -> dict:
     """The keys of one yaml file of plain values; an empty file has none."""
     try:
         with open_file(path) as file:
@@ -89,24 +95,24 @@ def read_yaml(path: str, open_file=open_text) -> dict:
         line = error.problem_mark.line + 1
         raise ValueError(f"{path}, line {line}: not valid yaml: {error.problem}") from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} is not a yaml file, for it holds more than text") from error
+        raise ValueError(f"{path} is not a yaml file: it has characters other than text") from error
     if not isinstance(keys, dict | None):
-        raise ValueError(f"{path} must hold lines of `KEY: value`, got {_came(keys)}")
+        raise ValueError(f"{path} must hold lines of `KEY: value`, got {_got(keys)}")
     return keys or {}
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Refuses every tag that plain yaml does not have."""
+    """Refuses tags that plain yaml does not have."""
 
     def refuse_tag(self, node):
         tag = node.tag.replace("tag:yaml.org,2002:", "!!")
         raise ValueError(
             f"{self.name}, line {node.start_mark.line + 1}: {tag} is refused, because config "
-            f"files never run code; write {self.instead_of(node)} instead"
+            f"files never run code; write {self._instead_of(node)} instead"
         )
 
-    def instead_of(self, node) -> str:
-        """The plain yaml for a tagged node, where it can be told without running anything."""
+    def _instead_of(self, node) -> str:
+        """The plain yaml for a tagged node, as far as it is known without running the tag."""
         if not isinstance(node, yaml.SequenceNode):
             return "the plain value"
         values = self.construct_sequence(node, deep=True)
@@ -114,7 +120,7 @@ class _PlainLoader(yaml.SafeLoader):
             return str(values)
         sizes = _SIZES.fullmatch(values[0].strip()) if _is_text(values) else None
         if sizes is None:
-            return "the values that it stands for, such as [256, 512],"
+            return "its values, such as [256, 512],"
         _, factor, size, start, stop = sizes.groups()
         return str([int(x * float(factor) * int(size)) for x in range(int(start), int(stop))])
 
@@ -127,7 +133,7 @@ def _is_text(values: list) -> bool:
 
 
 class Key(NamedTuple):
-    """Where a config key lives: `section[name]`, and the default that it had."""
+    """A config key: `section[name]`, and its default."""
 
     section: dict
     name: str
@@ -135,7 +141,7 @@ class Key(NamedTuple):
 
 
 def settable_keys(section: dict, prefix: str = "") -> dict[str, Key]:
-    """Every full key below a config node, sections included."""
+    """The keys below a config node, sections included, by full name."""
     keys = {}
     for name, default in section.items():
         keys[prefix + name] = Key(section, name, default)
@@ -145,12 +151,12 @@ def settable_keys(section: dict, prefix: str = "") -> dict[str, Key]:
 
 
 def set_keys(keys: dict[str, Key], values: dict, source: str, prefix: str = "") -> None:
-    """Set the nested `values`, checked against the defaults; `source` is named in errors."""
+    """Set the nested `values`, checked against the defaults; errors name the `source`."""
     for name, value in values.items():
         full_key = f"{prefix}{name}"
         if full_key not in keys:
             raise KeyError(
-                f"{source}: unknown key {full_key}; the nearest known ones are "
+                f"{source}: unknown key {full_key}; the nearest names are "
                 f"{', '.join(nearest(full_key, keys))}"
             )
         key = keys[full_key]
@@ -160,12 +166,12 @@ def set_keys(keys: dict[str, Key], values: dict, source: str, prefix: str = "") 
             key.section[key.name] = _checked(value, key.default, full_key, source)
 
 
-def _checked(value, default, full_key: str, source: str):
-    """`value` in the type of `default`; text is read as a Python literal where it is one."""
+def _checked(value: Any, default: Any, full_key: str, source: str) -> Any:
+    """`value` in the type of `default`; text that is a Python literal is read as one."""
     if isinstance(default, dict):
         names = ", ".join(f"{full_key}.{name}" for name in list(default)[:3])
         raise ValueError(f"{source}: {full_key} is a section with keys such as {names}, "
-                         f"got {_came(value)}")
+                         f"got {_got(value)}")
     literal = _literal(value)
     kinds = {type(literal), type(default)}
     plain = (bool, int, float, str, list, tuple, type(None))
@@ -177,7 +183,7 @@ def _checked(value, default, full_key: str, source: str):
         return literal
     if isinstance(default, str) and isinstance(value, str):
         return value
-    raise ValueError(f"{source}: {full_key} must be {_expected(default)}, got {_came(literal)}")
+    raise ValueError(f"{source}: {full_key} must be {_expected(default)}, got {_got(literal)}")
 
 
 def _literal(value):
@@ -196,5 +202,5 @@ def _expected(default) -> str:
     return f"of type {kind}, such as its default {default!r}"
 
 
-def _came(value) -> str:
+def _got(value) -> str:
     return f"{value!r} of type {type(value).__name__}"

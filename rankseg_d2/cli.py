@@ -10,10 +10,10 @@ from .errors import nearest
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one subcommand; the exit status of the process."""
+    """Run one subcommand; returns the exit status of the process."""
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(
-        prog="rankseg-d2", description="RankSeg for detectron2: tools around training and testing."
+        prog="rankseg-d2", description="RankSeg for detectron2: tools beside training and testing."
     )
     parser.add_argument("--version", action="version", version=f"rankseg_d2 {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -24,10 +24,10 @@ def main(argv: list[str] | None = None) -> int:
         nargs="?",
         default="",
         metavar="PATTERN",
-        help="only names with this in them, such as swin_l or ade20k/*_rankseg",
+        help="list only names that contain this, such as swin_l or ade20k/*_rankseg",
     )
     configs.set_defaults(run=_list_configs)
-    if argv[:1] == ["dataset"]:  # its imports take seconds, and need an engine that works
+    if argv[:1] == ["dataset"]:  # its imports take seconds and need a working engine
         from .data.checks import cli as data_cli
 
         data_cli.add_parser(commands)
@@ -37,13 +37,13 @@ def main(argv: list[str] | None = None) -> int:
     return args.run(args)
 
 
-def _list_configs(args) -> int:
-    """Write the names that match: models, grouped by folder, and last the parts of them."""
+def _list_configs(args: argparse.Namespace) -> int:
+    """Write the names that match: models, grouped by folder, then the parts of configs."""
     known = config_files.shipped_names()
     names = fnmatch.filter(known, f"*{args.pattern}*")
     if not names:
         near = ", ".join(nearest(args.pattern, known))
-        sys.stderr.write(f"no config is called *{args.pattern}*; the nearest ones are {near}\n")
+        sys.stderr.write(f"no config matches *{args.pattern}*; the nearest names are {near}\n")
         return 1
     names.sort(key=config_files.is_part)
     groups = [list(group) for _, group in itertools.groupby(names, _config_group)]

@@ -1,8 +1,8 @@
-"""The files that a config consists of: how names, overlays and `_BASE_` lead to them.
+"""Find the files of a config, by names, overlays and `_BASE_`.
 
-A shipped config has RankSeg by its name alone: `r50_rankseg` is `r50.yaml` and, on top, the nearest
-`rankseg.yaml`, in the same folder or above it. `r50_rankseg_gt`, the oracle, is `r50_rankseg` and
-the nearest `rankseg_gt.yaml`. A real file of such a name wins.
+Each shipped config can have RankSeg by its name: `r50_rankseg` is `r50.yaml` and, on top of it, the
+nearest `rankseg.yaml`, in the same folder or above. The oracle, `r50_rankseg_gt`, is `r50_rankseg`
+and the nearest `rankseg_gt.yaml`. If a file of such a name exists, it is read instead.
 """
 
 import io
@@ -19,7 +19,7 @@ from .errors import nearest
 
 
 def read_sources(name_or_path: str | os.PathLike, opts: Sequence) -> Iterator[tuple[str, dict]]:
-    """(what to call it, its keys) of each file of the chain, and of `opts`; later ones win."""
+    """(name in errors, keys) of each file of the chain, and of `opts`; later ones win."""
     for path, values in read_chain(_find(os.fspath(name_or_path)), _open, _find_base):
         pop_version(values, path)
         yield path, values
@@ -34,7 +34,7 @@ def shipped_configs_dir() -> Path:
 
 
 def shipped_names() -> list[str]:
-    """The names of all shipped configs, those with an overlay and the parts included."""
+    """The names of all shipped configs, with overlays and parts."""
     shipped = shipped_configs_dir()
     files = list(shipped.rglob("*.yaml"))
     ends = "_rankseg", "_rankseg_gt"
@@ -44,19 +44,19 @@ def shipped_names() -> list[str]:
 
 
 def is_part(name: str) -> bool:
-    """Whether a shipped config is not a model, but a `_BASE_` or an overlay of others."""
+    """Whether a shipped config is a `_BASE_` or an overlay of others, not a model."""
     return re.fullmatch(r"parts/.*|(.*[/_])?base|(.*/)?rankseg(_gt)?", name) is not None
 
 
 def _find(name: str, named_by: str = "") -> str:
-    """The file that `name` means: a path, or else the name of a shipped config."""
+    """The file of `name`, which is a path or the name of a shipped config."""
     shipped = shipped_configs_dir()
     for path in (Path(name).expanduser(), shipped / name, shipped / f"{name}.yaml"):
         if _exists(path):
             return str(path)
     raise FileNotFoundError(
-        f"config {name}{named_by} is neither a file nor a shipped config; the nearest shipped "
-        f"ones are {', '.join(nearest(name.removesuffix('.yaml'), shipped_names()))}"
+        f"config {name}{named_by} is neither a file nor a shipped config; the nearest names are "
+        f"{', '.join(nearest(name.removesuffix('.yaml'), shipped_names()))}"
     )
 
 
@@ -70,7 +70,7 @@ def _exists(path: Path) -> bool:
 
 
 def _overlaid(path: Path) -> tuple[Path, Path] | None:
-    """(config, overlay) that a shipped name such as `r50_rankseg.yaml` stands for, else None."""
+    """The (config, overlay) of a shipped name such as `r50_rankseg.yaml`; None for other names."""
     match = re.fullmatch(r"(.+)_(rankseg(_gt)?)\.yaml", path.name)
     path, shipped = path.resolve(), shipped_configs_dir()
     if not match or not path.is_relative_to(shipped):
@@ -87,25 +87,25 @@ def _overlaid(path: Path) -> tuple[Path, Path] | None:
 
 
 def _open(path: str) -> TextIO:
-    """The text of a config file, or of what a name with an overlay stands for."""
+    """The text of a config file; for a name with an overlay, a yaml with both as `_BASE_`."""
     if os.path.isfile(path) or not (files := _overlaid(Path(path))):
         return open_text(path)
     config, overlay = files
     keys = {BASE_KEY: [str(config), str(overlay)]}
     output_dir = merge_chain(read_chain(config, _open, _find_base)).get("OUTPUT_DIR")
-    if output_dir:  # the runs of a config do not overwrite those without the overlay
+    if output_dir:  # so that runs do not overwrite those without the overlay
         keys["OUTPUT_DIR"] = f"{output_dir}{Path(path).stem.removeprefix(config.stem)}"
     return io.StringIO(yaml.safe_dump(keys))
 
 
 def _parse_opts(opts: Sequence) -> dict:
-    """{full key: value} of KEY VALUE pairs and KEY=VALUE words, where the last of a key wins."""
+    """{full key: value} of KEY VALUE pairs and KEY=VALUE words; the last value of a key wins."""
     values, words = {}, iter(opts)
     for word in words:
         key, is_pair, value = str(word).partition("=")
         if not is_pair:
             value = next(words, words)
         if value is words:
-            raise ValueError(f"opts: the last key, {key}, has no value; write KEY VALUE pairs")
+            raise ValueError(f"opts: the last key, {key}, has no value. Write KEY VALUE pairs.")
         values[key] = value
     return values

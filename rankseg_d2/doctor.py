@@ -1,5 +1,6 @@
-"""`rankseg-d2 doctor`: what is installed, what runs on which backend, and how to mend the rest."""
+"""`rankseg-d2 doctor`: what is installed, what runs on which backend, and how to fix the rest."""
 
+import argparse
 import importlib.metadata
 import os
 import platform
@@ -15,23 +16,23 @@ OK, NOTE, FAULT = "ok", "note", "fault"
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report; `mend` is the next step where something is not as it could be."""
+    """One line of the report; `fix` is the next step for the user, if there is one."""
 
     topic: str
     text: str
     level: str = OK
-    mend: str = ""
+    fix: str = ""
 
 
-def add_parser(commands) -> None:
-    parser = commands.add_parser("doctor", help="check the installation and say how to mend it")
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("doctor", help="check the installation and say how to fix it")
     parser.set_defaults(run=run)
 
 
-def run(args) -> int:
-    """Write the report; 1 if something needed is missing or broken, else 0."""
+def run(args: argparse.Namespace) -> int:
+    """Write the report; the exit status is 1 if something needed is missing or broken, else 0."""
     findings = list(examine())
-    sys.stdout.write(report(findings))
+    sys.stdout.write(_report(findings))
     return int(any(finding.level == FAULT for finding in findings))
 
 
@@ -44,16 +45,16 @@ def examine() -> Iterator[Finding]:
     yield from op_backends()
 
 
-def report(findings: list[Finding]) -> str:
-    """The findings as aligned lines, each mend below the line it belongs to."""
+def _report(findings: list[Finding]) -> str:
+    """The findings as aligned lines, each fix below its line."""
     width = max(len(finding.topic) for finding in findings)
     lines = []
     for finding in findings:
         lines.append(f"{finding.level:5}  {finding.topic:{width}}  {finding.text}")
-        if finding.mend:
-            lines.append(f"{'':5}  {'':{width}}  -> {finding.mend}")
+        if finding.fix:
+            lines.append(f"{'':5}  {'':{width}}  -> {finding.fix}")
     faults = sum(finding.level == FAULT for finding in findings)
-    lines.append("ready to run" if not faults else f"{faults} fault(s): mend what is marked above")
+    lines.append("ready to run" if not faults else f"{faults} fault(s): fix the lines marked fault")
     return "\n".join(lines) + "\n"
 
 
@@ -62,13 +63,13 @@ def packages() -> Iterator[Finding]:
     try:
         requirements = importlib.metadata.requires("rankseg_d2") or ()
     except importlib.metadata.PackageNotFoundError:
-        text = "runs from a source folder, so the needed versions are not checked"
+        text = "not installed, only a source folder: the versions of packages are not checked"
         yield Finding("packages", text, NOTE, "pip install -e . (in that folder)")
         return
     for requirement in requirements:
         if "extra ==" in requirement:
             continue
-        name, minimum = split_requirement(requirement)
+        name, minimum = _split_requirement(requirement)
         try:
             version = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -81,7 +82,7 @@ def packages() -> Iterator[Finding]:
             yield Finding(name, version)
 
 
-def split_requirement(requirement: str) -> tuple[str, str]:
+def _split_requirement(requirement: str) -> tuple[str, str]:
     """ "torch>=2.4" -> ("torch", "2.4"); "scipy" -> ("scipy", "")."""
     name, _, minimum = requirement.partition(">=")
     return name.strip(), minimum.strip()
@@ -98,18 +99,19 @@ def release(version: str) -> tuple[int, ...]:
 
 
 def engine() -> Finding:
+    """Which engine runs; a real detectron2 that does not import is a fault."""
     name = _engine.engine_name()
     forced = " (asked for by RANKSEG_ENGINE)" if os.environ.get("RANKSEG_ENGINE") else ""
     if name == "detectron2":
         try:
             import detectron2
-            import detectron2.engine  # noqa: F401  (its compiled part loads here)
+            import detectron2.engine  # noqa: F401  (loads its compiled part)
         except ImportError as error:
-            mend = f"reinstall it: {_engine.INSTALL_LINE}; or set RANKSEG_ENGINE=embedded"
-            return Finding("engine", f"real detectron2 does not import: {error}", FAULT, mend)
+            fix = f"reinstall it: {_engine.INSTALL_LINE}; or set RANKSEG_ENGINE=embedded"
+            return Finding("engine", f"real detectron2 does not import: {error}", FAULT, fix)
         return Finding("engine", f"real detectron2 {detectron2.__version__}{forced}")
-    mend = f"nothing is missing; for the real one: {_engine.INSTALL_LINE}"
-    return Finding("engine", f"embedded subset of detectron2{forced}", OK, "" if forced else mend)
+    fix = f"nothing is missing; to install the real detectron2: {_engine.INSTALL_LINE}"
+    return Finding("engine", f"embedded subset of detectron2{forced}", OK, "" if forced else fix)
 
 
 def devices() -> Iterator[Finding]:
@@ -122,16 +124,16 @@ def devices() -> Iterator[Finding]:
             memory = properties.total_memory / 2**30
             yield Finding(f"cuda:{index}", f"{properties.name}, {memory:.0f} GiB")
     elif torch.version.cuda is None:
-        mend = "to use an NVIDIA GPU, install a CUDA build of torch"
-        yield Finding("cuda", "this torch is built without CUDA: models run on the CPU", NOTE, mend)
+        fix = "to use an NVIDIA GPU, install a CUDA build of torch"
+        yield Finding("cuda", "this torch is built without CUDA: models run on the CPU", NOTE, fix)
     else:
-        mend = "to use an NVIDIA GPU, check that `nvidia-smi` lists it and that its driver fits"
+        fix = "to use an NVIDIA GPU, check that `nvidia-smi` lists it and that its driver fits"
         text = f"built for CUDA {torch.version.cuda}, but torch sees no GPU: models run on the CPU"
-        yield Finding("cuda", text, NOTE, mend)
+        yield Finding("cuda", text, NOTE, fix)
 
 
 def compiler() -> Finding:
-    """What could compile the ops, and the next step where they are not compiled."""
+    """The compilers found, and the next step if the ops are not compiled."""
     from .ops import library
 
     tools = (os.environ.get("CXX", "c++").split()[0], "nvcc", "ninja")
@@ -139,10 +141,10 @@ def compiler() -> Finding:
     text = f"{', '.join(found) or 'none'} found; "
     if library.WHY_NOT is None:
         return Finding("compiler", text + "the ops are compiled")
-    mend = f"in rankseg_d2's source folder: {library.BUILD}"
+    fix = f"run in rankseg_d2's source folder: {library.BUILD}"
     if tools[0] not in found:
-        mend = f"install a C++ compiler (for example: apt install g++); then {mend}"
-    return Finding("compiler", text + "the ops are not compiled", NOTE, mend)
+        fix = f"install a C++ compiler (for example: apt install g++); then {fix}"
+    return Finding("compiler", text + "the ops are not compiled", NOTE, fix)
 
 
 def op_backends() -> Iterator[Finding]:

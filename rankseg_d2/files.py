@@ -1,4 +1,4 @@
-"""Lists of files, and files that are whole or not there: written under another name, renamed."""
+"""Reading and writing files. A file is written under another name and renamed when complete."""
 
 import glob
 import json
@@ -6,19 +6,19 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
 
 def listed(root: Path, pattern: str) -> Iterator[str]:
-    """The files below `root` that a pattern finds; hidden ones are left out."""
+    """The files below `root` that match a pattern, without hidden ones."""
     return (os.path.join(root, path) for path in glob.iglob(pattern, root_dir=root))
 
 
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary path of the same suffix; it takes the place of `path` at the end."""
+    """A temporary path with the same suffix, renamed to `path` at the end."""
     path = Path(path)
     temporary = path.with_name(f".{os.getpid()}.tmp.{path.name}")
     try:
@@ -30,7 +30,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
 @contextmanager
 def replacing_durably(path: str | os.PathLike) -> Iterator[BinaryIO]:
-    """A file to write into; it takes the place of `path` when all of it is on the disk."""
+    """A file to write into, renamed to `path` when all of it is on the disk."""
     with replacing(path) as temporary, open(temporary, "wb") as file:
         yield file
         file.flush()
@@ -39,7 +39,7 @@ def replacing_durably(path: str | os.PathLike) -> Iterator[BinaryIO]:
 
 
 def _sync_folder(folder: str) -> None:
-    """Bring a rename to the disk now, on systems that can be told to (not Windows, not all NFS)."""
+    """Write a rename to the disk now, on systems that can (not Windows, not every NFS)."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -49,7 +49,7 @@ def _sync_folder(folder: str) -> None:
 
 
 def remove_leftovers(folders: Iterable[Path]) -> None:
-    """Make the folders, without the temporary files of a run that was killed in them."""
+    """Make the folders; remove temporary files that a killed run has left in them."""
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob(".*.tmp.*"):
@@ -57,15 +57,15 @@ def remove_leftovers(folders: Iterable[Path]) -> None:
 
 
 def write_image(path: str | os.PathLike, values: np.ndarray, **options) -> None:
-    """An image file of (H, W) 8- or 16-bit values or (H, W, 3) bytes; with Pillow's options."""
+    """Write (H, W) 8- or 16-bit values or (H, W, 3) bytes as an image; options are Pillow's."""
     from PIL import Image
 
     with replacing(path) as temporary:
         Image.fromarray(values).save(temporary, **options)
 
 
-def read_json(path: str | os.PathLike, open_file: Callable = open):
-    """The content of a json file; errors name the file. `open_file` opens remote paths, too."""
+def read_json(path: str | os.PathLike, open_file: Callable = open) -> Any:
+    """The content of a json file; `open_file` may open remote paths too."""
     path = os.fspath(path)
     try:
         with open_file(path, "r", encoding="utf-8-sig") as file:
@@ -74,11 +74,11 @@ def read_json(path: str | os.PathLike, open_file: Callable = open):
         raise FileNotFoundError(f"{path} does not exist.") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(
-            f"{path} is not valid json: {error}. Get or make the file again."
+            f"{path} is not valid json: {error}. Download or make the file again."
         ) from error
 
 
-def write_json(path: str | os.PathLike, content, indent: int | None = None) -> None:
+def write_json(path: str | os.PathLike, content: Any, indent: int | None = None) -> None:
     write_bytes(path, json.dumps(content, indent=indent).encode())
 
 

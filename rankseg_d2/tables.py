@@ -1,22 +1,23 @@
-"""Tables of results: as json and csv files, and as text for the log."""
+"""Tables of results, as json and csv files and as text for the log."""
 
 import csv
 import io
 import math
 import os
 from collections import Counter
+from typing import Any
 
 from . import files
 
 
 def write_tables(folder: str | None, name: str, metrics: dict, rows: list[dict]) -> None:
-    """`name`.json with the metrics and the rows, `name`.csv with the rows; nothing without folder.
+    """Write `name`.json with metrics and rows, and `name`.csv with rows; without folder, nothing.
 
-    Rows have the same keys each. NaN is null in json and an empty cell in csv.
+    All rows have the same keys. NaN is null in json and an empty cell in csv.
     """
     if folder is None:
         return
-    metrics, rows = without_nan(metrics), [without_nan(row) for row in rows]
+    metrics, rows = _without_nan(metrics), [_without_nan(row) for row in rows]
     write_json(folder, name, {"metrics": metrics, "rows": rows}, indent=1)
     text = io.StringIO()
     if rows:
@@ -26,13 +27,13 @@ def write_tables(folder: str | None, name: str, metrics: dict, rows: list[dict])
     files.write_bytes(os.path.join(folder, f"{name}.csv"), text.getvalue().encode())
 
 
-def write_json(folder: str, name: str, content, indent: int | None = None) -> None:
+def write_json(folder: str, name: str, content: Any, indent: int | None = None) -> None:
     files.write_json(os.path.join(folder, f"{name}.json"), content, indent)
 
 
 def text_table(rows: list[dict]) -> str:
-    """Aligned columns under the names of the first row's keys; numbers with two decimals."""
-    lines = [list(rows[0]), *([cell(value) for value in row.values()] for row in rows)]
+    """Aligned columns below the keys of the first row; fractions have two decimals."""
+    lines = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True))
@@ -41,23 +42,23 @@ def text_table(rows: list[dict]) -> str:
 
 
 def main_metrics(metrics: dict) -> dict:
-    """Those that are not of one class: detectron2 marks these by a hyphen."""
+    """The metrics over all classes; those of one class have a hyphen in their name."""
     return {name: value for name, value in metrics.items() if "-" not in name}
 
 
 def unique_names(names: list[str]) -> list[str]:
-    """Names of classes; those that occur more than once get their id, so that none is lost."""
+    """Class names; repeated ones get their id, so that each has its own metric."""
     counts = Counter(names)
     return [name if counts[name] == 1 else f"{name} ({i})" for i, name in enumerate(names)]
 
 
-def cell(value) -> str:
+def _cell(value: Any) -> str:
     return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
-def without_nan(row: dict) -> dict:
-    return {key: None if is_nan(value) else value for key, value in row.items()}
+def _without_nan(row: dict) -> dict:
+    return {key: None if _is_nan(value) else value for key, value in row.items()}
 
 
-def is_nan(value) -> bool:
+def _is_nan(value: Any) -> bool:
     return isinstance(value, float) and math.isnan(value)

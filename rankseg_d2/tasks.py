@@ -1,27 +1,28 @@
 """The tasks, one row each, and which of them the labels of a data set serve.
 
-A new task is a row here, a function that makes its targets, and an evaluator: nothing else asks
-which task it is. Functions and classes are named, and imported when they are needed, so that this
-file imports nothing.
+A new task is a row here, a function that makes its targets, and an evaluator. No other code asks
+which task it is. Functions and classes are given by name and imported when needed, so this file
+imports nothing of the package.
 """
 
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 Named = str | Callable  # "module:attribute" below rankseg_d2, or the function or class itself
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a model can learn and predict."""
+    """A task that a model can learn and predict."""
 
-    label_key: str  # of an image's record: its labels, or the file that holds them
-    present_keys: tuple[str, ...]  # of a record: what lists its categories, the best first
-    class_list: str  # of the metadata: the names of the classes
-    switch: str  # of MODEL.MASK_FORMER.TEST: whether the model predicts it
+    label_key: str  # key of an image's record: its labels, or their file
+    present_keys: tuple[str, ...]  # keys of a record that give its categories, preferred first
+    class_list: str  # key of the metadata: the names of the classes
+    switch: str  # key of MODEL.MASK_FORMER.TEST: whether the model predicts the task
     target: Named  # Augmented -> classes, masks
-    scan: Named  # record, Meaning -> what its labels hold, for `rankseg-d2 dataset check`
+    scan: Named  # record, Meaning -> content of its labels, for `rankseg-d2 dataset check`
     evaluator: Named
     clip_target: Named | None = None  # list of Augmented -> ids, classes, masks of each frame
     video_evaluator: Named | None = None
@@ -29,11 +30,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Labels:
-    """A kind of labels that a data set of one's own can have (docs/own_data.md)."""
+    """A kind of labels that an own data set can have (docs/own_data.md)."""
 
-    evaluator_type: str  # of the metadata
-    find_records: Named  # OwnData, Split -> records, faults
-    are_images: bool = False  # label images; else a json
+    evaluator_type: str  # for the metadata
+    find_records: str  # OwnData, Split -> records, faults
+    are_images: bool = False  # label images, not a json
     only_things: bool = False
 
 
@@ -87,7 +88,7 @@ IMAGE_TYPES = {
     "coco": ("instance",),
 }
 VIDEO_TYPES = {"vspw_sem_seg": ("semantic",), "vss": ("semantic",), "ytvis": ("instance",)}
-# The key of a video's record under which a task's labels are, one entry per frame
+# task -> key of a video's record: the labels, one entry per frame
 VIDEO_LABEL_KEYS = {"semantic": "sem_seg_file_names", "instance": "annotations"}
 
 OWN_LABELS = {
@@ -99,7 +100,7 @@ OWN_LABELS = {
 }
 
 
-def find(name: Named) -> Callable:
+def find(name: Named) -> Any:
     """The function or class that a row names."""
     if callable(name):  # of a task outside this package
         return name
@@ -108,7 +109,7 @@ def find(name: Named) -> Callable:
 
 
 def wanted_tasks(cfg) -> list[str]:
-    """The tasks that are switched on in MODEL.MASK_FORMER.TEST; without that section, semantic."""
+    """The tasks that MODEL.MASK_FORMER.TEST switches on; without that section, semantic."""
     if "MASK_FORMER" not in cfg.MODEL:
         return ["semantic"]
     switches = cfg.MODEL.MASK_FORMER.TEST
@@ -116,6 +117,6 @@ def wanted_tasks(cfg) -> list[str]:
 
 
 def class_list(cfg) -> str:
-    """The list of the metadata that the model predicts; stuff_classes has all, things included."""
+    """The key of the metadata with the model's classes; stuff_classes are all, things included."""
     lists = {TASKS[name].class_list for name in wanted_tasks(cfg)}
     return lists.pop() if len(lists) == 1 else "stuff_classes"

@@ -50,7 +50,7 @@ def test_configs_names_the_nearest_where_nothing_matches(capsys):
     assert main(["configs", "toy/semantic/r81"]) == 1
     written = capsys.readouterr()
     assert written.out == ""
-    assert "*toy/semantic/r81*; the nearest ones are toy/semantic/r18" in written.err
+    assert "*toy/semantic/r81*; the nearest names are toy/semantic/r18" in written.err
 
 
 def test_configs_is_quick_because_it_loads_no_torch():

@@ -4,6 +4,7 @@ import logging
 import pytest
 import torch
 from detectron2.config import get_cfg
+from support.configs import leaves
 from support.paths import GOLDEN
 
 from rankseg_d2 import config
@@ -16,14 +17,6 @@ from rankseg_d2.config import (
 from rankseg_d2.errors import nearest
 
 UPSTREAM_SIZES = '!!python/object/apply:eval ["[int(x * 0.1 * 512) for x in range(5, 21)]"]'
-
-
-def leaves(keys, prefix=""):
-    for name, value in keys.items():
-        if isinstance(value, dict):
-            yield from leaves(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def upstream_keys():
@@ -162,14 +155,14 @@ def test_upstreams_eval_tag_is_refused_with_the_numbers_to_write(write):
     assert tuple(sizes) == cfg.INPUT.MIN_SIZE_TRAIN
 
 
-@pytest.mark.parametrize("value, mend", [
+@pytest.mark.parametrize("value, fix", [
     ("!!python/tuple [640, 640]", r"write \[640, 640\] instead"),
     ("!!python/name:os.system", "write the plain value instead"),
     ("!ours 3", "write the plain value instead"),
     ('!!python/object/apply:eval ["[x for x in (1).__class__.__mro__]"]', r"such as \[256, 512\]"),
 ])
-def test_other_tags_are_refused_with_a_mend(value, mend, write):
-    with pytest.raises(ValueError, match=f"line 1: .* is refused, .*{mend}"):
+def test_other_tags_are_refused_with_a_fix(value, fix, write):
+    with pytest.raises(ValueError, match=f"line 1: .* is refused, .*{fix}"):
         get_config(write(f"SEED: {value}\n"))
 
 
@@ -222,7 +215,7 @@ def test_an_absent_device_becomes_cpu_with_one_warning(device, no_gpu, caplog):
     ]
 
 
-def test_a_device_that_is_there_stays_without_a_warning(monkeypatch, caplog):
+def test_a_present_device_stays_without_a_warning(monkeypatch, caplog):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)

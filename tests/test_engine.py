@@ -1,6 +1,7 @@
 """Who answers `import detectron2`: each question in a process of its own."""
 
 import ast
+import importlib
 import os
 import re
 import subprocess
@@ -8,9 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 
 import rankseg_d2
-from rankseg_d2._engine import INSTALL_LINE
+from rankseg_d2._engine import COUNTERPARTS, INSTALL_LINE
 
 PACKAGE = Path(rankseg_d2.__file__).parent
 EMBEDDED_FILES = sorted((PACKAGE / "_detectron2").rglob("*.py"))
@@ -127,13 +129,63 @@ for i, name in enumerate(names):
     )
 
 
-def test_a_missing_submodule_names_the_engine_and_the_mend():
-    code = "import rankseg_d2\nimport detectron2.projects.point_rend"
-    error = python(code, "embedded", check=False).splitlines()[-1]
-    assert error == (
-        "ModuleNotFoundError: the embedded engine of rankseg_d2 has no 'detectron2.projects'; "
-        f"what needs it needs the real detectron2: `{INSTALL_LINE}`"
+MISSING = {
+    "import detectron2.projects.point_rend": "detectron2.projects",
+    "from detectron2 import model_zoo": "detectron2.model_zoo",
+    "from detectron2.config import CfgNode, LazyConfig": "detectron2.config.LazyConfig",
+    "from detectron2.data import refresh": "detectron2.data.refresh",
+    "from detectron2.evaluation import COCOEvaluator": "detectron2.evaluation.COCOEvaluator",
+    "from detectron2.layers import ROIAlign, nms": "detectron2.layers.ROIAlign",
+    "from detectron2.modeling import GeneralizedRCNN": "detectron2.modeling.GeneralizedRCNN",
+    "from detectron2.utils import visualizer": "detectron2.utils.visualizer",
+    "from detectron2.utils.visualizer import Visualizer": "detectron2.utils.visualizer",
+    "from detectron2.utils.logger import log_every_n": "detectron2.utils.logger.log_every_n",
+}
+
+
+def test_a_missing_name_is_an_import_error_with_the_way_out():
+    code = f"""
+import rankseg_d2, sys
+for line in {list(MISSING)}:
+    try:
+        exec(line)
+    except ImportError as error:
+        sys.stdout.write(f"{{error}}\\n")
+"""
+    errors = python(code, "embedded").splitlines()
+    for name, error in zip(MISSING.values(), errors, strict=True):
+        ours = f"use {COUNTERPARTS[name]}, or " if name in COUNTERPARTS else ""
+        assert error == (
+            f"the embedded engine of rankseg_d2 has no {name!r}; {ours}install the real "
+            f"detectron2: `{INSTALL_LINE}`"
+        )
+
+
+def test_a_missing_attribute_is_an_attribute_error():
+    python(
+        """
+import rankseg_d2, copy, inspect, pickle
+import detectron2.data, detectron2.evaluation, detectron2.utils.logger
+from detectron2.engine import *
+from detectron2.utils.logger import *
+assert setup_logger is detectron2.utils.logger.setup_logger
+assert DefaultTrainer is detectron2.engine.DefaultTrainer
+for module in (detectron2, detectron2.data, detectron2.evaluation, detectron2.utils.logger):
+    for name in ("COCOEvaluator", "__wrapped__", "__getstate__x__"):
+        assert not hasattr(module, name)
+    assert inspect.getmembers(module) and inspect.getsourcefile(module)
+metadata = detectron2.data.Metadata(name="x")
+assert copy.deepcopy(metadata) == pickle.loads(pickle.dumps(metadata)) == metadata
+""",
+        "embedded",
     )
+
+
+def test_each_counterpart_is_a_class_of_ours():
+    assert "detectron2.evaluation.COCOEvaluator" in COUNTERPARTS
+    for theirs, ours in COUNTERPARTS.items():
+        module, _, name = ours.rpartition(".")
+        assert isinstance(getattr(importlib.import_module(module), name), type), theirs
 
 
 def test_an_optional_import_can_still_be_tried():
@@ -225,6 +277,34 @@ def test_pickles_of_the_embedded_engine_load_before_any_detectron2_import(tmp_pa
         "from detectron2.structures import Boxes\nassert type(boxes) is Boxes and len(boxes) == 1",
         "embedded",
     )
+
+
+# the order of imports
+
+
+def documented(language):
+    """The code blocks of docs/engine.md in a language."""
+    text = (ROOT / "docs" / "engine.md").read_text()
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def sorted_by_ruff(code, folder, settings):
+    (folder / "ruff.toml").write_text(settings)
+    command = [sys.executable, "-m", "ruff", "check", "--fix-only", "--select", "I,F401", "--quiet"]
+    command += ["--config", str(folder / "ruff.toml"), "--stdin-filename", "train.py", "-"]
+    done = subprocess.run(command, input=code, capture_output=True, text=True, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_ruff_keeps_the_documented_order_of_imports(tmp_path):
+    pytest.importorskip("ruff")
+    marked = documented("python")[0] + "print(detectron2, DefaultTrainer)\n"
+    unmarked = marked.replace("\n# isort: split\n", "")
+    settings = documented("toml")[0].partition("\n\n")[0].replace("tool.ruff.", "")
+    assert sorted_by_ruff(marked, tmp_path, "").startswith("import rankseg_d2")
+    assert sorted_by_ruff(unmarked, tmp_path, settings).startswith("import rankseg_d2")
+    assert sorted_by_ruff(unmarked, tmp_path, "").startswith("import detectron2")  # else no need
 
 
 # what the import costs

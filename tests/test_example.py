@@ -62,7 +62,7 @@ def test_train_net_without_a_config_says_what_to_give():
         (["--config-file", "toy/semantic/r18", "SOLVER.MAX_ITER", "many"], "SOLVER.MAX_ITER"),
     ],
 )
-def test_train_net_names_the_mend_in_one_line(args, message, tmp_path):
+def test_train_net_names_the_fix_in_one_line(args, message, tmp_path):
     done = run("train_net.py", *args, cwd=tmp_path, check=False)
     assert done.returncode == 1
     assert message in done.stderr

@@ -1,4 +1,4 @@
-"""Files that are written are whole or not there."""
+"""Written files are complete or absent."""
 
 import json
 import os

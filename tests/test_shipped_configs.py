@@ -7,6 +7,7 @@ import torch
 from detectron2.config import get_cfg
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils.registry import Registry
+from support.configs import leaves
 from support.paths import GOLDEN
 
 import rankseg_d2.modeling  # noqa: F401  (registers the models)
@@ -40,15 +41,6 @@ RANKSEG = {
 }
 
 
-def flat(section, prefix=""):
-    """{full key: value} of a nested dict."""
-    for name, value in section.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
-
-
 def plain(value):
     return list(value) if isinstance(value, tuple) else value
 
@@ -61,7 +53,7 @@ def test_a_yaml_repeats_nothing_of_its_bases_or_of_the_defaults(name):
     for path, inherited in bases:
         set_keys(settable_keys(cfg), inherited, path)
     before = {key: settable.default for key, settable in settable_keys(cfg).items()}
-    for key, value in flat(keys):
+    for key, value in leaves(keys):
         # A device that is absent here has become the CPU.
         assert value != plain(before[key]) or key == "MODEL.DEVICE", f"{key} repeats {value!r}"
 
@@ -90,7 +82,7 @@ def test_a_yaml_builds_its_model(name):
 @pytest.mark.parametrize("row", UPSTREAM["rows"])
 def test_hyper_parameters_are_those_that_upstream_publishes(row):
     cfg = get_config(row)
-    ours = dict(flat(cfg))
+    ours = dict(leaves(cfg))
     unused = next((keys for rows, keys in UNUSED.items() if row.startswith(rows)), set())
     for key, value in published(row).items():
         if key == "MODEL.WEIGHTS":
@@ -124,8 +116,8 @@ def stem(weights):
 
 @pytest.mark.parametrize("row", VSPW)
 def test_vspw_is_trained_as_youtube_vis_is_but_for_its_size_and_task(row):
-    other = dict(flat(get_config(row.replace("vspw/semantic", "ytvis_2019/instance"))))
-    changed = {key: value for key, value in flat(get_config(row)) if value != other[key]}
+    other = dict(leaves(get_config(row.replace("vspw/semantic", "ytvis_2019/instance"))))
+    changed = {key: value for key, value in leaves(get_config(row)) if value != other[key]}
     size = {"INPUT.MIN_SIZE_TEST": 480} if "swin" not in row else {}
     assert changed == size | {
         "DATASETS.TRAIN": ("vspw_train",),
@@ -145,9 +137,9 @@ def test_vspw_is_trained_as_youtube_vis_is_but_for_its_size_and_task(row):
 def test_every_published_row_has_a_rankseg_and_an_oracle_config(row):
     if "per_pixel" in row:
         return
-    without = dict(flat(get_config(row)))
-    with_rankseg = dict(flat(get_config(f"{row}_rankseg")))
-    oracle = dict(flat(get_config(f"{row}_rankseg_gt")))
+    without = dict(leaves(get_config(row)))
+    with_rankseg = dict(leaves(get_config(f"{row}_rankseg")))
+    oracle = dict(leaves(get_config(f"{row}_rankseg_gt")))
     classes, head_rate = RANKSEG[row.partition("/")[0]]
     published = {
         "MODEL.RANKSEG.FLAG": True,
@@ -165,7 +157,7 @@ def test_every_published_row_has_a_rankseg_and_an_oracle_config(row):
 
 
 @pytest.mark.parametrize("name", [name for name in WHOLE if name.startswith(("vspw", "ytvis"))])
-def test_video_configs_name_data_sets_that_there_are_with_as_many_classes(name):
+def test_video_configs_name_known_data_sets_with_as_many_classes(name):
     cfg = get_config(name)
     check_datasets(cfg)
     check_num_classes(cfg)

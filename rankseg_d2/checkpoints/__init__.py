@@ -1,4 +1,4 @@
-"""Weight files: read safely, renamed, and adapted to a model. Nothing here knows a model."""
+"""Weight files: read safely, renamed, and adapted to a model."""
 
 from .adapting import Rows, adapt, differences, table
 from .reading import is_whole, locate, read_checkpoint, read_weights

@@ -1,6 +1,6 @@
-"""Checkpoints that are not quite the model's: old names, other classes, queries or ranks.
+"""Adapt a checkpoint to a model with other classes, queries or ranks.
 
-Weights are dicts of names and tensors, as `state_dict()` gives them; "own" ones are the model's.
+Weights are dicts of names and tensors, as in `state_dict()`; `own` are the model's.
 """
 
 import copy
@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-# Buffers that follow from the config: the file's are not taken.
-CONSTANTS = re.compile(r"criterion\.empty_weight|.*\.relative_position_index")
+# Buffers that the config defines; the file's are not loaded.
+_CONSTANTS = re.compile(r"criterion\.empty_weight|.*\.relative_position_index")
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What the rows of a weight along `dim` stand for; the last is no-object where `closed`."""
+    """The meaning of a weight's rows along `dim`; with `closed` the last row is no-object."""
 
     meaning: str  # classes, queries or ranks
     dim: int = 0
@@ -27,15 +27,15 @@ class Rows:
 
 @dataclass
 class Adaptation:
-    """What of a file is for the model, and what had to be done to it."""
+    """The weights of a file that a model can load."""
 
-    weights: dict[str, Tensor]  # what fits, and what the model has no name for
-    adapted: dict[str, str] = field(default_factory=dict)  # name -> how
-    refused: dict[str, str] = field(default_factory=dict)  # name -> why
+    weights: dict[str, Tensor]  # those that fit, and those that the model does not have
+    adapted: dict[str, str] = field(default_factory=dict)  # name -> how it was adapted
+    refused: dict[str, str] = field(default_factory=dict)  # name -> why it does not fit
 
     def taken(self, own: Collection[str]) -> list[str]:
         """The model's weights that come from the file, wholly or in part."""
-        return [name for name in self.weights if name in own and not CONSTANTS.fullmatch(name)]
+        return [name for name in self.weights if name in own and not _CONSTANTS.fullmatch(name)]
 
 
 def adapt(
@@ -47,9 +47,9 @@ def adapt(
 ) -> Adaptation:
     """Fit the file's weights to the model; rows without a counterpart keep the model's values.
 
-    Classes go by name where both sides' names are given, else by number if both have equally many.
-    Queries and ranks go by number, no-object to no-object. `rows`: which weights have such rows, by
-    name, as the model says (`checkpoint_rows`).
+    Classes are matched by name if the names of both sides are known, else by index if both sides
+    have the same number. Queries and ranks are matched by index, no-object to no-object. `rows`
+    names the weights that have such rows (`checkpoint_rows` of the model).
     """
     result = Adaptation(copy.copy(weights))  # an OrderedDict keeps its attribute, the versions
     for name in [name for name in weights if name in own]:
@@ -68,9 +68,9 @@ def adapt(
 
 
 def table(result: Adaptation, own: Collection[str], fresh: list[str], unknown: list[str]) -> str:
-    """The counts in one line; where not all was simply loaded, what became of what.
+    """A line of counts and, unless all weights were loaded as they are, a line for each group.
 
-    `fresh` are the model's weights that got nothing, `unknown` the file's that the model lacks.
+    `fresh` are the model's weights that the file lacks, `unknown` the file's that the model lacks.
     """
     loaded = own.keys() - result.adapted.keys() - set(fresh)
     unused = [*unknown, *result.refused]
@@ -85,13 +85,13 @@ def table(result: Adaptation, own: Collection[str], fresh: list[str], unknown: l
     lines += [f"  fresh: {_listed(fresh)}", f"  unused: {_listed(unknown)}"]
     refused = _by_value(result.refused)
     if len(refused) > 4:
-        refused = [("of other shapes than the model's", result.refused)]
+        refused = [("of shapes that differ from the model's", result.refused)]
     lines += [f"  unused, {why}: {_listed(names)}" for why, names in refused]
     return "\n".join(line for line in lines if not line.endswith(": "))
 
 
 def differences(weights: dict[str, Tensor], own: dict[str, Tensor]) -> list[str]:
-    """What keeps the weights from being the model's in every name and shape."""
+    """The names and shapes in which the weights differ from the model's."""
     found = [
         f"{name} is {_shapes(weights[name], own[name])}"
         for name in own
@@ -102,42 +102,53 @@ def differences(weights: dict[str, Tensor], own: dict[str, Tensor]) -> list[str]
 
 
 def _fit(name: str, value: Tensor, own: Tensor) -> tuple[Tensor | None, str]:
-    """The weight that the model gets and how it was made; or None, and why nothing fits."""
-    if CONSTANTS.fullmatch(name):
-        return own, "" if torch.equal(value.to(own), own) else "as the config makes it"
+    """(weight for the model, how it was adapted), or (None, why it does not fit)."""
+    if _CONSTANTS.fullmatch(name):
+        return own, "" if torch.equal(value.to(own), own) else "as the config defines it"
     if value.shape == own.shape:
         return value, ""
     return None, _shapes(value, own)
 
 
-def _fit_rows(rows: Rows, value, own, classes, own_classes) -> tuple[Tensor | None, str]:
-    there, here = (x.shape[rows.dim] - rows.closed for x in (value, own))
+def _fit_rows(
+    rows: Rows,
+    value: Tensor,
+    own: Tensor,
+    classes: Sequence[str] | None,
+    own_classes: Sequence[str] | None,
+) -> tuple[Tensor | None, str]:
+    in_file, in_model = (x.shape[rows.dim] - rows.closed for x in (value, own))
     by = ""
     if rows.meaning == "classes":
-        pairs, by = _class_pairs(there, here, classes, own_classes)
+        pairs, by = _class_pairs(in_file, in_model, classes, own_classes)
     else:
-        pairs = [(i, i) for i in range(min(there, here))]
-    how = f"{len(pairs)} of {here} {rows.meaning}{by}{' and no-object' * rows.closed}"
+        pairs = [(i, i) for i in range(min(in_file, in_model))]
+    how = f"{len(pairs)} of {in_model} {rows.meaning}{by}{' and no-object' * rows.closed}"
     if rows.closed:
-        pairs.append((there, here))
+        pairs.append((in_file, in_model))
     if not pairs:
         return None, how
-    if there == here and pairs == [(i, i) for i in range(own.shape[rows.dim])]:
+    if in_file == in_model and pairs == [(i, i) for i in range(own.shape[rows.dim])]:
         return value, ""
     sources, targets = torch.tensor(pairs, device=own.device).T
     kept = value.to(own).index_select(rows.dim, sources)
-    return own.index_copy(rows.dim, targets, kept), f"{how} (the file has {there})"
+    return own.index_copy(rows.dim, targets, kept), f"{how} (the file has {in_file})"
 
 
-def _class_pairs(there: int, here: int, classes, own_classes) -> tuple[list[tuple[int, int]], str]:
+def _class_pairs(
+    in_file: int,
+    in_model: int,
+    classes: Sequence[str] | None,
+    own_classes: Sequence[str] | None,
+) -> tuple[list[tuple[int, int]], str]:
     """(row in the file, row in the model) of each class, and how the classes were matched."""
     named = all(isinstance(names, (list, tuple)) for names in (classes, own_classes))
-    if named and (len(classes), len(own_classes)) == (there, here) and classes != own_classes:
+    if named and (len(classes), len(own_classes)) == (in_file, in_model) and classes != own_classes:
         rows = {_plain(name): i for i, name in enumerate(classes)}
         found = [(rows.get(_plain(name)), i) for i, name in enumerate(own_classes)]
         return [(row, i) for row, i in found if row is not None], " by name"
-    if there == here:
-        return [(i, i) for i in range(here)], ""
+    if in_file == in_model:
+        return [(i, i) for i in range(in_model)], ""
     return [], ", whose names are not known on both sides,"
 
 
@@ -146,7 +157,7 @@ def _plain(class_name: str) -> str:
 
 
 def _same_but(dim: int, value: Tensor, own: Tensor) -> bool:
-    """Whether the shapes are the same but for one dimension."""
+    """Whether the shapes differ in one dimension at most."""
     shapes = [[*x.shape[:dim], *x.shape[dim + 1 :]] for x in (value, own)]
     return value.dim() == own.dim() and shapes[0] == shapes[1]
 
@@ -163,7 +174,7 @@ def _by_value(notes: dict[str, str]) -> list[tuple[str, list[str]]]:
 
 
 def _listed(names: Iterable[str]) -> str:
-    """A few names as they are, many as the number of each part of the model."""
+    """Up to four names; of more, the number in each part of the model."""
     names = list(names)
     if len(names) <= 4:
         return ", ".join(names)

@@ -1,4 +1,4 @@
-"""Weight files: reading one runs no code, whatever it holds."""
+"""Read weight files without running code that they may hold."""
 
 import mmap
 import os
@@ -6,25 +6,27 @@ import pickle
 import re
 import tarfile
 import zipfile
+from typing import Any
 from urllib.parse import parse_qs, urlparse
 
 import numpy as np
 import torch
+from iopath.common.file_io import PathManager
 
 from . import safe_pickle
 from .safe_pickle import Refusal, untrusted
 
-FETCH_AGAIN = "remove it and download or copy it again"
-DETECTRON2_HOST = "https://dl.fbaipublicfiles.com/detectron2/"  # what detectron2:// stands for
+_FETCH_AGAIN = "Remove it and download or copy it again."
+_DETECTRON2_HOST = "https://dl.fbaipublicfiles.com/detectron2/"  # of detectron2://
 
-_LEGACY_TORCH = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the number that torch < 1.6 wrote first
+_LEGACY_TORCH = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the first number in files of torch < 1.6
 
 
-def read_checkpoint(path, matching_heuristics=False) -> dict:
-    """A weight file as detectron2's checkpointer wants it: the weights are under "model".
+def read_checkpoint(path: str | os.PathLike, matching_heuristics: bool = False) -> dict:
+    """The content of a weight file in the form of detectron2's checkpointer: weights in "model".
 
-    Caffe2 files and pycls files, and all others if asked, get "matching_heuristics": their names
-    are matched to the model's by suffix.
+    Files of Caffe2 and pycls, and others if `matching_heuristics`, get "matching_heuristics": the
+    checkpointer matches their names to the model's by suffix.
     """
     data = read_weights(path)
     if "model" in data:
@@ -44,51 +46,51 @@ def read_checkpoint(path, matching_heuristics=False) -> dict:
     return checkpoint
 
 
-def read_weights(path) -> dict:
-    """The content of a .pkl, .pth or .safetensors file; its bytes say which it is, not its name."""
+def read_weights(path: str | os.PathLike) -> dict:
+    """The content of a .pkl, .pth or .safetensors file; its first bytes decide, not its name."""
     path = os.fspath(path)
     read = _READERS[_file_format(path)]
     try:
         data = read(path)
     except Refusal as refusal:
         raise ValueError(f"{path} {refusal}") from None
-    except Exception as error:  # what damaged bytes make of a parser is beyond listing
+    except Exception as error:  # damaged bytes make parsers raise anything
         reason = (str(error).strip() or "the file ends too early").splitlines()[0]
         raise ValueError(
             f"{path} cannot be read ({type(error).__name__}: {reason}): it is truncated, damaged "
-            f"or not a weight file; {FETCH_AGAIN}"
+            f"or not a weight file. {_FETCH_AGAIN}"
         ) from error
     if not isinstance(data, dict):
         raise ValueError(
             f"{path} holds a {type(data).__name__} and not a dict of names and arrays, so it is "
-            "not a weight file; give one of .pth, .pkl or .safetensors with named weights"
+            "not a weight file. Give a .pth, .pkl or .safetensors file with named weights."
         )
     return data
 
 
-def is_whole(path) -> bool:
-    """Whether the weight file is there, complete and undamaged."""
+def is_whole(path: str | os.PathLike) -> bool:
+    """Whether the weight file exists, complete and undamaged."""
     try:
         if _file_format(path) != "zip":
             return bool(read_weights(path))
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
-    except Exception:  # damaged bytes make zipfile raise whatever it can
+    except Exception:  # damaged bytes make zipfile raise anything
         return False
 
 
-def locate(path, path_manager) -> tuple[str, bool]:
-    """The local file of a path, address or detectron2:// name, downloaded where needed.
+def locate(path: str | os.PathLike, path_manager: PathManager) -> tuple[str, bool]:
+    """The local file of a path, address or detectron2:// name, downloaded if needed.
 
-    The second value tells whether the name ends in "?matching_heuristics=True".
+    The second value is whether the name ends in "?matching_heuristics=True".
     """
     name, _, query = os.fspath(path).partition("?")
     options = parse_qs(query)
     heuristics = options.pop("matching_heuristics", ["False"]) == ["True"]
     if options:
         raise ValueError(
-            f"{path}: what may follow '?' is matching_heuristics=True, but {', '.join(options)} "
-            "came; take it away, or download the file and give its local path"
+            f"{path}: only matching_heuristics=True may follow '?', but {', '.join(options)} does. "
+            "Remove it, or download the file and give its local path."
         )
     if os.path.isfile(name):
         return name, heuristics
@@ -96,46 +98,46 @@ def locate(path, path_manager) -> tuple[str, bool]:
         local = path_manager.get_local_path(name)
     except (OSError, KeyError, RuntimeError) as error:
         raise FileNotFoundError(
-            f"{name} could not be fetched ({error!r}); bring the file here by other means, to "
-            f"{_cache_place(name)}, or set MODEL.WEIGHTS to its local path"
+            f"{name} could not be downloaded ({error!r}). Download it by other means to "
+            f"{_cache_path(name)}, or set MODEL.WEIGHTS to its local path."
         ) from error
     if not os.path.isfile(local):
         raise FileNotFoundError(
-            f"there is no weight file {os.path.abspath(local)}; correct MODEL.WEIGHTS, or leave "
-            'it empty ("") to start from random weights'
+            f"The weight file {os.path.abspath(local)} does not exist. Correct MODEL.WEIGHTS, or "
+            'leave it empty ("") to start from random weights.'
         )
     return local, heuristics
 
 
-def _cache_place(name):
-    """Where iopath looks for a downloaded file before it downloads."""
+def _cache_path(name: str) -> str:
+    """Where iopath keeps the download of a file."""
     from iopath.common.file_io import get_cache_dir
 
     if name.startswith("detectron2://"):
-        name = DETECTRON2_HOST + name.removeprefix("detectron2://")
+        name = _DETECTRON2_HOST + name.removeprefix("detectron2://")
     url = urlparse(name)
     inside = url.path.lstrip("/") if url.scheme in ("http", "https") else ""
     return os.path.join(get_cache_dir(), inside)
 
 
-def _file_format(path):
-    """One of the keys of _READERS, by the first bytes."""
+def _file_format(path: str | os.PathLike) -> str:
+    """The key in _READERS, by the first bytes of the file."""
     if not os.path.isfile(path):
-        found = "is a folder, not" if os.path.isdir(path) else "does not exist as"
-        raise FileNotFoundError(f"{path} {found} a weight file; correct the path")
+        found = "is a folder, not a weight file" if os.path.isdir(path) else "does not exist"
+        raise FileNotFoundError(f"{path} {found}. Correct the path.")
     with open(path, "rb") as file:
         head = file.read(64)
     if not head:
-        raise ValueError(f"{path} is empty; {FETCH_AGAIN}")
+        raise ValueError(f"{path} is empty. {_FETCH_AGAIN}")
     if head.startswith(b"version https://git-lfs"):
         raise ValueError(
-            f"{path} is a git-lfs pointer and not the weight file itself; run `git lfs pull` in "
-            "its repository, or download the file by its web address"
+            f"{path} is a git-lfs pointer and not the weight file itself. Run `git lfs pull` in "
+            "its repository, or download the file from its web address."
         )
     if head.lstrip().startswith(b"<"):
         raise ValueError(
-            f"{path} is a web page (HTML), not a weight file: the download was answered by a "
-            f"login, consent or error page; {FETCH_AGAIN}"
+            f"{path} is a web page (HTML), not a weight file: the server sent a login, consent or "
+            f"error page. {_FETCH_AGAIN}"
         )
     if head.startswith(b"PK\x03\x04"):
         return "zip"
@@ -144,42 +146,42 @@ def _file_format(path):
     return "legacy torch" if _LEGACY_TORCH in head else "pickle"
 
 
-def _check_arrays(path, weights):
+def _check_arrays(path: str | os.PathLike, weights: object) -> None:
     if not isinstance(weights, dict):
         raise ValueError(
             f"{path} has a {type(weights).__name__} under 'model', where a dict of names and "
-            "arrays should be; give a file of weights"
+            "arrays should be. Give a weight file."
         )
     for name, value in weights.items():
         if not isinstance(name, str) or not isinstance(value, (np.ndarray, torch.Tensor)):
             raise ValueError(
-                f"{path} holds a {type(value).__name__} under {name!r}, where weights should be; "
-                "save the file again with the weights alone: torch.save({'model': state_dict}, …)"
+                f"{path} holds a {type(value).__name__} under {name!r}, where weights should be. "
+                "Save the file again with only the weights: torch.save({'model': state_dict}, …)"
             )
 
 
-def _read_zip(path):
+def _read_zip(path: str) -> Any:
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
     if not any(entry.filename.endswith("/data.pkl") for entry in entries):
-        raise Refusal("is a zip archive without weights of torch in it; unpack it first")
+        raise Refusal("is a zip archive, but not one of torch's weights. Unpack it first.")
     if sum(entry.file_size for entry in entries) > os.path.getsize(path):
-        raise Refusal("is a zip archive that grows when it is unpacked; torch writes none such")
+        raise Refusal("is a zip archive that unpacks to more bytes; torch never writes one")
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        # torch < 2.6 runs TorchScript even where weights_only is asked for. The bytes are searched
-        # since zipfile and torch need not agree on what an ill-formed archive lists.
+        # torch < 2.6 runs TorchScript in spite of weights_only. We search the bytes because zipfile
+        # and torch may read different lists of files from an ill-formed archive.
         if content.find(b"constants.pkl") >= 0:
-            raise Refusal("is a TorchScript program, not weights; save its state_dict() instead")
+            raise Refusal("is a TorchScript program, not weights. Save its state_dict() instead.")
     return _read_torch(path)
 
 
-def _read_legacy(path):
-    if tarfile.is_tarfile(path):  # torch < 2.6 unpacks it without asking what is in it
-        raise Refusal("is a tar archive, not a weight file; unpack it first")
+def _read_legacy(path: str) -> Any:
+    if tarfile.is_tarfile(path):  # torch < 2.6 unpacks it unchecked
+        raise Refusal("is a tar archive, not a weight file. Unpack it first.")
     return _read_torch(path)
 
 
-def _read_torch(path):
+def _read_torch(path: str) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -189,13 +191,13 @@ def _read_torch(path):
         raise untrusted(asked[1]) from error
 
 
-def _read_safetensors(path):
+def _read_safetensors(path: str) -> dict:
     from safetensors.torch import load_file
 
     return load_file(path)
 
 
-def _read_pickle(path):
+def _read_pickle(path: str) -> Any:
     with open(path, "rb") as file:
         return safe_pickle.load(file)
 

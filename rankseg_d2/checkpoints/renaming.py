@@ -1,4 +1,4 @@
-"""Names of weights that differ between a file and the model: one table per source of files."""
+"""Rename the weights of a file to the model's names: one table for each source of files."""
 
 import functools
 import re
@@ -6,12 +6,11 @@ from collections.abc import Collection
 
 from torch import Tensor
 
-# Names that have moved: (pattern, replacement). A name that the model does not have becomes the
-# first of its replacements that the model has.
+# (pattern, replacement). A name that the model lacks becomes the first replacement that it has.
 RENAMED = (
     (r"^sem_seg_head\.(?!predictor\.)", "sem_seg_head.pixel_decoder."),  # MaskFormerHead before 2
-    (r"\.static_query\.", ".query_feat."),  # Mask2Former's decoder before version 2
-    (r"^", "backbone."),  # ImageNet weights, of a backbone alone
+    (r"\.static_query\.", ".query_feat."),  # Mask2Former before version 2
+    (r"^", "backbone."),  # ImageNet weights: only a backbone
 )
 
 # From the names of torchvision's ResNets to detectron2's.
@@ -26,9 +25,9 @@ TORCHVISION = (
 
 
 def rename(weights: dict[str, Tensor], own: Collection[str]) -> None:
-    """Give the weights, in place, the names that they have in the model today."""
+    """Give the weights, in place, the names that they have in the model."""
     for old in list(weights):
-        bare = old.removeprefix("module.")  # of a model in DistributedDataParallel
+        bare = old.removeprefix("module.")  # added by DistributedDataParallel
         names = [old, bare, *(re.sub(*moved, bare, count=1) for moved in RENAMED)]
         names.append(f"backbone.{functools.reduce(_substitute, TORCHVISION, bare)}")
         new = next((name for name in names if name in own), old)

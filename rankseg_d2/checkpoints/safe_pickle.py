@@ -1,34 +1,36 @@
-"""Pickles of numpy arrays, read without running anything that they name."""
+"""Read pickles of numpy arrays without running what they name."""
 
 import pickle
 import re
 from collections import OrderedDict
+from typing import Any, BinaryIO
 
 import numpy as np
 
 
-def load(file):
+def load(file: BinaryIO) -> Any:
     """The content of a pickle of dicts, lists, plain values and numpy arrays; else `Refusal`."""
     return _settle(_Unpickler(file, encoding="latin1").load(), {})
 
 
 class Refusal(Exception):
-    """What is said of a file, after its path, when its content is not accepted."""
+    """Why the content of a file is not accepted; the message follows the file's path."""
 
 
-def untrusted(name):
+def untrusted(name: str) -> Refusal:
+    """The refusal of a file that names a function or class other than numpy's arrays."""
     return Refusal(
-        f"asks for {name}: not a weight file that can be trusted, for a weight file holds arrays "
-        "and plain values only; get it from its authors again, or, if you made it yourself, save "
-        "the weights alone: torch.save({'model': model.state_dict()}, …)"
+        f"asks for {name}, so it cannot be trusted: a weight file holds only arrays and plain "
+        "values. Get it from its authors again or, if you made it yourself, save only the "
+        "weights: torch.save({'model': model.state_dict()}, …)"
     )
 
 
 class _Unpickler(pickle.Unpickler):
     """Builds dicts, lists, plain values and numpy arrays.
 
-    The file never gets hold of a real function or class, only of a `_Global`, so there is nothing
-    that it could call, subclass or change.
+    The file gets no real function or class, only a `_Global`, so it has nothing to call, subclass
+    or change.
     """
 
     def find_class(self, module, name):
@@ -40,7 +42,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 class _Global:
-    """A name that a weight file may use: it can be called, and nothing else."""
+    """A function or class that a weight file may use; it can only be called."""
 
     __slots__ = ("_make",)
 
@@ -51,11 +53,11 @@ class _Global:
         return self._make(*args)
 
     def __setstate__(self, state):
-        raise Refusal("gives a state to something that has none; it is not a weight file")
+        raise Refusal("sets the state of a function or class, so it is not a weight file")
 
 
 class _Array:
-    """An array or numpy number that the file describes; `value` is our making, from bytes."""
+    """An array or numpy number that the file describes; we make its `value` from bytes."""
 
     def __init__(self, value=None):
         self.value = value
@@ -66,14 +68,14 @@ class _Array:
 
 
 class _DType:
-    """A numpy type: numbers, truth values or texts of a fixed size, of either byte order."""
+    """A numpy type: numbers, booleans or text of fixed size, in either byte order."""
 
     def __init__(self, spec, *_):
         spec = str(spec)
         if not re.fullmatch(r"[biufcSU]\d{1,9}", spec):
             raise Refusal(
                 f"holds an array of the numpy type {spec!r}: only arrays of numbers can be "
-                "trusted, not objects or records; save the weights as numbers"
+                "trusted, not objects or records. Save the weights as numbers."
             )
         self.value = np.dtype(spec)
 
@@ -82,7 +84,7 @@ class _DType:
 
 
 def _ndarray(*_):
-    raise Refusal("makes an array of raw memory; it is not a weight file")
+    raise Refusal("makes an array of raw memory, so it is not a weight file")
 
 
 def _reconstruct(kind, *_):
@@ -100,9 +102,9 @@ def _scalar(dtype, raw):
 
 
 def _from_bytes(raw, dtype, shape, order):
-    raw = raw.encode("latin1") if isinstance(raw, str) else raw  # a str is what Python 2 had
+    raw = raw.encode("latin1") if isinstance(raw, str) else raw  # a str in files of Python 2
     array = np.frombuffer(raw, dtype.value).reshape(shape, order=order)
-    return array.astype(dtype.value.newbyteorder("="), order="C")  # a copy of its own, native
+    return array.astype(dtype.value.newbyteorder("="), order="C")  # a copy, in native byte order
 
 
 def _encode(text, encoding):
@@ -112,16 +114,16 @@ def _encode(text, encoding):
 
 
 def _settle(node, done):
-    """Put the arrays in the place of their descriptions; each object once, even in a loop."""
+    """Replace descriptions by their arrays; each object once, even if it contains itself."""
     if id(node) in done:
         return done[id(node)]
     if isinstance(node, (_Array, _DType)):
         if node.value is None:
-            raise Refusal("has an array without content; it is damaged")
+            raise Refusal("has an array without content, so it is damaged")
         done[id(node)] = node.value
     elif isinstance(node, dict):
-        if getattr(node, "__dict__", {}).keys() - {"_metadata"}:  # what torch's state_dict() has
-            raise Refusal("gives attributes to a dict; it is not a weight file")
+        if getattr(node, "__dict__", {}).keys() - {"_metadata"}:  # set by torch's state_dict()
+            raise Refusal("gives attributes to a dict, so it is not a weight file")
         done[id(node)] = node
         for key, value in list(node.items()):
             node[key] = _settle(value, done)
@@ -131,7 +133,7 @@ def _settle(node, done):
     elif isinstance(node, tuple):
         done[id(node)] = tuple(_settle(value, done) for value in node)
     elif isinstance(node, _Global):
-        raise Refusal("holds a function or class where a value should be; it is not a weight file")
+        raise Refusal("holds a function or class instead of a value, so it is not a weight file")
     else:
         return node
     return done[id(node)]

@@ -5,6 +5,7 @@ from .checkpointer import Checkpointer
 from .hooks import BestCheckpointer, HeadGuard
 from .launch import launch
 from .optimizer import build_optimizer
+from .scheduler import build_lr_scheduler
 from .trainer import Trainer, check_run, setup
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "HeadGuard",
     "ResumableLoader",
     "Trainer",
+    "build_lr_scheduler",
     "build_optimizer",
     "build_test_loader",
     "build_train_loader",

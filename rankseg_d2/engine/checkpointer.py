@@ -2,11 +2,14 @@
 
 import os
 from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
+from torch import nn
 
 from ..checkpoints import adapt, differences, is_whole, locate, read_checkpoint, rename, table
 from ..files import replacing_durably
@@ -17,7 +20,7 @@ PLAIN = {torch.Tensor, torch.nn.Parameter, str, bytes, bool, int, float, complex
 class Checkpointer(DetectionCheckpointer):
     """detectron2's checkpointer, on both engines made safe against bad files and sudden ends.
 
-    A file that is not the model's own is adapted to it (`modeling/checkpoints.py`), which one table
+    A file that is not the model's own is adapted to it (`checkpoints/adapting.py`), which one table
     in the log tells. `class_names` are those that the model predicts; they are saved too, so that
     a model for other classes can take over the rows of those that both have.
     """
@@ -26,11 +29,18 @@ class Checkpointer(DetectionCheckpointer):
     _resumes = False
     _file = ""
 
-    def __init__(self, model, save_dir="", *, class_names=None, **options):
+    def __init__(
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        *,
+        class_names: Sequence[str] | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(model, save_dir, **options)
         self.class_names = class_names
 
-    def resume_or_load(self, path, *, resume=True):
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
         """Go on from this run's last checkpoint, which must fit exactly, or else load `path`."""
         self._resumes = resume and self.has_checkpoint()
         try:
@@ -38,12 +48,12 @@ class Checkpointer(DetectionCheckpointer):
         finally:
             self._resumes = False
 
-    def load(self, path, *args, **kwargs):
+    def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         if path:
             path, self._match_by_suffix = locate(path, self.path_manager)
         return super().load(path, *args, **kwargs)
 
-    def save(self, name, **kwargs):
+    def save(self, name: str, **kwargs: Any) -> None:
         """Write `<name>.pth`; only when it is whole does `last_checkpoint` name it."""
         if not self.save_dir or not self.save_to_disk:
             return
@@ -57,11 +67,11 @@ class Checkpointer(DetectionCheckpointer):
             torch.save({"model": self.model.state_dict(), **data}, file)
         self.tag_last_checkpoint(f"{name}.pth")
 
-    def tag_last_checkpoint(self, last_filename_basename):
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         with replacing_durably(self._tag_file()) as file:
             file.write(last_filename_basename.encode())
 
-    def get_checkpoint_file(self):
+    def get_checkpoint_file(self) -> str:
         """The checkpoint that `last_checkpoint` names; the newest whole one where that is bad."""
         named = super().get_checkpoint_file()
         if not named or is_whole(named):
@@ -128,7 +138,7 @@ class Checkpointer(DetectionCheckpointer):
         """Nothing: the table has said it."""
 
 
-def plain(value, name):
+def plain(value: Any, name: str) -> Any:
     """`value` out of tensors and plain values alone, which is what may be loaded again.
 
     numpy arrays become tensors, numpy numbers Python's, other dicts (Counter, …) plain dicts.

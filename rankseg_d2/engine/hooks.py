@@ -1,8 +1,11 @@
 """Hooks that look at the evaluation: the best checkpoint, and the multi-label head's guard."""
 
 import logging
+from typing import Any
 
-from detectron2.engine import HookBase, hooks
+from detectron2.checkpoint import Checkpointer
+from detectron2.config import CfgNode
+from detectron2.engine import HookBase, TrainerBase, hooks
 from detectron2.utils import comm
 
 from ..errors import nearest, unknown_name
@@ -10,7 +13,7 @@ from ..errors import nearest, unknown_name
 logger = logging.getLogger(__name__)
 
 
-def hooks_after_evaluation(cfg, checkpointer) -> list[HookBase]:
+def hooks_after_evaluation(cfg: CfgNode, checkpointer: Checkpointer) -> list[HookBase]:
     """The hooks that TEST.BEST and SOLVER.MLHEAD_GUARD ask for."""
     built, best, guard = [], cfg.TEST.BEST, cfg.SOLVER.MLHEAD_GUARD
     is_main = comm.is_main_process()
@@ -31,10 +34,10 @@ def hooks_after_evaluation(cfg, checkpointer) -> list[HookBase]:
 class BestCheckpointer(hooks.BestCheckpointer):
     """detectron2's, but a resumed run remembers what the best was."""
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         return {"best_metric": self.best_metric, "best_iter": self.best_iter}
 
-    def load_state_dict(self, state_dict):
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best_metric = state_dict["best_metric"]
         self.best_iter = state_dict["best_iter"]
 
@@ -46,21 +49,21 @@ class HeadGuard(HookBase):
     The schedule keeps the rate and saves it; the hook only remembers the best.
     """
 
-    def __init__(self, period: int, metric: str, drop: float, factor: float):
+    def __init__(self, period: int, metric: str, drop: float, factor: float) -> None:
         self._period = period
         self._metric = metric
         self._drop = drop
         self._factor = factor
         self.best = None
 
-    def before_train(self):
+    def before_train(self) -> None:
         if not any(group.get("name") == "ml_head" for group in self.trainer.optimizer.param_groups):
             raise ValueError(
                 "SOLVER.MLHEAD_GUARD.ENABLED needs parameter groups whose `name` is ml_head; build "
                 "the optimizer with rankseg_d2.engine.build_optimizer, or set the key False"
             )
 
-    def after_step(self):
+    def after_step(self) -> None:
         done = self.trainer.iter + 1
         if done % self._period == 0 and done < self.trainer.max_iter:
             latest = self.trainer.storage.latest()
@@ -75,7 +78,7 @@ class HeadGuard(HookBase):
             else:
                 self._look_at(value[0])
 
-    def _look_at(self, value: float):
+    def _look_at(self, value: float) -> None:
         if self.best is not None and value < self.best - self._drop:
             rate = lower_rate(self.trainer, "ml_head", self._factor)
             logger.info(
@@ -85,14 +88,14 @@ class HeadGuard(HookBase):
             self.best = value
         self.best = value if self.best is None else max(self.best, value)
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         return {"best": self.best}
 
-    def load_state_dict(self, state_dict):
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best = state_dict["best"]
 
 
-def lower_rate(trainer, part: str, factor: float) -> float:
+def lower_rate(trainer: TrainerBase, part: str, factor: float) -> float:
     """Multiply the rates of a part of the model, from the next step on; the lowest of them then."""
     rates = []
     for i, group in enumerate(trainer.optimizer.param_groups):
@@ -103,7 +106,7 @@ def lower_rate(trainer, part: str, factor: float) -> float:
     return min(rates)
 
 
-def check_guard(cfg) -> None:
+def check_guard(cfg: CfgNode) -> None:
     """Raise ValueError where the guard of the multi-label head could do nothing."""
     guard, rankseg = cfg.SOLVER.MLHEAD_GUARD, cfg.MODEL.RANKSEG
     if not rankseg.FLAG or rankseg.USE_GT:

@@ -3,6 +3,8 @@
 import gc
 import logging
 import os
+from argparse import Namespace
+from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
@@ -21,7 +23,7 @@ TORCHRUN_VARIABLES = (
 )
 
 
-def launch(main, args):
+def launch(main: Callable[[Namespace], object], args: Namespace) -> None:
     """Run `main(args)` on every rank; `args` is what detectron2's default_argument_parser parses.
 
     Under torchrun this process is one rank. Otherwise --num-gpus processes are started here, on

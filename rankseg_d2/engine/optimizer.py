@@ -6,6 +6,7 @@ import torch
 from detectron2.config import CfgNode
 from torch import nn
 
+from .._solver import clip_before_step
 from ..errors import unknown_name
 
 logger = logging.getLogger(__name__)
@@ -20,16 +21,6 @@ OPTIMIZERS = {
     "SGD": lambda groups, solver: torch.optim.SGD(
         groups, solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV
     ),
-}
-CLIPPERS = {
-    "full_model": lambda parameters, clip: nn.utils.clip_grad_norm_(
-        parameters, clip.CLIP_VALUE, clip.NORM_TYPE
-    ),
-    "norm": lambda parameters, clip: [
-        nn.utils.clip_grad_norm_(parameter, clip.CLIP_VALUE, clip.NORM_TYPE)
-        for parameter in parameters
-    ],
-    "value": lambda parameters, clip: nn.utils.clip_grad_value_(parameters, clip.CLIP_VALUE),
 }
 
 
@@ -132,21 +123,3 @@ def base_lr(cfg) -> float:
             "scales it too, must be 0 beside it; set one of them to 0"
         )
     return solver.BASE_LR * solver.IMS_PER_BATCH / reference
-
-
-def clip_before_step(optimizer: torch.optim.Optimizer, clip) -> None:
-    """Let every step clip first: by then gradients are accumulated, and AMP's scale is undone.
-
-    "full_model" limits the norm of all gradients together, "norm" that of each parameter, "value"
-    each number. A CLIP_VALUE of 0 clips nothing.
-    """
-    if not clip.ENABLED or clip.CLIP_VALUE <= 0:
-        return
-    if clip.CLIP_TYPE not in CLIPPERS:
-        raise unknown_name("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", clip.CLIP_TYPE, CLIPPERS)
-    clipper = CLIPPERS[clip.CLIP_TYPE]
-
-    def clip_gradients(optimizer, args, kwargs):
-        clipper([p for group in optimizer.param_groups for p in group["params"]], clip)
-
-    optimizer.register_step_pre_hook(clip_gradients)

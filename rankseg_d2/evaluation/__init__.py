@@ -1,4 +1,4 @@
-"""Metrics, reduced over all ranks; which ones a data set gets is in `build`."""
+"""Metrics of every task, reduced over all processes; `build` chooses those of a data set."""
 
 from .build import EVALUATORS, build_evaluator, register_evaluator
 from .instance import InstanceEvaluator

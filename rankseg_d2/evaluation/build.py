@@ -1,11 +1,11 @@
-"""Which evaluators a data set gets: by its `evaluator_type`, by the config, and by its labels."""
+"""The evaluators of a data set, by its `evaluator_type`, the config and its labels."""
 
 import logging
 import os
 from collections.abc import Callable
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from detectron2.utils.file_io import PathManager
 
@@ -16,14 +16,15 @@ from .multilabel import MultiLabelEvaluator, VideoMultiLabelEvaluator
 
 logger = logging.getLogger(__name__)
 
-# evaluator_type -> factory(cfg, dataset_name, output_folder), which returns one or a list
-EVALUATORS: dict[str, Callable] = {}
+# evaluator_type -> factory(cfg, dataset_name, output_folder) -> an evaluator or a list of them
+Factory = Callable[[CfgNode, str, str], DatasetEvaluator | list[DatasetEvaluator]]
+EVALUATORS: dict[str, Factory] = {}
 
 
-def register_evaluator(evaluator_type: str) -> Callable:
-    """Decorator: this factory makes the evaluators of data sets with that `evaluator_type`."""
+def register_evaluator(evaluator_type: str) -> Callable[[Factory], Factory]:
+    """Decorator for the factory that makes the evaluators for an `evaluator_type`."""
 
-    def decorate(factory):
+    def decorate(factory: Factory) -> Factory:
         if EVALUATORS.setdefault(evaluator_type, factory) is not factory:
             raise ValueError(
                 f"The evaluator type {evaluator_type!r} has a factory already. Give yours "
@@ -37,12 +38,12 @@ def register_evaluator(evaluator_type: str) -> Callable:
 def build_evaluator(
     cfg: CfgNode, dataset_name: str, output_folder: str | None = None
 ) -> DatasetEvaluator:
-    """The evaluator of a data set; its files go to OUTPUT_DIR/inference/<data set> by default."""
+    """The evaluator of a data set; it writes to OUTPUT_DIR/inference/<data set> by default."""
     evaluator_type = MetadataCatalog.get(dataset_name).get("evaluator_type")
     if evaluator_type is None:
         raise ValueError(
             f"The data set {dataset_name!r} has no evaluator_type in its metadata. Set it: "
-            f"MetadataCatalog.get({dataset_name!r}).evaluator_type = one of {sorted(EVALUATORS)}"
+            f"MetadataCatalog.get({dataset_name!r}).evaluator_type = one of {sorted(EVALUATORS)}."
         )
     if evaluator_type not in EVALUATORS:
         raise unknown_name(f"the evaluator_type of {dataset_name}", evaluator_type, EVALUATORS)
@@ -57,15 +58,17 @@ def build_evaluator(
     return DatasetEvaluators(evaluators) if isinstance(evaluators, list) else evaluators
 
 
-def choose_evaluators(cfg: CfgNode, dataset_name: str, output_folder: str) -> list:
-    """The evaluators of the tasks that the model predicts and the data set has labels for."""
+def _choose_evaluators(
+    cfg: CfgNode, dataset_name: str, output_folder: str
+) -> list[DatasetEvaluator]:
+    """The evaluators of the tasks that the model predicts and that the data set has labels for."""
     metadata = MetadataCatalog.get(dataset_name)
     is_video = metadata.evaluator_type in VIDEO_TYPES
     possible = (VIDEO_TYPES if is_video else IMAGE_TYPES)[metadata.evaluator_type]
     model = model_class(cfg)
     predicted = [task for task in wanted_tasks(cfg) if model is None or task in model.tasks]
     tasks = [task for task in possible if task in predicted]
-    if "instance" in tasks and not is_video and not has_instances(dataset_name, metadata):
+    if "instance" in tasks and not is_video and not _has_instances(dataset_name, metadata):
         logger.warning(
             "%s has neither json_file nor annotations: instances are not evaluated", dataset_name
         )
@@ -73,7 +76,7 @@ def choose_evaluators(cfg: CfgNode, dataset_name: str, output_folder: str) -> li
     save = cfg.TEST.get("SAVE_PREDICTIONS", False)
     names = [TASKS[task].video_evaluator if is_video else TASKS[task].evaluator for task in tasks]
     evaluators = [find(name)(dataset_name, output_folder, save) for name in names]
-    if ranks_categories(cfg) and (not is_video or has_labels(dataset_name, possible[0])):
+    if _ranks_categories(cfg) and (not is_video or _has_labels(dataset_name, possible[0])):
         class_list = TASKS[possible[0]].class_list
         ranking = VideoMultiLabelEvaluator if is_video else MultiLabelEvaluator
         evaluators.append(ranking(dataset_name, output_folder, class_list))
@@ -82,25 +85,25 @@ def choose_evaluators(cfg: CfgNode, dataset_name: str, output_folder: str) -> li
         on = ", ".join(sorted(TASKS[task].switch for task in predicted)) or "none"
         raise ValueError(
             f"{dataset_name!r} cannot be evaluated: its evaluator_type "
-            f"{metadata.evaluator_type!r} goes with {keys} of MODEL.MASK_FORMER.TEST, but only "
-            f"{on} is True."
+            f"{metadata.evaluator_type!r} needs {keys} of MODEL.MASK_FORMER.TEST, but only {on} "
+            "is True. Set one of them True."
         )
     return evaluators
 
 
 for _type in (*IMAGE_TYPES, *VIDEO_TYPES):
-    register_evaluator(_type)(choose_evaluators)
+    register_evaluator(_type)(_choose_evaluators)
 
 
-def ranks_categories(cfg: CfgNode) -> bool:
-    """Whether the model ranks by itself; the oracle's ranking is the ground truth."""
+def _ranks_categories(cfg: CfgNode) -> bool:
+    """Whether the model ranks; the ranking of the oracle is the ground truth, so not evaluated."""
     model = model_class(cfg)
     ranks = "RANKSEG" in cfg.MODEL if model is None else model.ranks
     return ranks and cfg.MODEL.RANKSEG.FLAG and not cfg.MODEL.RANKSEG.USE_GT
 
 
-def has_instances(dataset_name: str, metadata) -> bool:
-    """Whether there are ground-truth instances; FileNotFoundError if their json is missing.
+def _has_instances(dataset_name: str, metadata: Metadata) -> bool:
+    """Whether the data set has ground-truth instances; FileNotFoundError without their json.
 
     Checked now, because the json is read only after the last prediction.
     """
@@ -114,7 +117,7 @@ def has_instances(dataset_name: str, metadata) -> bool:
     return any("annotations" in record for record in DatasetCatalog.get(dataset_name)[:1])
 
 
-def has_labels(dataset_name: str, task: str) -> bool:
-    """Whether any video of the data set is labelled; those of a test split may not be."""
+def _has_labels(dataset_name: str, task: str) -> bool:
+    """Whether any video of the data set has labels; a test split may have none."""
     key = VIDEO_LABEL_KEYS[task]
     return any(any(record.get(key, ())) for record in DatasetCatalog.get(dataset_name))

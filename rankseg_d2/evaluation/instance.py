@@ -7,86 +7,90 @@ from importlib.util import find_spec
 
 import numpy as np
 from detectron2.evaluation import DatasetEvaluator
+from detectron2.structures import Instances
 from detectron2.utils import comm
 
 from ..data.formats import rle
+from ..modeling.results.reading import require
 from ..tables import text_table, unique_names, write_json, write_tables
-from .ground_truth.instances import InstanceTruth, load_truth
+from .checks import check_known
+from .ground_truth import InstanceGroundTruth, load_instances
 
 logger = logging.getLogger(__name__)
 
-# Places in COCOeval's `stats`
-STATS = {"AP": 0, "AP50": 1, "AP75": 2, "APs": 3, "APm": 4, "APl": 5}
-STATS |= {"AR1": 6, "AR10": 7, "AR100": 8}
+# Index in COCOeval's `stats`
+_STATS = {"AP": 0, "AP50": 1, "AP75": 2, "APs": 3, "APm": 4, "APl": 5}
+_STATS |= {"AR1": 6, "AR10": 7, "AR100": 8}
 
 
 class InstanceEvaluator(DatasetEvaluator):
     """{"segm": AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, AP-<class>}, in percent.
 
-    With "bbox" among the tasks the same for boxes. The truth is the metadata's `json_file` or, if
-    there is none, the annotations of the records. What is kept of an image are RLE masks.
+    With the task "bbox" the same for boxes. The ground truth is the metadata's `json_file` or,
+    without one, the annotations of the records. Predicted masks are kept as RLEs.
     """
 
     def __init__(
         self,
         dataset_name: str,
         output_folder: str | None = None,
-        save_predictions=False,
+        save_predictions: bool = False,
         tasks: tuple[str, ...] = ("segm",),
     ):
         """
         Args:
-            output_folder: for the tables of the classes; None: no files.
-            save_predictions: write instances_predictions.json too, in COCO's result format.
-            tasks: of "segm" and "bbox".
+            output_folder: where the table of classes goes; None writes no files.
+            save_predictions: also write instances_predictions.json, in COCO's result format.
+            tasks: "segm", "bbox" or both.
         """
         if unknown := set(tasks) - {"segm", "bbox"}:
-            raise ValueError(f"tasks must be of 'segm' and 'bbox', not {sorted(unknown)[0]!r}")
+            raise ValueError(f"tasks must be 'segm', 'bbox' or both; got {min(unknown)!r}.")
         self.dataset_name = dataset_name
         self.output_folder = output_folder
         self.save_predictions = save_predictions
         self.tasks = tasks
         self.reset()
 
-    def reset(self):
+    def reset(self) -> None:
         self.predictions = []
 
-    def process(self, inputs, outputs):
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         for sample, output in zip(inputs, outputs, strict=True):
-            if "instances" not in output:
-                raise ValueError(
-                    f"the model's output has no instances, but only {', '.join(output)}; set "
-                    "MODEL.MASK_FORMER.TEST.INSTANCE_ON True, or leave out the instance evaluator"
-                )
-            self.predictions.append(compact(sample["image_id"], output["instances"]))
+            require(output, "instances", advice="Set MODEL.MASK_FORMER.TEST.INSTANCE_ON True.")
+            self.predictions.append(_compact(sample["image_id"], output["instances"]))
 
-    def evaluate(self):
+    def evaluate(self) -> dict | None:
         parts = comm.gather(self.predictions)
         if not comm.is_main_process():
             return None
-        truth = load_truth(self.dataset_name)
-        check_images(truth, sum(parts, []), self.dataset_name)
-        rows = [row for part in parts for image in part for row in result_rows(image, truth)]
-        results = {task: self.evaluate_task(truth, rows, task) for task in self.tasks}
+        ground_truth = load_instances(self.dataset_name)
+        images = sum(parts, [])
+        _check_images(ground_truth, images, self.dataset_name)
+        rows = [row for image in images for row in _result_rows(image, ground_truth)]
+        results = {task: self._evaluate_task(ground_truth, rows, task) for task in self.tasks}
         if self.save_predictions and self.output_folder is not None:
             rows = [row | {"segmentation": rle.as_text(row["segmentation"])} for row in rows]
             write_json(self.output_folder, "instances_predictions", rows)
         return results
 
-    def evaluate_task(self, truth: InstanceTruth, rows: list[dict], task: str) -> dict[str, float]:
-        coco_eval = run_coco_eval(truth.content, rows, task)
+    def _evaluate_task(
+        self, ground_truth: InstanceGroundTruth, rows: list[dict], task: str
+    ) -> dict[str, float]:
+        """The metrics of COCO's result rows, for masks or for boxes."""
+        coco_eval = _run_coco_eval(ground_truth.content, rows, task)
         stats = coco_eval.stats
         metrics = {
             name: 100 * float(stats[i]) if stats[i] >= 0 else float("nan")
-            for name, i in STATS.items()
+            for name, i in _STATS.items()
         }
         precision = coco_eval.eval["precision"]  # (IoU, recall, class, area, max detections)
-        names = {category["id"]: category["name"] for category in truth.content["categories"]}
+        categories = ground_truth.content["categories"]
+        names = {category["id"]: category["name"] for category in categories}
         ids = sorted(names)
         class_names = unique_names([names[i] for i in ids])
         table = [
             {"id": i, "class": name}
-            | {key: mean_precision(values) for key, values in parts_of(precision[:, :, k]).items()}
+            | {name: _mean(values) for name, values in _precisions(precision[:, :, k]).items()}
             for k, (i, name) in enumerate(zip(ids, class_names, strict=True))
         ]
         write_tables(self.output_folder, task, metrics, table)
@@ -94,8 +98,8 @@ class InstanceEvaluator(DatasetEvaluator):
         return metrics | {f"AP-{row['class']}": row["AP"] for row in table}
 
 
-def compact(image_id, instances) -> dict:
-    """What is kept of an image's instances."""
+def _compact(image_id, instances: Instances) -> dict:
+    """An image's instances in little memory, its masks as RLEs."""
     masks = instances.pred_masks.transpose(1, 2).contiguous().cpu().numpy()  # (N, W, H)
     rles = rle.encode_columns(masks)
     return {
@@ -108,40 +112,38 @@ def compact(image_id, instances) -> dict:
     }
 
 
-def check_images(truth: InstanceTruth, predictions: list[dict], dataset_name: str) -> None:
-    """ValueError if an image is unknown or has another size, or a class cannot be."""
-    sizes = {image["id"]: (image["height"], image["width"]) for image in truth.content["images"]}
+def _check_images(
+    ground_truth: InstanceGroundTruth, predictions: list[dict], dataset_name: str
+) -> None:
+    """ValueError if an image is unknown or has another size, or if a class is too high."""
+    images = ground_truth.content["images"]
+    sizes = {image["id"]: (image["height"], image["width"]) for image in images}
     for image in predictions:
         image_id, size = image["image_id"], image["size"]
-        if image_id not in sizes:
-            known = ", ".join(map(repr, list(sizes)[:3]))
-            raise ValueError(
-                f"the image {image_id!r} is not in the ground truth of {dataset_name!r}, whose "
-                f"images are {known}, …; image_id of records and json must be the same"
-            )
+        check_known(image_id, sizes, dataset_name)
         if size != sizes[image_id]:
             raise ValueError(
-                f"the masks of image {image_id!r} have height and width {size}, but the ground "
-                f"truth of {dataset_name!r} says {sizes[image_id]}; check height and width in "
-                "the record"
+                f"The masks of image {image_id!r} have height and width {size}, but the ground "
+                f"truth of {dataset_name!r} says {sizes[image_id]}. Check height and width in "
+                "the record."
             )
-        if len(image["classes"]) and image["classes"].max() >= truth.num_classes:
+        if len(image["classes"]) and image["classes"].max() >= ground_truth.num_classes:
             raise ValueError(
-                f"the prediction for image {image_id!r} has the class {image['classes'].max()}, "
-                f"but the data set {dataset_name!r} has {truth.num_classes} classes; evaluate a "
-                "model with as many classes as the data set"
+                f"The prediction for image {image_id!r} has the class {image['classes'].max()}, "
+                f"but the data set {dataset_name!r} has {ground_truth.num_classes} classes. "
+                "Evaluate a model with as many classes as the data set."
             )
 
 
-def result_rows(image: dict, truth: InstanceTruth) -> list[dict]:
-    """COCO's result format; what is no thing of the data set is left out."""
+def _result_rows(image: dict, ground_truth: InstanceGroundTruth) -> list[dict]:
+    """The instances in COCO's result format, without those of a stuff class."""
     rows = []
     for i, category in enumerate(image["classes"].tolist()):
-        if category not in truth.dataset_ids:
+        if category not in ground_truth.dataset_ids:
             continue
         row = {
             "image_id": image["image_id"],
-            "category_id": truth.dataset_ids[category],
+            "category_id": ground_truth.dataset_ids[category],
             "score": float(image["scores"][i]),
             "segmentation": {"size": list(image["size"]), "counts": image["counts"][i]},
         }
@@ -152,8 +154,8 @@ def result_rows(image: dict, truth: InstanceTruth) -> list[dict]:
     return rows
 
 
-def run_coco_eval(content: dict, rows: list[dict], task: str):
-    """COCOeval with its results; by faster_coco_eval, if that is installed: the same numbers."""
+def _run_coco_eval(content: dict, rows: list[dict], task: str):
+    """COCOeval with its results; of faster_coco_eval, the same numbers, where it is installed."""
     if find_spec("faster_coco_eval"):
         from faster_coco_eval import COCO
         from faster_coco_eval import COCOeval_faster as COCOeval
@@ -169,7 +171,7 @@ def run_coco_eval(content: dict, rows: list[dict], task: str):
         row | {"id": i, "area": float(area), "iscrowd": 0}
         for i, (row, area) in enumerate(zip(rows, areas, strict=True), 1)
     ]
-    # faster_coco_eval takes no names, such as ADE20K's, for ids of images.
+    # faster_coco_eval wants numbers as image ids; ADE20K has names.
     numbers = {name: i for i, name in enumerate(sorted(x["id"] for x in content["images"]), 1)}
     images = [image | {"id": numbers[image["id"]]} for image in content["images"]]
     with contextlib.redirect_stdout(io.StringIO()):  # they print
@@ -188,15 +190,15 @@ def run_coco_eval(content: dict, rows: list[dict], task: str):
     return coco_eval
 
 
-def parts_of(precision: np.ndarray) -> dict[str, np.ndarray]:
-    """Precisions (IoU, recall, area, max detections) of a class by the name of the metric."""
+def _precisions(precision: np.ndarray) -> dict[str, np.ndarray]:
+    """The part of a class's precisions (IoU, recall, area, max detections) for each metric."""
     at_most_100 = precision[..., -1]
-    everything = {"AP": at_most_100[..., 0], "AP50": at_most_100[0, :, 0]}
-    everything["AP75"] = at_most_100[5, :, 0]
-    return everything | {f"AP{size}": at_most_100[..., i] for i, size in enumerate("sml", 1)}
+    parts = {"AP": at_most_100[..., 0], "AP50": at_most_100[0, :, 0]}
+    parts["AP75"] = at_most_100[5, :, 0]
+    return parts | {f"AP{size}": at_most_100[..., i] for i, size in enumerate("sml", 1)}
 
 
-def mean_precision(values: np.ndarray) -> float:
-    """In percent; COCO marks what does not occur by -1."""
+def _mean(values: np.ndarray) -> float:
+    """The mean in percent; COCOeval marks categories without ground truth by -1."""
     values = values[values > -1]
     return 100 * float(values.mean()) if values.size else float("nan")

@@ -1,4 +1,4 @@
-"""The ranking of each image's categories: how well it finds those that are there."""
+"""How well the ranking of an image's categories finds those that are present."""
 
 import logging
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from detectron2.utils import comm
 from torch import Tensor
 
 from ..data.formats.label_images import present_values, read_label_map
+from ..modeling.results.reading import require
 from ..ranking import Ranking
 from ..ranking.metrics import (
     class_ap,
@@ -21,22 +22,23 @@ from ..ranking.metrics import (
 )
 from ..tables import text_table, unique_names, write_tables
 from ..tasks import TASKS, VIDEO_LABEL_KEYS
-from .ground_truth.records import Truth
+from .ground_truth import GroundTruth
 
 logger = logging.getLogger(__name__)
 
-CLASSES_AT_ONCE = 64  # bounds the memory of sorting all images' scores
+CLASSES_AT_ONCE = 64  # limits the memory for sorting the scores of all images
 
 
 class MultiLabelEvaluator(DatasetEvaluator):
     """{"multilabel": mAP, LRAP, recall@k, precision@k, k, AP-<class>}, all but k in percent.
 
-    k is how many categories were kept, on average. An image without any category has no recall and
-    no LRAP, a category in no image no AP: they are left out of the means. Its precision is 0.
+    k is the mean number of kept categories. Recall and LRAP leave out images without a category,
+    mAP leaves out categories that are in no image; the precision of an image without a category
+    is 0.
 
-    The categories that are there come from the label map at its native size or, if a record names
-    none, from its panoptic segments or its annotations, crowds included. AP of a category needs the
-    scores of all images: N x C float32 numbers are kept.
+    The categories present in an image come from its label map at native size or, without one, from
+    its panoptic segments or its annotations, crowds included. The AP of a category needs the scores
+    of all images, so N x C float32 numbers are kept.
     """
 
     KEYS = tuple(dict.fromkeys(key for task in TASKS.values() for key in task.present_keys))
@@ -49,31 +51,27 @@ class MultiLabelEvaluator(DatasetEvaluator):
     ):
         """
         Args:
-            output_folder: for the tables of classes and ranks; None: no files.
-            class_list: key of the metadata with the names of what the model predicts.
+            output_folder: where the tables of classes and ranks go; None writes no files.
+            class_list: the key of the metadata with the names of the classes.
         """
         self.metadata = MetadataCatalog.get(dataset_name)
         self.names = unique_names(getattr(self.metadata, class_list))
-        self.truth = Truth(dataset_name, self.KEYS)
+        self.ground_truth = GroundTruth(dataset_name, self.KEYS)
         self.output_folder = output_folder
         self.reset()
 
-    def reset(self):
+    def reset(self) -> None:
         self.scores, self.present, self.measures, self.ranks = [], [], [], 0
 
-    def process(self, inputs, outputs):
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         for sample, output in zip(inputs, outputs, strict=True):
-            if "ranking" not in output:
-                raise ValueError(
-                    f"the model's output has no ranking, but only {', '.join(output)}; evaluate a "
-                    "model with MODEL.RANKSEG.FLAG, or leave out the multi-label evaluator"
-                )
+            require(output, "ranking", advice="Evaluate a model with MODEL.RANKSEG.FLAG True.")
             scores = output["ranking"]["scores"].float().cpu()[None]  # (1, C)
             kept = output["ranking"]["classes"].cpu()[None]  # (1, K)
             if scores.shape[1] != len(self.names):
                 raise ValueError(
-                    f"the model ranks {scores.shape[1]} categories, but the data set has "
-                    f"{len(self.names)}; evaluate a model with as many classes as the data set"
+                    f"The model ranks {scores.shape[1]} categories, but the data set has "
+                    f"{len(self.names)}. Evaluate a model with as many classes as the data set."
                 )
             present = self.present_categories(sample)[None]  # (1, C)
             ranking = Ranking(scores, kept)
@@ -89,24 +87,24 @@ class MultiLabelEvaluator(DatasetEvaluator):
             self.present.append(present)
 
     def present_categories(self, sample: dict) -> Tensor:
-        """Which categories are in the image: (C,) bool."""
-        labels = self.labels_of(self.truth.find(sample))
+        """Whether each category is present in the sample's image: (C,) bool."""
+        labels = self._labels_of(self.ground_truth.find(sample))
         present = torch.zeros(len(self.names), dtype=torch.bool)
         present[torch.as_tensor(np.asarray(labels, np.int64))] = True
         return present
 
-    def labels_of(self, record: dict) -> Sequence[int]:
-        """The categories that are there, in any order."""
+    def _labels_of(self, record: dict) -> Sequence[int]:
+        """The categories present, in any order, also repeated."""
         if "sem_seg_file_name" in record:
-            return self.labels_in(record["sem_seg_file_name"])
+            return self._labels_in(record["sem_seg_file_name"])
         objects = record.get("segments_info", record.get("annotations"))
         return [entry["category_id"] for entry in objects]
 
-    def labels_in(self, path: str) -> np.ndarray:
+    def _labels_in(self, path: str) -> np.ndarray:
         labels = present_values(read_label_map(path, self.metadata))
         return labels[labels != self.metadata.get("ignore_label", 255)]
 
-    def evaluate(self):
+    def evaluate(self) -> dict | None:
         own = None
         if self.scores:
             own = tuple(map(torch.cat, (self.scores, self.present))) + (
@@ -117,7 +115,7 @@ class MultiLabelEvaluator(DatasetEvaluator):
         if not comm.is_main_process():
             return None
         if not parts:
-            raise ValueError("there is no image to evaluate the ranking on")
+            raise ValueError("The ranking cannot be evaluated: the model has predicted no image.")
         *columns, ranks = zip(*parts, strict=True)
         scores, present, measures = map(torch.cat, columns)
         ap = [
@@ -130,15 +128,13 @@ class MultiLabelEvaluator(DatasetEvaluator):
         lrap, recall, precision, k = measures.double().nanmean(0).tolist()
         metrics = {"mAP": ap.nanmean().item(), "LRAP": 100 * lrap}
         metrics |= {"recall@k": 100 * recall, "precision@k": 100 * precision, "k": k}
-        self.write(metrics, ap.tolist(), present.sum(0).tolist(), sum(ranks))
+        self._write(metrics, ap.tolist(), present.sum(0).tolist(), sum(ranks))
         logger.info("ranking of the categories\n%s", text_table([metrics]))
-        return {"multilabel": metrics | dict(zip(self.ap_names(), ap.tolist(), strict=True))}
+        names = [f"AP-{name}" for name in self.names]
+        return {"multilabel": metrics | dict(zip(names, ap.tolist(), strict=True))}
 
-    def ap_names(self) -> list[str]:
-        return [f"AP-{name}" for name in self.names]
-
-    def write(self, metrics: dict, ap: list[float], images: list[int], ranks: Tensor) -> None:
-        """Tables of the classes, and of the ranks: how many labels a larger or smaller k finds."""
+    def _write(self, metrics: dict, ap: list[float], images: list[int], ranks: Tensor) -> None:
+        """Write a table of classes, and one of ranks, with the share of labels found at each k."""
         rows = [
             {"id": i, "class": name, "AP": ap[i], "images": images[i]}
             for i, name in enumerate(self.names)
@@ -153,11 +149,11 @@ class MultiLabelEvaluator(DatasetEvaluator):
 
 
 class VideoMultiLabelEvaluator(MultiLabelEvaluator):
-    """The same for videos: their ranking, and the categories that are in any frame."""
+    """The same for videos; a category is present if it is in any frame."""
 
     KEYS = tuple(VIDEO_LABEL_KEYS.values())
 
-    def labels_of(self, record):
+    def _labels_of(self, record: dict) -> Sequence[int]:
         if "sem_seg_file_names" in record:
-            return np.concatenate([self.labels_in(path) for path in record["sem_seg_file_names"]])
+            return np.concatenate([self._labels_in(path) for path in record["sem_seg_file_names"]])
         return [entry["category_id"] for frame in record["annotations"] for entry in frame]

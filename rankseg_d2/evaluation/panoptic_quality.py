@@ -1,4 +1,4 @@
-"""Panoptic quality of images, by panopticapi's rules, from overlaps of segments."""
+"""Panoptic quality (PQ) of images from overlaps of segments, by panopticapi's rules."""
 
 from typing import NamedTuple
 
@@ -14,13 +14,13 @@ class Segments(NamedTuple):
 
     ids: np.ndarray  # (n,) in the map of segment ids, not 0
     classes: np.ndarray  # (n,)
-    areas: np.ndarray  # (n,) as the json says; NaN: count the pixels
+    areas: np.ndarray  # (n,) from the json; NaN: count the pixels
     is_crowd: np.ndarray  # (n,) bool
-    order: np.ndarray  # (n,) place in the json
+    order: np.ndarray  # (n,) index in the json
 
     @classmethod
     def of(cls, infos: list[dict], classes: list[int]) -> "Segments":
-        """From dicts with `id` and, if they are true ones, `area` and `iscrowd`."""
+        """From dicts with `id` and, for ground truth, `area` and `iscrowd`."""
         ids = np.array([info["id"] for info in infos], np.int64)
         order = ids.argsort(kind="stable")
         areas = np.array([info.get("area", np.nan) for info in infos], np.float64)
@@ -30,7 +30,7 @@ class Segments(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """Of each class, over images: (C,) each."""
+    """Sums over images, one for each class: (C,) each."""
 
     iou: np.ndarray  # sum over the matches
     matched: np.ndarray  # TP
@@ -48,19 +48,19 @@ class Counts(NamedTuple):
 def overlaps(
     true_map: np.ndarray, true_ids: np.ndarray, predicted_map: np.ndarray, predicted_ids: np.ndarray
 ) -> np.ndarray:
-    """Pixels of each true and each predicted segment in common: (n+1, m+1) int64, void last.
+    """Pixels that true and predicted segments share: (n+1, m+1) int64, void last.
 
-    Raises a ValueError if a map has an id that is not among its ids (ascending), nor void.
+    The ids ascend. Raises ValueError if a map has an id that is neither among its ids nor void.
     """
     true, predicted, lengths = joint_runs(true_map, predicted_map)
     rows, columns = positions(true, true_ids), positions(predicted, predicted_ids)
-    check_known(true, rows == len(true_ids), "the ground truth")
-    check_known(predicted, columns == len(predicted_ids), "the prediction")
+    _check_ids(true, rows == len(true_ids), "the ground truth")
+    _check_ids(predicted, columns == len(predicted_ids), "the prediction")
     shape = (len(true_ids) + 1, len(predicted_ids) + 1)
     return overlap_table(rows, columns, lengths, shape)
 
 
-def check_known(ids: np.ndarray, is_unknown: np.ndarray, whose: str) -> None:
+def _check_ids(ids: np.ndarray, is_unknown: np.ndarray, whose: str) -> None:
     unknown = np.unique(ids[is_unknown & (ids != VOID)])
     if len(unknown):
         raise ValueError(
@@ -84,7 +84,7 @@ def count_matches(
     rows, columns = is_match.nonzero()
 
     missed = ~is_match.any(1) & ~true.is_crowd
-    excused = void + crowd_overlap(true, predicted, common, num_classes)
+    excused = void + _crowd_overlap(true, predicted, common, num_classes)
     wrong = ~is_match.any(0) & (excused / predicted_areas <= 0.5)
 
     def per_class(classes, weights=None):
@@ -98,34 +98,36 @@ def count_matches(
     )
 
 
-def crowd_overlap(true: Segments, predicted: Segments, common: np.ndarray, num_classes: int):
-    """Pixels of each predicted segment in the crowd of its class: (m,).
+def _crowd_overlap(
+    true: Segments, predicted: Segments, common: np.ndarray, num_classes: int
+) -> np.ndarray | int:
+    """Pixels of each predicted segment in the crowd of its class: (m,), or 0 without crowds.
 
-    If a class has several crowds in an image, the last one of the json counts alone.
+    Of several crowds of a class, only the last one in the json counts.
     """
     crowds = true.is_crowd.nonzero()[0]
     if not len(crowds):
         return 0
     crowds = crowds[true.order[crowds].argsort()]
     crowd_of = np.full(num_classes, len(true.ids))
-    crowd_of[true.classes[crowds]] = crowds  # a later one replaces an earlier one
+    crowd_of[true.classes[crowds]] = crowds  # the last one stays
     padded = np.pad(common, ((0, 1), (0, 0)))  # (n+1, m): no crowd, no pixels
     return padded[crowd_of[predicted.classes], np.arange(len(predicted.ids))]
 
 
 def quality(counts: Counts) -> dict[str, np.ndarray]:
-    """PQ, SQ and RQ of each class as shares, NaN where it is in no truth and no prediction."""
+    """PQ, SQ and RQ of each class in [0, 1]; NaN if no ground truth or prediction has it."""
     sizes = counts.matched + (counts.wrong + counts.missed) / 2
     with np.errstate(invalid="ignore"):
         found = counts.matched / sizes
-        # Not SQ times RQ, which would round differently.
+        # SQ times RQ would round differently.
         panoptic = counts.iou / sizes
     segmentation = np.where(sizes > 0, counts.iou / counts.matched.clip(1), np.nan)
     return {"PQ": panoptic, "SQ": segmentation, "RQ": found}
 
 
 def mean_quality(classes: dict[str, np.ndarray], among: np.ndarray) -> dict[str, float]:
-    """Means over those of the classes (C,) bool that occur, and their number, in percent."""
+    """Means in percent over the classes of `among` (C,) bool that occur, and their number."""
     among = among & ~np.isnan(classes["PQ"])
     means = {
         name: 100 * float(values[among].mean()) if among.any() else float("nan")

@@ -1,4 +1,4 @@
-"""Semantic segmentation: mIoU and its relatives, from one confusion matrix."""
+"""Semantic segmentation: mIoU and other metrics of a confusion matrix."""
 
 import logging
 import os
@@ -12,7 +12,8 @@ from ..data.formats import rle
 from ..files import replacing
 from ..modeling.results.reading import label_map
 from ..tables import main_metrics, text_table, unique_names, write_json, write_tables
-from .ground_truth.records import LabelMaps, image_key
+from .checks import check_size
+from .ground_truth import LabelMaps, image_key
 from .overlap import add_runs, joint_runs
 
 logger = logging.getLogger(__name__)
@@ -21,23 +22,26 @@ logger = logging.getLogger(__name__)
 class SemanticEvaluator(DatasetEvaluator):
     """{"sem_seg": mIoU, mIoU_nanmean, fwIoU, mACC, pACC, IoU-<class>, ACC-<class>}, in percent.
 
-    mIoU is the mean over the classes in the ground truth (detectron2), mIoU_nanmean over those in
-    ground truth or prediction (mmsegmentation). A prediction of no category is a wrong pixel.
+    mIoU is the mean over the classes in the ground truth (as in detectron2), mIoU_nanmean over the
+    classes in ground truth or prediction (as in mmsegmentation). A pixel predicted as no category
+    is wrong.
     """
 
-    def __init__(self, dataset_name: str, output_folder: str | None = None, save_predictions=False):
+    def __init__(
+        self, dataset_name: str, output_folder: str | None = None, save_predictions: bool = False
+    ):
         """
         Args:
-            output_folder: for the tables and the confusion matrix; None: no files.
-            save_predictions: write sem_seg_predictions.json too, RLE masks in COCO's stuff format.
+            output_folder: where tables and confusion matrix go; None writes no files.
+            save_predictions: also write sem_seg_predictions.json, RLEs in COCO's stuff format.
         """
         metadata = MetadataCatalog.get(dataset_name)
         self.names = unique_names(metadata.stuff_classes)
         self.ignore = metadata.get("ignore_label", 255)
         if 0 <= self.ignore < len(self.names):
             raise ValueError(
-                f"the ignore_label of {dataset_name!r} is {self.ignore}, but that is also one of "
-                f"its {len(self.names)} classes; set it in the metadata, for example to 65535"
+                f"The ignore_label of {dataset_name!r} is {self.ignore}, which is also one of its "
+                f"{len(self.names)} classes. Set another in the metadata, for example 65535."
             )
         dataset_ids = metadata.get("stuff_dataset_id_to_contiguous_id", {})
         self.dataset_ids = {contiguous: own for own, contiguous in dataset_ids.items()}
@@ -46,38 +50,35 @@ class SemanticEvaluator(DatasetEvaluator):
         self.save_predictions = save_predictions
         self.reset()
 
-    def reset(self):
+    def reset(self) -> None:
         count = len(self.names)
-        self.matrix = np.zeros((count, count + 1), np.int64)  # truth, prediction; last: no category
+        # Rows are the ground truth, columns the prediction; the last column is no category.
+        self.matrix = np.zeros((count, count + 1), np.int64)
         self.predictions = []
 
-    def process(self, inputs, outputs):
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         for sample, output in zip(inputs, outputs, strict=True):
             predicted = label_map(output)
-            truth, path = self.label_maps.read(sample)
-            if truth.shape != predicted.shape:
-                raise ValueError(
-                    f"{path} has {size_text(truth)} pixels, but the prediction for "
-                    f"{image_key(sample)} has {size_text(predicted)}; they must be of one size: "
-                    "check height and width in the record, and that image and label belong together"
-                )
-            self.add(truth, predicted, path)
+            ground_truth, path = self.label_maps.read(sample)
+            check_size(path, ground_truth, predicted, f"image {image_key(sample)!r}")
+            self.add(ground_truth, predicted, path)
             if self.save_predictions:
-                self.predictions += self.encode(predicted, sample)
+                self.predictions += self._encode(predicted, sample)
 
-    def add(self, truth: np.ndarray, predicted: np.ndarray, path: str) -> None:
-        truth, predicted, lengths = joint_runs(truth, predicted)
+    def add(self, ground_truth: np.ndarray, predicted: np.ndarray, path: str) -> None:
+        """Count the pixels of two label maps (H, W) in the confusion matrix."""
+        ground_truth, predicted, lengths = joint_runs(ground_truth, predicted)
         count = len(self.names)
         if predicted.min() < 0 or predicted.max() > count:
             raise ValueError(
-                f"the prediction for {path} has labels from {predicted.min()} to "
+                f"The prediction for {path} has labels from {predicted.min()} to "
                 f"{predicted.max()}, but the data set has {count} classes, 0 to {count - 1}, and "
-                f"{count} for none; evaluate a model with as many classes as the data set"
+                f"{count} for none. Evaluate a model with as many classes as the data set."
             )
-        known = truth != self.ignore
-        add_runs(self.matrix, truth[known], predicted[known], lengths[known])
+        known = ground_truth != self.ignore
+        add_runs(self.matrix, ground_truth[known], predicted[known], lengths[known])
 
-    def encode(self, predicted: np.ndarray, sample: dict) -> list[dict]:
+    def _encode(self, predicted: np.ndarray, sample: dict) -> list[dict]:
         rows = []
         for label in np.unique(predicted).tolist():
             if label == len(self.names):
@@ -88,28 +89,34 @@ class SemanticEvaluator(DatasetEvaluator):
             rows.append(key | {"category_id": category, "segmentation": mask})
         return rows
 
-    def evaluate(self):
+    def evaluate(self) -> dict | None:
         matrices, predictions = comm.gather(self.matrix), comm.gather(self.predictions)
         if not comm.is_main_process():
             return None
         matrix = sum(matrices)
-        classes = class_metrics(matrix)
-        metrics = semantic_metrics(matrix)
+        classes = _class_metrics(matrix)
+        metrics = _mean_metrics(matrix)
         for key in ("IoU", "ACC"):
             percents = (100 * classes[key]).tolist()
             names = (f"{key}-{name}" for name in self.names)
             metrics |= dict(zip(names, percents, strict=True))
-        self.write(matrix, metrics, classes, sum(predictions, []))
+        self._write(matrix, metrics, classes, sum(predictions, []))
         logger.info("semantic segmentation\n%s", text_table([main_metrics(metrics)]))
         return {"sem_seg": metrics}
 
-    def write(self, matrix, metrics, classes, predictions) -> None:
+    def _write(
+        self,
+        matrix: np.ndarray,
+        metrics: dict[str, float],
+        classes: dict[str, np.ndarray],
+        predictions: list[dict],
+    ) -> None:
         if self.output_folder is None:
             return
         columns = {
             "IoU": (100 * classes["IoU"]).tolist(),
             "ACC": (100 * classes["ACC"]).tolist(),
-            "true_pixels": classes["truth"].tolist(),
+            "true_pixels": classes["ground_truth"].tolist(),
             "predicted_pixels": classes["predicted"].tolist(),
         }
         rows = [
@@ -123,35 +130,31 @@ class SemanticEvaluator(DatasetEvaluator):
             write_json(self.output_folder, "sem_seg_predictions", predictions)
 
 
-def semantic_metrics(matrix: np.ndarray) -> dict[str, float]:
+def _mean_metrics(matrix: np.ndarray) -> dict[str, float]:
     """The metrics over all classes, in percent, of a confusion matrix (C, C+1)."""
-    classes = class_metrics(matrix)
-    is_true = classes["truth"] > 0
-    iou, share = classes["IoU"][is_true], classes["truth"][is_true] / matrix.sum().clip(1)
+    classes = _class_metrics(matrix)
+    is_true = classes["ground_truth"] > 0
+    iou, share = classes["IoU"][is_true], classes["ground_truth"][is_true] / matrix.sum().clip(1)
     is_seen = is_true | (classes["predicted"] > 0)
     metrics = {
-        "mIoU": mean(iou),
+        "mIoU": _mean(iou),
         "mIoU_nanmean": np.nansum(classes["IoU"]) / is_seen.sum() if is_seen.any() else np.nan,
         "fwIoU": (share * iou).sum() if is_true.any() else np.nan,
-        "mACC": mean(classes["ACC"][is_true]),
+        "mACC": _mean(classes["ACC"][is_true]),
         "pACC": matrix.diagonal().sum() / matrix.sum() if is_true.any() else np.nan,
     }
     return {name: 100 * float(value) for name, value in metrics.items()}
 
 
-def class_metrics(matrix: np.ndarray) -> dict[str, np.ndarray]:
-    """IoU and ACC as shares, NaN for classes that are not in the truth, and pixels: (C,) each."""
-    hits, truth = matrix.diagonal(), matrix.sum(1)
+def _class_metrics(matrix: np.ndarray) -> dict[str, np.ndarray]:
+    """IoU and ACC in [0, 1], NaN for classes without ground truth, and pixels: (C,) each."""
+    hits, ground_truth = matrix.diagonal(), matrix.sum(1)
     predicted = matrix[:, :-1].sum(0)
     with np.errstate(invalid="ignore"):
-        accuracy = hits / truth  # 0 / 0 is NaN
-        iou = np.where(truth > 0, hits / (truth + predicted - hits), np.nan)
-    return {"IoU": iou, "ACC": accuracy, "truth": truth, "predicted": predicted}
+        accuracy = hits / ground_truth  # 0 / 0 is NaN
+        iou = np.where(ground_truth > 0, hits / (ground_truth + predicted - hits), np.nan)
+    return {"IoU": iou, "ACC": accuracy, "ground_truth": ground_truth, "predicted": predicted}
 
 
-def mean(values: np.ndarray) -> float:
+def _mean(values: np.ndarray) -> float:
     return values.mean() if len(values) else np.nan
-
-
-def size_text(labels: np.ndarray) -> str:
-    return " x ".join(map(str, labels.shape[::-1]))

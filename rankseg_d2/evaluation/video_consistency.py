@@ -1,11 +1,12 @@
-"""Video consistency (VC) of VSPW: how steady predictions are where the truth does not change.
+"""Video consistency (VC) of VSPW: how constant predictions are where the ground truth is.
 
-A clip is n frames in a row; VC_n is the mean, over all clips of all videos, of the share of the
-pixels with a constant truth that are predicted well. Clips without such a pixel are left out.
+A clip is n frames in a row. Its consistency is the share of its pixels with constant ground truth
+that are predicted well; VC_n is the mean over all clips of all videos that have such pixels.
 
-As the public script measures it (`VC8`), predicted well means constant, be it wrong; constant void
-is a truth like any other; and the last clip of a video is skipped. As the paper's formula has it
-(`VC8_corrected`), predicted well means constant and right; void is left out; the last clip counts.
+`VC8` follows the public script: predicted well means constant, right or wrong; pixels that stay
+ignored have constant ground truth; the last clip of a video is skipped. `VC8_corrected` follows the
+paper's formula: predicted well means constant and right; ignored pixels are left out; the last clip
+counts.
 """
 
 from collections import deque
@@ -14,29 +15,29 @@ import numpy as np
 
 
 class Consistency:
-    """VC of one video, frame by frame; what is kept of the last frames is bits, not labels."""
+    """VC of one video, frame by frame; of the last frames only bits are kept, not labels."""
 
     def __init__(self, lengths: tuple[int, ...], ignore: int):
         self.lengths, self.ignore = lengths, ignore
         self.last = None
-        self.steady = Steady(max(lengths) - 1)
+        self.constant = _RunningAnd(max(lengths) - 1)
         self.clips = {name: [] for n in lengths for name in (f"VC{n}", f"VC{n}_corrected")}
 
     def add(self, values: np.ndarray, classes: np.ndarray, labels: np.ndarray) -> None:
-        """Take in a frame: true values as they are stored, their classes, and the prediction."""
+        """Add a frame (H, W): the values in its label file, their classes, and the prediction."""
         if self.last is not None:
-            stays = values == self.last[0], labels == self.last[1]
-            self.steady.add(np.stack(list(map(pack, stays))))  # (2, words)
+            same = values == self.last[0], labels == self.last[1]
+            self.constant.add(np.stack(list(map(_pack, same))))  # (2, words)
         self.last = values, labels
-        known, right = pack(classes != self.ignore), pack(classes == labels)
+        known, right = _pack(classes != self.ignore), _pack(classes == labels)
         for n in self.lengths:
-            if self.steady.count >= n - 1:
-                true, predicted = self.steady.over(n - 1)
-                self.clips[f"VC{n}"].append(share(predicted, true))
-                self.clips[f"VC{n}_corrected"].append(share(predicted & right, true & known))
+            if self.constant.count >= n - 1:
+                true, predicted = self.constant.over(n - 1)
+                self.clips[f"VC{n}"].append(_share(predicted, true))
+                self.clips[f"VC{n}_corrected"].append(_share(predicted & right, true & known))
 
     def totals(self) -> dict[str, tuple[float, int]]:
-        """Of each kind of VC the sum over the clips, and how many there are."""
+        """The sum over the clips, and their number, for each kind of VC."""
         result = {}
         for name, shares in self.clips.items():
             shares = np.array(shares if name.endswith("_corrected") else shares[:-1])
@@ -45,10 +46,10 @@ class Consistency:
         return result
 
 
-class Steady:
-    """Which bits were set in all of the last n arrays, without n operations.
+class _RunningAnd:
+    """The bits that were set in all of the last n arrays, without n operations.
 
-    Level i holds, newest first, what was set in 2^i arrays in a row: two of these make any n.
+    Level i holds, newest first, the bits set in 2^i arrays in a row; any n is a union of two runs.
     """
 
     def __init__(self, longest: int):
@@ -68,19 +69,19 @@ class Steady:
         return self.levels[i][0] & self.levels[i][n - 2**i]
 
 
-def pack(mask: np.ndarray) -> np.ndarray:
-    """Pixels as bits, filled up with zeros to whole words: bool (H, W) -> uint64 (n,)."""
+def _pack(mask: np.ndarray) -> np.ndarray:
+    """Pixels as bits, padded with zeros to whole words: bool (H, W) -> uint64 (n,)."""
     bits = np.packbits(mask)
     return np.append(bits, np.zeros(-len(bits) % 8, np.uint8)).view(np.uint64)
 
 
-def share(part: np.ndarray, whole: np.ndarray) -> float:
-    """How much of the pixels of `whole` are in `part` too; NaN if there are none."""
-    pixels = count(whole)
-    return count(part & whole) / pixels if pixels else np.nan
+def _share(part: np.ndarray, whole: np.ndarray) -> float:
+    """The share of the pixels of `whole` that are also in `part`; NaN if `whole` has none."""
+    pixels = _count(whole)
+    return _count(part & whole) / pixels if pixels else np.nan
 
 
-def count(bits: np.ndarray) -> int:
+def _count(bits: np.ndarray) -> int:
     if hasattr(np, "bitwise_count"):  # NumPy 2
         return int(np.bitwise_count(bits).sum(dtype=np.int64))
     return int.from_bytes(bits.tobytes(), "little").bit_count()

@@ -1,4 +1,4 @@
-"""How much objects of a video overlap, over all of its frames."""
+"""Overlaps of the objects of a video, over all of its frames."""
 
 from typing import NamedTuple
 
@@ -7,16 +7,16 @@ import numpy as np
 from ..data.formats import rle
 from ..ops.rle import rle_overlaps, why_not
 
-# The T masks of an object: compressed RLEs, None in frames where it is not
+# The T masks of an object: compressed RLEs, None in frames where it is absent
 MaskTrack = list[dict | None]
 
 
 class Overlaps(NamedTuple):
-    """Pixels of N objects, of M others, and of what they have in common."""
+    """Pixels of N objects, of M others, and the pixels that they share."""
 
     first: np.ndarray  # (N, T)
     second: np.ndarray  # (M, T)
-    common: np.ndarray  # (N, M), all frames together; 0 for pairs that nobody wants to know
+    common: np.ndarray  # (N, M), all frames together; 0 for pairs that are not wanted
 
     def iou(self) -> np.ndarray:
         """Intersection over union, each summed over the frames: (N, M)."""
@@ -27,16 +27,18 @@ class Overlaps(NamedTuple):
 def track_overlaps(
     first: list[MaskTrack], second: list[MaskTrack], wanted: np.ndarray, length: int
 ) -> Overlaps:
-    """Overlaps of N and M objects in a video of that many frames, for the `wanted` pairs (N, M).
+    """Overlaps of N and M objects in a video of `length` frames, for the `wanted` pairs (N, M).
 
-    By the compiled operation where it is built, else by pycocotools: the same numbers.
+    The compiled op computes them or, where it is not built, pycocotools: the same numbers.
     """
-    compute = by_pycocotools if why_not() else by_operation
+    compute = _by_pycocotools if why_not() else _by_compiled_op
     return compute(first, second, wanted, length)
 
 
-def by_operation(first, second, wanted, length) -> Overlaps:
-    codes: dict[bytes | str, int] = {}  # each once: detections of one query share their masks
+def _by_compiled_op(
+    first: list[MaskTrack], second: list[MaskTrack], wanted: np.ndarray, length: int
+) -> Overlaps:
+    codes: dict[bytes | str, int] = {}  # detections of one query share their masks
     numbers = [
         -1 if mask is None else codes.setdefault(mask["counts"], len(codes))
         for track in (*first, *second)
@@ -53,8 +55,10 @@ def by_operation(first, second, wanted, length) -> Overlaps:
     return Overlaps(areas[: len(first)], areas[len(first) :], common)
 
 
-def by_pycocotools(first, second, wanted, length) -> Overlaps:
-    areas = pixels(first, length), pixels(second, length)
+def _by_pycocotools(
+    first: list[MaskTrack], second: list[MaskTrack], wanted: np.ndarray, length: int
+) -> Overlaps:
+    areas = _pixels(first, length), _pixels(second, length)
     common = np.zeros(wanted.shape)
     for frame in range(length):
         some = np.flatnonzero(wanted.any(1) & (areas[0][:, frame] > 0))
@@ -66,7 +70,7 @@ def by_pycocotools(first, second, wanted, length) -> Overlaps:
     return Overlaps(*areas, common * wanted)
 
 
-def pixels(tracks: list[MaskTrack], length: int) -> np.ndarray:
+def _pixels(tracks: list[MaskTrack], length: int) -> np.ndarray:
     """Pixels of N objects in each of T frames: (N, T)."""
     masks = [mask for track in tracks for mask in track]
     areas = np.zeros(len(masks))
@@ -77,5 +81,5 @@ def pixels(tracks: list[MaskTrack], length: int) -> np.ndarray:
 
 
 def mean_area(pixels: np.ndarray) -> np.ndarray:
-    """The size of N objects, its mean over the frames where they have a pixel: (N, T) -> (N,)."""
+    """Mean area of N objects over the frames where they have a pixel: (N, T) -> (N,)."""
     return pixels.sum(1) / np.count_nonzero(pixels, axis=1).clip(1)

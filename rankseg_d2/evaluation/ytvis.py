@@ -1,4 +1,4 @@
-"""Video instance segmentation: YouTube-VIS' average precision and recall."""
+"""Video instance segmentation: average precision and recall of YouTube-VIS."""
 
 import logging
 import os
@@ -12,8 +12,8 @@ from detectron2.utils import comm
 from ..data.formats import rle
 from ..modeling.results.reading import rle_masks
 from ..tables import text_table, unique_names, write_json, write_tables
-from .ground_truth.records import check_complete
-from .ground_truth.videos import Video, VideoTruth
+from .checks import check_complete
+from .ground_truth import Video, VideoGroundTruth
 from .video_overlap import MaskTrack, mean_area, track_overlaps
 from .ytvis_ap import Matches, category_metrics, match
 
@@ -23,17 +23,19 @@ logger = logging.getLogger(__name__)
 class VideoInstanceEvaluator(DatasetEvaluator):
     """{"segm": AP, AP50, AP75, APs, APm, APl, AR1, AR10, AP-<class>}, in percent.
 
-    The numbers are those of YouTube-VIS' public script. The truth is the metadata's `json_file` or,
-    without one, the annotations of the records. Each video is compared as soon as it is predicted;
-    masks are kept for the result file only.
+    The numbers are those of YouTube-VIS' public script. The ground truth is the metadata's
+    `json_file` or, without one, the annotations of the records. Each video is compared as soon as
+    it is predicted; masks are kept only for the result file.
     """
 
-    def __init__(self, dataset_name: str, output_folder: str | None = None, save_predictions=False):
+    def __init__(
+        self, dataset_name: str, output_folder: str | None = None, save_predictions: bool = False
+    ):
         """
         Args:
-            output_folder: for the table of the classes and the result file; None: no files.
-            save_predictions: write results.json, the file for the server, also where the truth is
-                there; where it is not, this file is all there is.
+            output_folder: where the table of classes and the result file go; None writes no files.
+            save_predictions: also write results.json, the file for the server. For a split without
+                public ground truth it is always written, and nothing else.
         """
         self.dataset_name = dataset_name
         self.output_folder = output_folder
@@ -41,68 +43,65 @@ class VideoInstanceEvaluator(DatasetEvaluator):
         self.reset()
 
     @cached_property
-    def truth(self) -> VideoTruth:
-        return VideoTruth(self.dataset_name)
+    def ground_truth(self) -> VideoGroundTruth:
+        return VideoGroundTruth(self.dataset_name)
 
     @property
     def writes_results(self) -> bool:
-        wanted = self.save_predictions or not self.truth.has_objects
+        wanted = self.save_predictions or not self.ground_truth.has_objects
         return wanted and self.output_folder is not None
 
-    def reset(self):
+    def reset(self) -> None:
         self.seen, self.rows = [], []
         self.matches: list[tuple[int, object, Matches]] = []  # with category and video id
 
-    def process(self, inputs, outputs):
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         for sample, output in zip(inputs, outputs, strict=True):
-            if "pred_masks" not in output:
-                raise ValueError(
-                    "the model's output has no instances of a video, but only "
-                    f"{', '.join(output) or 'nothing'}; evaluate a VideoMaskFormer with "
-                    "MODEL.MASK_FORMER.TEST.INSTANCE_ON True, or leave out this evaluator"
-                )
+            tracks = rle_masks(output)
             video_id = sample["video_id"]
-            video = self.truth.find(video_id)
+            video = self.ground_truth.find(video_id)
             scores, classes = (
                 torch.as_tensor(output[key]).cpu().numpy() for key in ("pred_scores", "pred_labels")
             )
-            tracks = rle_masks(output)
-            self.check(video_id, video, classes, tracks)
+            self._check(video_id, video, classes, tracks)
             self.seen.append(video_id)
-            if self.truth.has_objects:
-                matches = compare(video, scores, classes, tracks)
+            if self.ground_truth.has_objects:
+                matches = _compare(video, scores, classes, tracks)
                 self.matches += [(category, video_id, one) for category, one in matches.items()]
             if self.writes_results:
-                self.rows += self.result_rows(video_id, scores, classes, tracks)
+                self.rows += self._result_rows(video_id, scores, classes, tracks)
 
-    def check(self, video_id, video: Video, classes: np.ndarray, tracks: list[MaskTrack]) -> None:
+    def _check(self, video_id, video: Video, classes: np.ndarray, tracks: list[MaskTrack]) -> None:
         """ValueError if the prediction cannot be of that video."""
-        what = f"the prediction for video {video_id!r} of {self.dataset_name!r}"
-        if unknown := sorted(set(classes.tolist()) - self.truth.names.keys()):
+        what = f"The prediction for video {video_id!r} of {self.dataset_name!r}"
+        names = self.ground_truth.names
+        if unknown := set(classes.tolist()) - names.keys():
             raise ValueError(
-                f"{what} has the category {unknown[0]}, but the data set has "
-                f"{len(self.truth.names)}, {min(self.truth.names)} to {max(self.truth.names)}; "
-                "evaluate a model with as many classes as the data set"
+                f"{what} has the category {min(unknown)}, but the data set has {len(names)}, "
+                f"{min(names)} to {max(names)}. Evaluate a model with as many classes as the data "
+                "set."
             )
         for track in tracks:
             if len(track) != video.length:
                 raise ValueError(
-                    f"{what} has {len(track)} frames, but the ground truth has {video.length}; "
-                    "predict each frame of the video, in order"
+                    f"{what} has {len(track)} frames, but the ground truth has {video.length}. "
+                    "Predict each frame of the video, in order."
                 )
             sizes = {tuple(mask["size"]) for mask in track if mask is not None}
             if wrong := sizes - {video.size}:
                 raise ValueError(
                     f"{what} has masks of height and width {wrong.pop()}, but the ground truth "
-                    f"says {video.size}; check height and width in the record"
+                    f"says {video.size}. Check height and width in the record."
                 )
 
-    def result_rows(self, video_id, scores, classes, tracks: list[MaskTrack]) -> list[dict]:
-        """The server's format: ids of the data set, RLEs as text, null where an object is not."""
+    def _result_rows(
+        self, video_id, scores: np.ndarray, classes: np.ndarray, tracks: list[MaskTrack]
+    ) -> list[dict]:
+        """The server's format: ids of the data set, RLEs as text, null for an absent object."""
         return [
             {
                 "video_id": video_id,
-                "category_id": self.truth.dataset_ids[category],
+                "category_id": self.ground_truth.dataset_ids[category],
                 "score": score,
                 "segmentations": [mask and rle.as_text(mask) for mask in track],
             }
@@ -111,26 +110,26 @@ class VideoInstanceEvaluator(DatasetEvaluator):
             )
         ]
 
-    def evaluate(self):
+    def evaluate(self) -> dict | None:
         parts = comm.gather((self.seen, self.matches, self.rows))
         if not comm.is_main_process():
             return None
         seen, matches, rows = (sum(lists, []) for lists in zip(*parts, strict=True))
-        check_complete(seen, self.truth.videos, self.dataset_name, "video")
+        check_complete(seen, self.ground_truth.videos, self.dataset_name, "video")
         if self.writes_results:
             write_json(self.output_folder, "results", rows)
-            logger.info("for the server: zip %s", os.path.join(self.output_folder, "results.json"))
-        if not self.truth.has_objects:
-            logger.warning("%s has no true objects to compare with: no AP", self.dataset_name)
+            logger.info("for the server, zip %s", os.path.join(self.output_folder, "results.json"))
+        if not self.ground_truth.has_objects:
+            logger.warning("%s has no ground truth: AP is not computed", self.dataset_name)
             return {}
-        by_category = {category: [] for category in sorted(self.truth.names)}
+        by_category = {category: [] for category in sorted(self.ground_truth.names)}
         for category, _, one in sorted(matches, key=lambda entry: entry[1]):  # in order of videos
             by_category[category].append(one)
         classes = [category_metrics(several) for several in by_category.values()]
-        metrics = {name: nanmean([100 * each[name] for each in classes]) for name in classes[0]}
-        names = unique_names([self.truth.names[category] for category in by_category])
+        metrics = {name: _nanmean([100 * each[name] for each in classes]) for name in classes[0]}
+        names = unique_names([self.ground_truth.names[category] for category in by_category])
         table = [
-            {"id": self.truth.dataset_ids[category], "class": name}
+            {"id": self.ground_truth.dataset_ids[category], "class": name}
             | {key: 100 * value for key, value in each.items()}
             for category, name, each in zip(by_category, names, classes, strict=True)
         ]
@@ -139,10 +138,10 @@ class VideoInstanceEvaluator(DatasetEvaluator):
         return {"segm": metrics | {f"AP-{row['class']}": row["AP"] for row in table}}
 
 
-def compare(
+def _compare(
     video: Video, scores: np.ndarray, classes: np.ndarray, tracks: list[MaskTrack]
 ) -> dict[int, Matches]:
-    """How the detections (D) of each category that is there or is predicted fared."""
+    """The matches of the D detections of each category that is present or predicted."""
     true_classes = np.array([one.category for one in video.objects], int)  # (G,)
     crowd = np.array([one.crowd for one in video.objects], bool)
     same = classes[:, None] == true_classes
@@ -158,6 +157,6 @@ def compare(
     return result
 
 
-def nanmean(values: list[float]) -> float:
+def _nanmean(values: list[float]) -> float:
     known = [value for value in values if not np.isnan(value)]
     return sum(known) / len(known) if known else float("nan")

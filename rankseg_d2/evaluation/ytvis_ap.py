@@ -1,10 +1,10 @@
-"""Average precision and recall of video instances, by the rules of YouTube-VIS (COCO's)."""
+"""Average precision and recall of video instances, by YouTube-VIS' rules, which are COCO's."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of the overlap
+THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of the IoU
 RECALLS = np.linspace(0, 1, 101)
 AT_MOST = 100  # detections of a category in a video
 RANGES = {"": (0, 1e5**2), "s": (0, 128**2), "m": (128**2, 256**2), "l": (256**2, 1e5**2)}
@@ -12,12 +12,12 @@ LOW, HIGH = np.array(list(RANGES.values())).T[..., None]  # (A, 1) each, both en
 
 
 class Matches(NamedTuple):
-    """How D detections of one category in one video fared, best first, in A ranges of size."""
+    """The matches of D detections of a category in a video, best first, in A ranges of size."""
 
     scores: np.ndarray  # (D,)
-    hit: np.ndarray  # (A, T, D) bool: at each of T thresholds it has found an object
-    ignored: np.ndarray  # (A, T, D) bool: it counts neither for nor against
-    objects: np.ndarray  # (A,) objects to be found
+    hit: np.ndarray  # (A, T, D) bool: has an object, at each of T thresholds
+    ignored: np.ndarray  # (A, T, D) bool: is neither right nor wrong
+    objects: np.ndarray  # (A,) number of objects to find
 
 
 def match(
@@ -27,26 +27,26 @@ def match(
     true_areas: np.ndarray,
     crowd: np.ndarray,
 ) -> Matches:
-    """Give each detection, best first, the object that it overlaps most and that is still free.
+    """Give each detection, best first, the free object with the highest IoU.
 
-    An object that counts goes before one that does not: crowds, and sizes out of the range. Crowds
-    are never taken. Among equal overlaps the last object wins.
+    Objects that count are preferred to those that do not: crowds, and objects whose size is out of
+    the range. A crowd stays free. Of equal IoUs the last object wins.
 
     Args:
         scores, areas: (D,) of the detections.
-        overlaps: (D, G) with the true objects.
-        true_areas, crowd: (G,) of these.
+        overlaps: (D, G) IoU with the true objects.
+        true_areas, crowd: (G,) of the true objects.
     """
     order = np.argsort(-scores, kind="stable")[:AT_MOST]
     scores, areas, overlaps = scores[order], areas[order], overlaps[order, ::-1]
     true_areas, crowd = true_areas[::-1], crowd[::-1]  # so that argmax takes the last
-    passed_over = crowd | (true_areas < LOW) | (true_areas > HIGH)  # (A, G)
+    not_counted = crowd | (true_areas < LOW) | (true_areas > HIGH)  # (A, G)
     outside = (areas < LOW) | (areas > HIGH)  # (A, D)
     hit = np.zeros((len(RANGES), len(THRESHOLDS), len(scores)), bool)
     ignored = hit | outside[:, None]
     free = np.ones((*hit.shape[:2], len(crowd)), bool)  # (A, T, G)
     enough = overlaps[:, None] >= THRESHOLDS[:, None]  # (D, T, G)
-    value = overlaps + 2.0 * ~passed_over[:, None]  # (A, D, G): above 2 where it counts
+    value = overlaps + 2.0 * ~not_counted[:, None]  # (A, D, G): above 2 where it counts
     for i in np.flatnonzero(enough.any((1, 2))):
         values = np.where(free & enough[i], value[:, i, None], 0)  # (A, T, G)
         best = values.max(2)
@@ -54,17 +54,17 @@ def match(
         ignored[..., i] = np.where(found, best <= 1, ignored[..., i])
         chosen = found[..., None] & (np.arange(len(crowd)) == values.argmax(2)[..., None])
         free &= ~chosen | crowd
-    return Matches(scores, hit, ignored, np.count_nonzero(~passed_over, axis=1))
+    return Matches(scores, hit, ignored, np.count_nonzero(~not_counted, axis=1))
 
 
 def category_metrics(matches: list[Matches]) -> dict[str, float]:
     """AP, AP50, AP75, APs, APm, APl, AR1, AR10 of a category, in [0, 1]; NaN without objects.
 
     Args:
-        matches: of its videos, in the order of the videos, which decides between equal scores.
+        matches: one per video, in the order of the videos, which decides between equal scores.
     """
     objects = sum((match.objects for match in matches), np.zeros(len(RANGES), int))  # (A,)
-    precision = precisions(matches, objects)  # (A, T, R)
+    precision = _precisions(matches, objects)  # (A, T, R)
     metrics = {"AP": precision[0].mean(), "AP50": precision[0, 0].mean()}
     metrics["AP75"] = precision[0, 5].mean()
     metrics |= {f"AP{size}": precision[i].mean() for i, size in enumerate("sml", 1)}
@@ -75,8 +75,8 @@ def category_metrics(matches: list[Matches]) -> dict[str, float]:
     return {name: float(value) for name, value in metrics.items()}
 
 
-def precisions(matches: list[Matches], objects: np.ndarray) -> np.ndarray:
-    """Best precision at each recall or above: (A, T, R); NaN for ranges without objects."""
+def _precisions(matches: list[Matches], objects: np.ndarray) -> np.ndarray:
+    """Highest precision at each recall or above: (A, T, R); NaN for ranges without objects."""
     result = np.zeros((len(RANGES), len(THRESHOLDS), len(RECALLS)))
     result[objects == 0] = np.nan
     if not matches:
@@ -88,10 +88,10 @@ def precisions(matches: list[Matches], objects: np.ndarray) -> np.ndarray:
     found = (hit & counts).cumsum(2)  # (A, T, D)
     precision = found / counts.cumsum(2).clip(1)
     for i in np.flatnonzero(objects):
-        # The precision is best at the detection that finds one more object
-        threshold, place = np.nonzero(hit[i] & counts[i])
-        best = np.zeros((len(THRESHOLDS), objects[i] + 1))  # by how many are found
-        best[threshold, found[i, threshold, place]] = precision[i, threshold, place]
+        # Precision is highest at the detections that find one more object.
+        threshold, index = np.nonzero(hit[i] & counts[i])
+        best = np.zeros((len(THRESHOLDS), objects[i] + 1))  # by the number of objects found
+        best[threshold, found[i, threshold, index]] = precision[i, threshold, index]
         best = np.maximum.accumulate(best[:, ::-1], 1)[:, ::-1]
         needed = np.searchsorted(np.arange(objects[i] + 1) / objects[i], RECALLS)
         result[i] = best[:, needed]

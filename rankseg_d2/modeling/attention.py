@@ -6,7 +6,6 @@ Everything is batch first. Position terms are added to queries and keys, never t
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 
 class MultiheadAttention(nn.MultiheadAttention):
@@ -18,7 +17,7 @@ class MultiheadAttention(nn.MultiheadAttention):
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, blocked: Tensor | None = None
     ) -> Tensor:
-        """(B, Q, D), (B, N, D), (B, N, D) -> (B, Q, D); `blocked` (B, Q, N): True looks away."""
+        """(B, Q, D), (B, N, D), (B, N, D) -> (B, Q, D); `blocked` (B, Q, N): True is masked."""
         weights = self.in_proj_weight.chunk(3)
         biases = self.in_proj_bias.chunk(3)
         query, key, value = (
@@ -33,24 +32,21 @@ class MultiheadAttention(nn.MultiheadAttention):
 
 
 class Residual(nn.Module):
-    """x + dropout(block(x)) with a norm before or after."""
+    """Base of layers that compute x + dropout(f(x)).
 
-    use_checkpoint = False  # compute the block again in the backward pass, to save memory
+    A norm comes before f in the pre-norm form, else after the sum: `before` and `after` say where.
+    """
 
     def __init__(self, dropout: float, pre_norm: bool):
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         self.pre_norm = pre_norm
 
-    def residual(self, x: Tensor, norm: nn.Module, block) -> Tensor:
-        if self.use_checkpoint and self.training:
-            return checkpoint(self._residual, x, norm, block, use_reentrant=False)
-        return self._residual(x, norm, block)
+    def before(self, norm: nn.Module, x: Tensor) -> Tensor:
+        return norm(x) if self.pre_norm else x
 
-    def _residual(self, x: Tensor, norm: nn.Module, block) -> Tensor:
-        if self.pre_norm:
-            return x + self.dropout(block(norm(x)))
-        return norm(x + self.dropout(block(x)))
+    def after(self, norm: nn.Module, x: Tensor) -> Tensor:
+        return x if self.pre_norm else norm(x)
 
 
 class SelfAttentionLayer(Residual):
@@ -61,10 +57,9 @@ class SelfAttentionLayer(Residual):
         xavier_init_(self)
 
     def forward(self, x: Tensor, position: Tensor) -> Tensor:
-        def attend(x):
-            return self.self_attn(x + position, x + position, x)
-
-        return self.residual(x, self.norm, attend)
+        y = self.before(self.norm, x)
+        y = self.self_attn(y + position, y + position, y)
+        return self.after(self.norm, x + self.dropout(y))
 
 
 class CrossAttentionLayer(Residual):
@@ -77,12 +72,10 @@ class CrossAttentionLayer(Residual):
     def forward(
         self, x: Tensor, memory: Tensor, key: Tensor, position: Tensor, blocked: Tensor | None
     ) -> Tensor:
-        """Queries `x` (B, Q, D) look at `memory` (B, N, D); `key` is memory plus its position."""
-
-        def attend(x):
-            return self.multihead_attn(x + position, key, memory, blocked)
-
-        return self.residual(x, self.norm, attend)
+        """Queries `x` (B, Q, D) attend to `memory` (B, N, D); `key` is memory plus position."""
+        y = self.before(self.norm, x)
+        y = self.multihead_attn(y + position, key, memory, blocked)
+        return self.after(self.norm, x + self.dropout(y))
 
 
 class FFNLayer(Residual):
@@ -94,10 +87,9 @@ class FFNLayer(Residual):
         xavier_init_(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        def expand(x):
-            return self.linear2(self.dropout(F.relu(self.linear1(x))))
-
-        return self.residual(x, self.norm, expand)
+        y = self.before(self.norm, x)
+        y = self.linear2(self.dropout(F.relu(self.linear1(y))))
+        return self.after(self.norm, x + self.dropout(y))
 
 
 class MLP(nn.Module):
@@ -114,14 +106,6 @@ class MLP(nn.Module):
         for layer in self.layers[:-1]:
             x = F.relu(layer(x))
         return self.layers[-1](x)
-
-
-def checkpointed(model: nn.Module, use_checkpoint: bool) -> nn.Module:
-    """The model with gradient checkpointing of all its residual blocks, or without."""
-    for module in model.modules():
-        if isinstance(module, Residual):
-            module.use_checkpoint = use_checkpoint
-    return model
 
 
 @torch.no_grad()

@@ -1,9 +1,10 @@
 """Batches of images and clips: an image is a clip with one frame."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from detectron2.structures import ImageList
+from detectron2.structures import ImageList, Instances
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,7 +25,7 @@ class Clips:
         return tuple(self.tensor.shape[-2:])
 
     def result_sizes(self, batched_inputs: list[dict]) -> list[Sizes]:
-        """The sizes from which the results of each sample follow."""
+        """The sizes that each sample's results depend on."""
         return [
             Sizes(self.padded_size, size, output_size(sample, size))
             for sample, size in zip(batched_inputs, self.sizes, strict=True)
@@ -44,7 +45,7 @@ def batch_clips(clips: list[list[Tensor]], mean: Tensor, std: Tensor, divisibili
         if frame.dim() != 3 or len(frame) != len(mean) or not frame.numel():
             raise ValueError(
                 f"`image` must be ({len(mean)}, height, width) and hold a pixel, for a clip a list "
-                f"of such frames, but one is {tuple(frame.shape)}; mend the dataset mapper"
+                f"of such frames, but one is {tuple(frame.shape)}; fix the dataset mapper"
             )
     for clip in clips:
         sizes = {tuple(frame.shape[-2:]) for frame in clip}
@@ -74,7 +75,7 @@ def clip_targets(
     """The labels (N,) and masks (N, T, H, W) of a clip's `instances`, one entry per frame.
 
     Row n of every frame is the same object; its `gt_ids` is -1 in frames where it is absent. Its
-    class is that of the first frame where it is present; objects that are never are left out.
+    class is that of the first frame where it is present; objects that are in no frame are left out.
     """
     frames = _instances(sample)
     counts = [len(frame) for frame in frames]
@@ -95,12 +96,12 @@ def clip_targets(
 
 
 def output_size(sample: dict, input_size: tuple[int, int]) -> tuple[int, int]:
-    """The size that the caller wants results in."""
+    """The size of the results: the sample's `height` and `width`, else the input's size."""
     return sample.get("height", input_size[0]), sample.get("width", input_size[1])
 
 
 def window_slices(length: int, size: int, stride: int) -> list[slice]:
-    """Windows along a side of an image, or along a video; a window is at most as long as that."""
+    """Windows along a side of an image or along a video; none is longer than the side."""
     last = max(0, length - size)
     return [slice(at, min(at + size, length)) for at in [*range(0, last, stride), last]]
 
@@ -111,17 +112,17 @@ def pad(masks: Tensor, size: tuple[int, int]) -> Tensor:
     return F.pad(masks, (0, size[1] - width, 0, size[0] - height))
 
 
-def _instances(sample: dict):
+def _instances(sample: dict) -> Any:
     if "instances" not in sample:
         raise ValueError(
-            f"{_name(sample) or 'a sample'} has no `instances`, which training learns from; use a "
-            "dataset mapper that adds them (INPUT.DATASET_MAPPER_NAME), or model.eval() to predict"
+            f"{_name(sample) or 'a sample'} has no `instances`, the ground truth of training. Use "
+            "a dataset mapper that adds it (INPUT.DATASET_MAPPER_NAME), or model.eval() to predict"
         )
     return sample["instances"]
 
 
-def _mask_tensor(instances, device: torch.device) -> Tensor:
-    """The true masks (N, h, w) as bool; none if N is 0.
+def _mask_tensor(instances: Instances, device: torch.device) -> Tensor:
+    """The ground-truth masks (N, h, w) as bool.
 
     They are a plain tensor, BitMasks, or packed masks, which are unpacked on the device.
     """
@@ -141,7 +142,7 @@ def _target(
 ) -> dict:
     """The target of a sample, on the device."""
     name = _name(sample)
-    if not labels.is_cuda:  # where a look at them is free
+    if not labels.is_cuda:  # on a GPU the check would wait for the device
         _check_labels(labels, num_classes, name)
     target = {"labels": labels.to(device), "masks": pad(masks, padded_size)}
     return target if name is None else target | {"file_name": name}
@@ -158,5 +159,5 @@ def _check_labels(labels: Tensor, num_classes: int, name: str | None) -> None:
 
 
 def _name(sample: dict) -> str | None:
-    """What error messages call this sample, if it is known."""
+    """The sample's file name for error messages, if it is known."""
     return sample.get("file_name") or next(iter(sample.get("file_names") or ()), None)

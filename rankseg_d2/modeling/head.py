@@ -1,6 +1,9 @@
 """The segmentation head: pixel decoder, then transformer decoder."""
 
-from detectron2.config import configurable
+from typing import Any
+
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 
@@ -13,8 +16,7 @@ from .registering import register
 from .transformer_decoder import build_transformer_decoder
 from .transformer_decoder.build import MASKED_ATTENTION, STANDARD, decoder_name
 
-# TRANSFORMER_IN_FEATURE: what the transformer decoder reads, next to the names of the backbone's
-# own features.
+# Values of TRANSFORMER_IN_FEATURE beside SCALES and the names of the backbone's features.
 ENCODED, PIXELS = "transformer_encoder", "pixel_embedding"
 
 
@@ -25,14 +27,21 @@ class MaskFormerHead(nn.Module):
     _version = 2
 
     @configurable
-    def __init__(self, input_shape, *, pixel_decoder, predictor, transformer_in_feature: str):
+    def __init__(
+        self,
+        input_shape: dict[str, ShapeSpec],
+        *,
+        pixel_decoder: nn.Module,
+        predictor: nn.Module,
+        transformer_in_feature: str,
+    ):
         super().__init__()
         self.pixel_decoder = pixel_decoder
         self.predictor = predictor
         self.transformer_in_feature = transformer_in_feature
 
     @classmethod
-    def from_config(cls, cfg, input_shape):
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         source, width = transformer_source(cfg, input_shape)
         return {
             "input_shape": input_shape,
@@ -51,15 +60,15 @@ class MaskFormerHead(nn.Module):
 def decode(
     head: nn.Module, features: dict[str, Tensor], num_frames: int, every_layer: bool
 ) -> tuple[PixelFeatures, MaskPredictions]:
-    """What a head's `pixel_decoder` and then its transformer decoder, `predictor`, give."""
+    """Run a head's `pixel_decoder`, then its transformer decoder, `predictor`."""
     pixels = head.pixel_decoder(features)
     sources = {SCALES: pixels.scales, ENCODED: pixels.encoded, PIXELS: pixels.mask_features}
     chosen = (sources | features)[head.transformer_in_feature]
     return pixels, head.predictor(chosen, pixels.mask_features, num_frames, every_layer)
 
 
-def transformer_source(cfg, input_shape) -> tuple[str, int]:
-    """The name of what the transformer decoder reads, and its channels."""
+def transformer_source(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> tuple[str, int]:
+    """The name and the channels of the transformer decoder's input."""
     key = "MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE"
     source = cfg.MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE
     head = cfg.MODEL.SEM_SEG_HEAD
@@ -79,7 +88,7 @@ def transformer_source(cfg, input_shape) -> tuple[str, int]:
         )
     if source == ENCODED and head.PIXEL_DECODER_NAME == "BasePixelDecoder":
         raise ValueError(
-            f"{key} {ENCODED} needs a pixel decoder with an encoder, which BasePixelDecoder has "
-            "not; set MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME to TransformerEncoderPixelDecoder"
+            f"{key} {ENCODED} needs a pixel decoder with an encoder; BasePixelDecoder has "
+            "none. Set MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME to TransformerEncoderPixelDecoder"
         )
     return source, widths[source]

@@ -1,20 +1,20 @@
-"""The categories that are really there, read from a sample's labels at their native size."""
+"""The categories that are present in a sample, read from its labels at their native size."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
-MEND = (
+HOW_TO_FIX = (
     "MODEL.RANKSEG.USE_GT ranks by the labels: give samples with one of `present_classes`, "
     "`instances`, `sem_seg` or `sem_seg_file_name`, or set the key False"
 )
 
 
 def present_labels(sample: dict) -> Tensor:
-    """Category ids in the sample, of labels at their native size where these are known.
+    """Ids of the categories in the sample, from labels at their native size if these are known.
 
-    Small categories vanish when a label map shrinks, and with them the oracle's ceiling: the
-    dataset mappers of rankseg_d2 add `present_classes`, and a file is read rather than `sem_seg`.
+    Small categories vanish when a label map shrinks, which lowers the oracle's results. So the
+    dataset mappers of rankseg_d2 add `present_classes`, and the label file is read if it is named.
     """
     if "present_classes" in sample:
         return sample["present_classes"]
@@ -28,7 +28,7 @@ def present_labels(sample: dict) -> Tensor:
         return torch.cat([frame.gt_classes.flatten() for frame in frames]).unique()
     files = sample.get("file_names") or [sample.get("file_name", "a sample")]
     name = files[0] if len(files) == 1 else f"the clip {files[0]} to {files[-1]}"
-    raise RuntimeError(f"{name} has no labels. {MEND}")
+    raise RuntimeError(f"{name} has no labels. {HOW_TO_FIX}")
 
 
 def read_labels(path: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""What the network of a model predicts, before it is known which categories are kept."""
+"""The predictions of a model's network, before the ranking says which categories are kept."""
 
 from dataclasses import dataclass, field, replace
 
@@ -9,7 +9,7 @@ from ..ranking import Ranking
 
 @dataclass(frozen=True)
 class Outputs:
-    """What every family's network gives; subclasses add what theirs predicts."""
+    """The fields that the predictions of every family have; subclasses add their own."""
 
     # (B, C) scores of the categories of the whole image or clip: logits of the multi-label head or,
     # for the oracle, which categories are present. None: the model does not rank.
@@ -18,7 +18,7 @@ class Outputs:
     ranking: Ranking | None = field(default=None, kw_only=True)
 
     def ranked(self, ranking: Ranking | None) -> "Outputs":
-        """The same with that ranking."""
+        """These outputs with another ranking."""
         return replace(self, ranking=ranking)
 
     def image_ranking(self, i: int) -> Ranking | None:
@@ -30,13 +30,13 @@ class Outputs:
 class MaskPredictions(Outputs):
     """L predictions of a mask classifier, the last of which is the result.
 
-    The network gives no class logits: the meta-architecture adds them, once it knows which
-    categories are kept.
+    The network gives no class logits: the meta-architecture adds them, once the ranking is
+    known.
     """
 
-    queries: Tensor  # (L, B, Q, D), after the decoder's norm: what the classifier sees
+    queries: Tensor  # (L, B, Q, D), after the decoder's norm: input of the classifier
     masks: list[Tensor]  # L times (B, Q, T, h, w), logits
-    layers: list[Tensor]  # per decoder layer (B, Q, D), before the norm: what a ranking head sees
+    layers: list[Tensor]  # per decoder layer (B, Q, D), before the norm: input of a ranking head
     logits: Tensor | None = None  # (L, B, Q, K+1) of the classes, no-object last
 
 
@@ -51,5 +51,5 @@ class PixelPredictions(Outputs):
     pixels: Tensor  # (B, D, h, w)
     classes: list[Tensor]  # L times (1 or B, C, D)
     bias: Tensor | None  # (C,) of the classes
-    tokens: Tensor  # (B, N, D'): what a ranking head sees
+    tokens: Tensor  # (B, N, D'): input of a ranking head
     logits: list[Tensor] | None = None  # L times (B, K, h, w)

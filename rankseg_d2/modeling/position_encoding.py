@@ -61,7 +61,7 @@ def _positions(real: Tensor, axis: int, normalize: bool) -> Tensor:
 
 
 def _waves(positions: Tensor, num_feats: int) -> Tensor:
-    """sin, cos, sin, cos, ... with ever longer waves: (...) -> (..., num_feats)."""
+    """sin, cos, sin, cos, ... of growing wavelength: (...) -> (..., num_feats)."""
     pair = torch.arange(num_feats, device=positions.device) // 2
     angles = positions[..., None] / TEMPERATURE ** (2 * pair.float() / num_feats)
     pairs = torch.stack([angles[..., 0::2].sin(), angles[..., 1::2].cos()], dim=-1)

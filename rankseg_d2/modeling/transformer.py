@@ -4,10 +4,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .attention import MultiheadAttention, Residual, xavier_init_
+from .gradient_checkpointing import run_layer
 
 
 class _Layer(Residual):
-    """Residual blocks, each with its own numbered norm, the last one a feed-forward net."""
+    """Residual blocks with numbered norms; the last block is a feed-forward net."""
 
     def __init__(self, dim: int, hidden_dim: int, num_norms: int, dropout: float, pre_norm: bool):
         super().__init__(dropout, pre_norm)
@@ -26,11 +27,11 @@ class EncoderLayer(_Layer):
         self.self_attn = MultiheadAttention(dim, num_heads, dropout)
 
     def forward(self, x: Tensor, position: Tensor) -> Tensor:
-        def attend(x):
-            return self.self_attn(x + position, x + position, x)
-
-        x = self.residual(x, self.norm1, attend)
-        return self.residual(x, self.norm2, self.feed_forward)
+        y = self.before(self.norm1, x)
+        y = self.self_attn(y + position, y + position, y)
+        x = self.after(self.norm1, x + self.dropout(y))
+        y = self.feed_forward(self.before(self.norm2, x))
+        return self.after(self.norm2, x + self.dropout(y))
 
 
 class DecoderLayer(_Layer):
@@ -40,46 +41,49 @@ class DecoderLayer(_Layer):
         self.multihead_attn = MultiheadAttention(dim, num_heads, dropout)
 
     def forward(self, x: Tensor, memory: Tensor, key: Tensor, position: Tensor) -> Tensor:
-        def attend(x):
-            return self.self_attn(x + position, x + position, x)
-
-        def look(x):
-            return self.multihead_attn(x + position, key, memory)
-
-        x = self.residual(x, self.norm1, attend)
-        x = self.residual(x, self.norm2, look)
-        return self.residual(x, self.norm3, self.feed_forward)
+        y = self.before(self.norm1, x)
+        y = self.self_attn(y + position, y + position, y)
+        x = self.after(self.norm1, x + self.dropout(y))
+        y = self.before(self.norm2, x)
+        y = self.multihead_attn(y + position, key, memory)
+        x = self.after(self.norm2, x + self.dropout(y))
+        y = self.feed_forward(self.before(self.norm3, x))
+        return self.after(self.norm3, x + self.dropout(y))
 
 
 class _Stack(nn.Module):
-    def __init__(self, layers: list[nn.Module], norm: nn.Module | None):
+    def __init__(self, layers: list[nn.Module], norm: nn.Module | None, use_checkpoint: bool):
         super().__init__()
         self.layers = nn.ModuleList(layers)
         self.norm = norm
+        self.use_checkpoint = use_checkpoint
+
+    def run(self, layer: nn.Module, *inputs: Tensor) -> Tensor:
+        return run_layer(layer, *inputs, use_checkpoint=self.use_checkpoint and self.training)
 
 
 class Encoder(_Stack):
     def forward(self, x: Tensor, position: Tensor) -> Tensor:
         """(B, N, D), (B, N, D) -> (B, N, D)."""
         for layer in self.layers:
-            x = layer(x, position)
+            x = self.run(layer, x, position)
         return x if self.norm is None else self.norm(x)
 
 
 class Decoder(_Stack):
     def forward(self, x: Tensor, memory: Tensor, key: Tensor, position: Tensor) -> list[Tensor]:
-        """The query features (B, Q, D) after each layer, before the closing norm."""
+        """The query features (B, Q, D) after each layer, before the last norm."""
         outputs = []
         for layer in self.layers:
-            x = layer(x, memory, key, position)
+            x = self.run(layer, x, memory, key, position)
             outputs.append(x)
         return outputs
 
 
 class Transformer(nn.Module):
-    """An encoder and/or a decoder; only what has layers owns parameters.
+    """An encoder, a decoder or both; a part without layers is None.
 
-    The encoder closes with a norm only in the pre-norm form, the decoder always.
+    The encoder ends in a norm only in the pre-norm form, the decoder always.
     """
 
     def __init__(
@@ -91,14 +95,16 @@ class Transformer(nn.Module):
         decoder_layers: int = 0,
         dropout: float = 0.1,
         pre_norm: bool = False,
+        use_checkpoint: bool = False,
     ):
         super().__init__()
         shape = (dim, num_heads, hidden_dim, dropout, pre_norm)
         self.encoder = self.decoder = None
         if encoder_layers:
             norm = nn.LayerNorm(dim) if pre_norm else None
-            self.encoder = Encoder([EncoderLayer(*shape) for _ in range(encoder_layers)], norm)
+            layers = [EncoderLayer(*shape) for _ in range(encoder_layers)]
+            self.encoder = Encoder(layers, norm, use_checkpoint)
         if decoder_layers:
             layers = [DecoderLayer(*shape) for _ in range(decoder_layers)]
-            self.decoder = Decoder(layers, nn.LayerNorm(dim))
+            self.decoder = Decoder(layers, nn.LayerNorm(dim), use_checkpoint)
         xavier_init_(self)

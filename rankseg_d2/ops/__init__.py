@@ -1,1 +1,1 @@
-"""Operations that PyTorch does not have: each one function, one reference, several backends."""
+"""Operations that PyTorch does not have: each is one function with several backends."""

@@ -10,7 +10,7 @@ BUILD = "pip install --no-build-isolation -e ."
 
 
 def load(library: Path = LIBRARY) -> str | None:
-    """Register the operations of `library`; the reason if that is not possible."""
+    """Register the operations of `library`. The result: why that is not possible, or None."""
     if not library.exists():
         return f"it is not compiled; in rankseg_d2's source folder: {BUILD}"
     built_for = re.search(rb"rankseg_d2 is built for torch ([\w.]+)", library.read_bytes())

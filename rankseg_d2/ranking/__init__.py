@@ -1,4 +1,4 @@
-"""RankSeg itself, in plain PyTorch: rank an image's categories, then choose among the best κ only.
+"""RankSeg in plain PyTorch: rank an image's categories, then choose among the best κ only.
 
 With features (B, N, 256) and class logits (B, Q, 151) of any mask-classification model of 150
 categories; logits have one column per rank from `restrict` on, the last one is no-object:

@@ -15,7 +15,14 @@ class MultiLabelHead(nn.Module):
     projected where its width is not hidden_dim.
     """
 
-    def __init__(self, in_dim, num_classes, hidden_dim=512, dropout=0.1, shared_dim=None):
+    def __init__(
+        self,
+        in_dim: int,
+        num_classes: int,
+        hidden_dim: int = 512,
+        dropout: float = 0.1,
+        shared_dim: int | None = None,
+    ):
         super().__init__()
         heads = max(1, hidden_dim // 64)
         if hidden_dim < 1 or hidden_dim % heads:
@@ -66,24 +73,24 @@ class MultiLabelHead(nn.Module):
         return self.proj_emb(class_embedding).unsqueeze(0)
 
     def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that weight decay would only pull together: class tokens."""
+        """Names of the parameters without weight decay: the class tokens."""
         return {"cls_emb"} if self.shared_dim is None else set()
 
 
 class EncoderHead(MultiLabelHead):
     """The paper's head: features and class tokens in one pre-norm transformer encoder block."""
 
-    def build_mixer(self, dim, heads, dropout):
+    def build_mixer(self, dim: int, heads: int, dropout: float) -> None:
         self.block = ClassBlock(dim, heads, dropout)
 
-    def mix(self, tokens, features):
+    def mix(self, tokens: Tensor, features: Tensor) -> Tensor:
         return self.block(tokens, features)
 
 
 class DecoderHead(MultiLabelHead):
     """Class tokens query the features in a transformer decoder of two layers (Query2Label)."""
 
-    def build_mixer(self, dim, heads, dropout):
+    def build_mixer(self, dim: int, heads: int, dropout: float) -> None:
         self.layers = nn.ModuleList(
             nn.TransformerDecoderLayer(
                 dim, heads, 4 * dim, dropout, "gelu", batch_first=True, norm_first=True
@@ -91,7 +98,7 @@ class DecoderHead(MultiLabelHead):
             for _ in range(2)
         )
 
-    def mix(self, tokens, features):
+    def mix(self, tokens: Tensor, features: Tensor) -> Tensor:
         tokens = tokens.expand(features.shape[0], -1, -1)  # (B, C, D)
         for layer in self.layers:
             tokens = layer(tokens, features)
@@ -101,7 +108,7 @@ class DecoderHead(MultiLabelHead):
 class PoolingHead(MultiLabelHead):
     """Every class token gets the mean of the features."""
 
-    def mix(self, tokens, features):
+    def mix(self, tokens: Tensor, features: Tensor) -> Tensor:
         return tokens + features.mean(dim=1, keepdim=True)
 
 
@@ -109,7 +116,7 @@ HEADS = {"encoder": EncoderHead, "decoder": DecoderHead, "pooling": PoolingHead}
 
 
 class ClassLinear(nn.Module):
-    """One linear classifier per category: tokens (B, C, D) -> logits (B, C), never in half."""
+    """One linear classifier per category: tokens (B, C, D) -> logits (B, C), float32 or better."""
 
     def __init__(self, num_classes: int, dim: int):
         super().__init__()
@@ -125,8 +132,8 @@ class ClassLinear(nn.Module):
 class ClassBlock(nn.Module):
     """A pre-norm transformer encoder block over features and class tokens; returns the tokens.
 
-    So only tokens have queries and a feed-forward; the features give keys and values. The numbers
-    are those of the block over both.
+    Only the tokens have queries and a feed-forward; the features give keys and values. The tokens
+    are the same as those of the block over both.
     """
 
     def __init__(self, dim: int, heads: int, dropout: float):

@@ -46,7 +46,7 @@ def multi_hot(labels: Sequence[Tensor] | Tensor, num_classes: int) -> Tensor:
 
     The tensors are the targets' labels (N,) or whole label maps, of any integer type and any sizes.
     Give label maps at their native size: resizing makes small objects vanish. Values that are no
-    category (255, 65535, -1) are passed over.
+    category (255, 65535, -1) are ignored.
     """
     device = labels[0].device if len(labels) else None
     present = torch.zeros(len(labels), num_classes + 1, dtype=torch.bool, device=device)

@@ -1,8 +1,8 @@
 """Multi-label metrics, per image or per category, from (B, C) tensors without a loop.
 
 An image without any category present has no recall and no average precision: both are NaN, so that
-`nanmean` leaves it out (the reference counts its recall as 1). Its precision is 0: whatever was
-kept is wrong. A category that is in no image has no average precision either.
+`nanmean` leaves it out (the reference counts its recall as 1). Its precision is 0, since all that
+is kept is wrong. A category that is in no image has no average precision either.
 """
 
 import torch
@@ -28,8 +28,8 @@ def label_ranking_ap(scores: Tensor, present: Tensor) -> Tensor:
     The mean, over the present categories, of the share of present ones at their rank or above it.
     """
     relevant = in_order(scores, present)
-    place = torch.arange(1, relevant.shape[1] + 1, device=relevant.device)
-    precision = relevant.cumsum(dim=1) / place
+    count = torch.arange(1, relevant.shape[1] + 1, device=relevant.device)
+    precision = relevant.cumsum(dim=1) / count
     return (precision * relevant).sum(dim=1) / relevant.sum(dim=1)
 
 

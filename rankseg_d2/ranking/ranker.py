@@ -1,7 +1,7 @@
-"""What a ranking is made of: how many categories are kept, which, and how the ranking is learnt.
+"""The options of a ranking: how many categories are kept, which, and how the ranking is learnt.
 
-A `Ranker` holds options only. The model that is given one holds the modules with parameters: the
-multi-label head and the rank-adaptive temperature.
+A `Ranker` holds options only. The model that it belongs to holds the modules with parameters:
+the multi-label head and the rank-adaptive temperature.
 """
 
 from collections.abc import Callable
@@ -21,12 +21,12 @@ class Ranker:
     topk: int
     threshold: float | None = None  # a probability: keep only categories above it, at most κ
     keep_true: bool = False  # training keeps an image's own categories, whatever their scores
-    oracle: bool = False  # scores say which categories are present, instead of how likely they are
+    oracle: bool = False  # scores are 1 for categories that are present, and 0 for others
     loss: Callable[[Tensor, Tensor], Tensor] = asymmetric_loss
     loss_weight: float = 10.0
     cosine: bool = True  # classify by cosine of features and class embeddings, without bias
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.topk < 1:
             raise ValueError(f"topk must be at least 1; got {self.topk}.")
         if self.threshold is not None and not 0 < self.threshold < 1:

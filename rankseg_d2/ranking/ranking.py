@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-LOW_LOGIT = -1e4  # of a place that holds no category: its softmax is 0, and fp16 can hold it
+LOW_LOGIT = -1e4  # of an invalid rank: its softmax is 0, and fp16 can hold it
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +18,7 @@ class Ranking:
 
     scores: Tensor  # (B, C) score of every category
     index: Tensor  # (B, K) category ids in rank order, best first
-    valid: Tensor | None = None  # (B, K) bool, False: this place holds no category. None: all do
+    valid: Tensor | None = None  # (B, K) bool, False: the rank holds no category. None: all do
 
     @property
     def K(self) -> int:
@@ -38,9 +38,7 @@ class Ranking:
 def check_topk(k: int, num_classes: int) -> None:
     """Raise ValueError unless 1 <= κ <= C."""
     if not 1 <= k <= num_classes:
-        raise ValueError(
-            f"k must be in [1, {num_classes}], the number of categories; got {k}."
-        )
+        raise ValueError(f"k must be in [1, {num_classes}], the number of categories; got {k}.")
 
 
 def rank(
@@ -50,7 +48,7 @@ def rank(
 
     With a threshold (in the unit of the scores) κ is dynamic: only categories above it are valid,
     and always the best one. Categories to `keep`, (B, C) bool, are among the κ and valid whatever
-    their scores, which give them their places there.
+    their scores; the scores still decide their ranks.
     """
     check_topk(k, scores.shape[1])
     values = scores.detach()
@@ -67,16 +65,16 @@ def rank(
 def rank_from_labels(present: Tensor, k: int) -> Ranking:
     """The ground-truth oracle: a ranking from the categories that are present (B, C).
 
-    Present categories come first, in id order (the first κ, if there are more). Absent ones fill
-    the remaining places, in id order too, but those places are invalid: nothing can be assigned to
-    them. An image without objects has no valid place at all.
+    Present categories come first, in id order (the first κ, if more are present). Absent ones have
+    the remaining ranks, in id order too, but those ranks are invalid: nothing can be assigned to
+    them. An image without objects has no valid rank.
     """
     ranking = rank(present.float(), k)
     return Ranking(ranking.scores, ranking.index, present.bool().gather(1, ranking.index))
 
 
 def keep_valid(logits: Tensor, ranking: Ranking, fill: float = LOW_LOGIT) -> Tensor:
-    """Fill the columns of invalid places: logits (..., B, Q, K or K+1) of the same shape."""
+    """Fill the columns of invalid ranks: logits (..., B, Q, K or K+1) of the same shape."""
     if ranking.valid is None:
         return logits
     return logits.masked_fill(~valid_columns(ranking, logits.shape[-1]), fill)
@@ -95,7 +93,7 @@ def valid_columns(ranking: Ranking, num_columns: int) -> Tensor:
 def restrict(logits: Tensor, ranking: Ranking) -> Tensor:
     """Keep the ranked classes and no-object: (..., B, Q, C+1) -> (..., B, Q, K+1).
 
-    Column r belongs to the category of rank r. Invalid places get LOW_LOGIT.
+    Column r belongs to the category of rank r. Invalid ranks get LOW_LOGIT.
     """
     B, C = ranking.scores.shape
     assert logits.shape[-1] == C + 1 and logits.shape[-3] == B, (logits.shape, B, C)

@@ -12,7 +12,7 @@ class RankNorm(nn.LayerNorm):
 
     Weight and bias belong to a rank, not to a class. Without invalid ranks it is nn.LayerNorm.
     Invalid ones (dynamic κ, the oracle) would distort mean and deviation with their low logits, so
-    they are left out of both, and stay low.
+    they count in neither, and stay low.
     """
 
     def __init__(self, k: int, no_object: bool = True):
@@ -32,9 +32,9 @@ class RankNorm(nn.LayerNorm):
 
 
 def cosine_logits(features: Tensor, embeddings: Tensor) -> Tensor:
-    """Cosine of features (B, N, D) and embeddings (C, D) or (B, K, D): (B, N, C or K), never half.
+    """Cosine of features (B, N, D) and embeddings (C, D) or (B, K, D): (B, N, C or K).
 
-    A zero row has cosine 0 with everything, and the gradient of a plain product.
+    In float32 or better. A zero row has cosine 0 with all, and the gradient of a plain product.
     """
     with torch.autocast(features.device.type, enabled=False):
         return unit(features) @ unit(embeddings).transpose(-1, -2)

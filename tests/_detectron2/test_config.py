@@ -2,7 +2,7 @@ import pickle
 
 import pytest
 import yaml
-from detectron2.config import CfgNode, configurable, get_cfg, global_cfg, set_global_cfg
+from detectron2.config import CfgNode, configurable, get_cfg
 
 from rankseg_d2 import engine_name
 
@@ -96,11 +96,10 @@ def test_pickle_and_clone_keep_values_and_class():
         assert type(other.SOLVER) is CfgNode
 
 
-def test_the_global_config_changes_in_place():
+def test_a_changed_config_leaves_the_defaults_alone():
     cfg = get_cfg()
-    cfg.GLOBAL.HACK = 2.0
-    set_global_cfg(cfg)
-    assert global_cfg.GLOBAL.HACK == 2.0
+    cfg.SEED, cfg.MODEL.PIXEL_MEAN[0] = 9, 9.0
+    assert get_cfg().SEED == -1 and get_cfg().MODEL.PIXEL_MEAN[0] == 103.53
 
 
 @embedded_only

@@ -1,4 +1,4 @@
-"""Public, old and foreign checkpoints load into the models, and the log tells what became of them.
+"""Public, old and foreign checkpoints load into the models, and the log says how.
 
 `data/golden_keys.json.gz` has the names and shapes of public checkpoints.
 """
@@ -107,7 +107,7 @@ def make(config):
 
 @pytest.fixture
 def log():
-    """The checkpointer's records of what became of the weights."""
+    """The log records of the checkpointer about the weights."""
 
     class Keep(logging.Handler):
         def emit(self, record):
@@ -231,11 +231,11 @@ def test_versions_of_the_layers_survive(make, tmp_path, monkeypatch):
     Checkpointer(source, str(tmp_path)).save("a")
     take = model.load_state_dict
 
-    def look(state, *args, **kwargs):
+    def record(state, *args, **kwargs):
         seen.append(state._metadata["sem_seg_head"])
         return take(state, *args, **kwargs)
 
-    monkeypatch.setattr(model, "load_state_dict", look)
+    monkeypatch.setattr(model, "load_state_dict", record)
     Checkpointer(model).load(str(tmp_path / "a.pth"))
     assert seen == [{"version": 2}]
 
@@ -259,7 +259,7 @@ def test_imagenet_swin_loads_into_the_backbone(prefix, suffix, extra, make, tmp_
     for name in norms:
         del weights[name]
     given = {prefix + name: value for name, value in weights.items()}
-    # What is only for classification. A norm of the same size must not take the last one's place.
+    # Weights for classification only. The last norm has the same size and must not take theirs.
     left = {"norm.weight": torch.full((32,), 7.0), "head.weight": torch.zeros(10, 64)}
     left["layers.0.blocks.1.attn_mask"] = torch.zeros(4, 49, 49)
     Checkpointer(model).load(save(tmp_path / f"swin{suffix}", given | left, **extra))
@@ -272,15 +272,17 @@ def test_imagenet_swin_loads_into_the_backbone(prefix, suffix, extra, make, tmp_
     assert "unused: norm.weight, head.weight, layers.0.blocks.1.attn_mask" in log[0].getMessage()
 
 
+RESNET18 = {
+    "MODEL.BACKBONE.NAME": "build_resnet_backbone",
+    "MODEL.RESNETS.DEPTH": 18,
+    "MODEL.RESNETS.RES2_OUT_CHANNELS": 64,
+    "MODEL.RESNETS.STEM_TYPE": "basic",
+    "MODEL.RESNETS.OUT_FEATURES": ["res2", "res3", "res4", "res5"],
+}
+
+
 def test_imagenet_resnet_loads_into_the_backbone(make, tmp_path, log):
-    resnet = {
-        "MODEL.BACKBONE.NAME": "build_resnet_backbone",
-        "MODEL.RESNETS.DEPTH": 18,
-        "MODEL.RESNETS.RES2_OUT_CHANNELS": 64,
-        "MODEL.RESNETS.STEM_TYPE": "basic",
-        "MODEL.RESNETS.OUT_FEATURES": ["res2", "res3", "res4", "res5"],
-    }
-    source, model = make(resnet), make(resnet)
+    source, model = make(RESNET18), make(RESNET18)
     weights = clone(source.backbone)
     assert "stem.conv1.norm.running_var" in weights and "res2.0.conv1.weight" in weights
     golden.fill(weights)
@@ -294,16 +296,9 @@ def test_imagenet_resnet_loads_into_the_backbone(make, tmp_path, log):
 
 
 def test_torchvisions_resnet_loads_into_the_backbone(make, tmp_path, log):
-    """Under its own names, as torchvision publishes it; the features tell that all is in place."""
+    """Under torchvision's names; equal features show that each weight is in its layer."""
     torchvision = pytest.importorskip("torchvision")
-    resnet = {
-        "MODEL.BACKBONE.NAME": "build_resnet_backbone",
-        "MODEL.RESNETS.DEPTH": 18,
-        "MODEL.RESNETS.RES2_OUT_CHANNELS": 64,
-        "MODEL.RESNETS.STEM_TYPE": "basic",
-        "MODEL.RESNETS.OUT_FEATURES": ["res2", "res3", "res4", "res5"],
-    }
-    source, model = torchvision.models.resnet18(weights=None).eval(), make(resnet).eval()
+    source, model = torchvision.models.resnet18(weights=None).eval(), make(RESNET18).eval()
     for name, value in source.state_dict().items():
         if name.endswith(("running_var", "running_mean")):
             value.uniform_(0.5, 1.5)
@@ -384,7 +379,7 @@ def test_class_rows_go_by_name(make, tmp_path, log):
     assert f"adapted, 2 of 3 classes by name and no-object (the file has 6): {CLASS_EMBED}" in text
     assert "adapted, 2 of 3 classes by name (the file has 6): ml_head.cls_emb, ml_head.fc.W" in text
     assert "adapted, 3 of 3 ranks and no-object (the file has 4): ml_norm.weight, ml_nor" in text
-    assert "adapted, as the config makes it: criterion.empty_weight" in text
+    assert "adapted, as the config defines it: criterion.empty_weight" in text
     assert len(log) == 1
 
 
@@ -502,7 +497,7 @@ def test_many_other_shapes_are_counted_by_part(make, tmp_path, log):
     old = make({"MODEL.SWIN.EMBED_DIM": 16})
     Checkpointer(make()).load(save(tmp_path / "a.pth", clone(old)))
     text = log[0].getMessage()
-    assert "unused, of other shapes than the model's: backbone (" in text
+    assert "unused, of shapes that differ from the model's: backbone (" in text
     assert len(text.splitlines()) == 4
 
 

@@ -233,9 +233,9 @@ def test_malicious_file_does_not_run(tmp_path, suffix):
 
 def test_missing_weights_are_named(tmp_path):
     checkpointer = Checkpointer(build_model())
-    with pytest.raises(FileNotFoundError, match=r"no weight file .*a\.pth; correct MODEL\.WEIGHTS"):
+    with pytest.raises(FileNotFoundError, match=r"a\.pth does not exist\. Correct MODEL\.WEIGHTS"):
         checkpointer.load(str(tmp_path / "a.pth"))
-    with pytest.raises(FileNotFoundError, match="ImageNetPretrained/nope could not be fetched"):
+    with pytest.raises(FileNotFoundError, match="ImageNetPretrained/nope could not be downloaded"):
         checkpointer.load("catalog://ImageNetPretrained/nope")
     torch.save(build_model().state_dict(), tmp_path / "a.pth")
     checkpointer.load(str(tmp_path / "a.pth"))  # goes on after errors

@@ -9,7 +9,7 @@ from argparse import Namespace
 
 import pytest
 import torch
-from support.paths import SUPPORT
+from support.paths import ROOT, SUPPORT
 from support.toy import final_weights, toy_config, train
 
 from rankseg_d2.engine import launch
@@ -21,7 +21,7 @@ TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "
 
 
 def run_toy(*args, launcher=()):
-    root = str(TOY.parent.parent)
+    root = str(ROOT)
     env = {"PYTHONPATH": root, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, *launcher, str(TOY), *map(str, args)]
     return subprocess.run(command, env=os.environ | env, capture_output=True, text=True)

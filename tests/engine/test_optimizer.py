@@ -9,7 +9,7 @@ from torch import nn
 from rankseg_d2.config import get_config
 from rankseg_d2.engine import build_optimizer
 from rankseg_d2.engine.optimizer import parameter_groups
-from rankseg_d2.engine.trainer import StepTrainer
+from rankseg_d2.engine.step_trainer import StepTrainer
 
 SOLVER = {"SOLVER.BASE_LR": 1.0, "SOLVER.WEIGHT_DECAY": 0.5}
 # Every step is the gradient, if it is not clipped.

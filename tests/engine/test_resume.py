@@ -11,7 +11,7 @@ import pytest
 import torch
 from detectron2.data import build_detection_train_loader
 from detectron2.engine import hooks
-from support.paths import SUPPORT
+from support.paths import ROOT, SUPPORT
 from support.toy import ToyMapper, ToyTrainer, final_weights, toy_config, train
 
 from rankseg_d2.engine import build_train_loader
@@ -21,7 +21,7 @@ TOY = SUPPORT / "toy.py"
 
 def start_toy(*args, **env):
     """Run toy.py to its end; the exit status."""
-    root = str(TOY.parent.parent)
+    root = str(ROOT)
     env = {str(k): str(v) for k, v in env.items()} | {"PYTHONPATH": root}
     return subprocess.run(
         [sys.executable, str(TOY), *map(str, args)], env=os.environ | env, stdout=subprocess.DEVNULL

@@ -6,10 +6,13 @@ import math
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.engine import DefaultTrainer
 
+from rankseg_d2 import engine_name
+from rankseg_d2._solver import WarmupPolyLR
 from rankseg_d2.config import get_config
 from rankseg_d2.data.datasets.shapes import register_shapes
-from rankseg_d2.engine import Trainer
+from rankseg_d2.engine import Trainer, build_lr_scheduler, build_optimizer, build_train_loader
 
 CONFIGS = ["r10t", "r10t_rankseg", "r10t_rankseg_gt"]
 
@@ -60,6 +63,39 @@ def test_each_config_trains_evaluates_and_draws(config, shapes, tmp_path):
 def test_labels_of_16_bits_go_all_the_way(shapes, tmp_path):
     rows = train("r10t_rankseg", tmp_path, *shapes(300), "SOLVER.MAX_ITER", 1)
     check_results(rows[-1], ranks=True)
+
+
+class PlainTrainer(DefaultTrainer):
+    """detectron2's trainer with our loader, as docs/engine.md shows it."""
+
+    @classmethod
+    def build_train_loader(cls, cfg):
+        return build_train_loader(cfg)
+
+
+class RealTrainer(PlainTrainer):
+    """The real detectron2 has neither SOLVER.CLIP_GRADIENTS's full_model nor WarmupPolyLR."""
+
+    @classmethod
+    def build_optimizer(cls, cfg, model):
+        return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg, optimizer):
+        return build_lr_scheduler(cfg, optimizer)
+
+
+def test_detectron2s_default_trainer_trains_a_shipped_config(shapes, tmp_path):
+    opts = [*shapes(20), "DATASETS.TEST", "()", "SOLVER.IMS_PER_BATCH", 2, "SOLVER.MAX_ITER", 2]
+    cfg = get_config("shapes/panoptic/r10t_rankseg", ["OUTPUT_DIR", str(tmp_path), *opts])
+    trainer = (PlainTrainer if engine_name() == "embedded" else RealTrainer)(cfg)
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    row = json.loads((tmp_path / "metrics.json").read_text())
+    assert row["iteration"] == 1 and math.isfinite(row["total_loss"])
+    assert isinstance(trainer.scheduler, WarmupPolyLR)
+    norms = [p.grad.norm() for p in trainer.model.parameters() if p.grad is not None]
+    assert torch.stack(norms).norm().item() == pytest.approx(1.0, rel=1e-3)  # clipped
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.engine import (
     AMPTrainer,
     DefaultPredictor,
+    DefaultTrainer,
     HookBase,
     SimpleTrainer,
     TrainerBase,
@@ -23,6 +24,7 @@ from support.paths import ROOT
 from support.toy import NUM_IMAGES, ToyMapper, ToyTrainer, toy_config, toy_dicts, train
 from torch import nn
 
+from rankseg_d2 import engine_name
 from rankseg_d2.engine import BestCheckpointer, build_train_loader, setup
 from rankseg_d2.engine.trainer import amp_dtype
 from rankseg_d2.evaluation import build_evaluator, register_evaluator
@@ -242,6 +244,53 @@ def test_default_hooks_and_their_order(tmp_path):
     ]  # fmt: skip
 
 
+STEPS = [
+    "prepare_cfg", "build_model", "build_optimizer", "build_train_loader", "check_parts",
+    "wrap_model", "build_step_trainer", "build_lr_scheduler", "build_checkpointer", "build_hooks",
+]  # fmt: skip
+
+
+def recording(base, calls):
+    """A subclass of a trainer that writes down which step of its construction is called."""
+
+    def step(name):
+        def call(self, *args):
+            calls.append(name)
+            return getattr(super(Recorded, self), name)(*args)
+
+        return call
+
+    Recorded = type("Recorded", (base,), {name: step(name) for name in STEPS})
+    return Recorded
+
+
+class PlainToyTrainer(DefaultTrainer):
+    @classmethod
+    def build_train_loader(cls, cfg):
+        return [ToyMapper(is_train=True)(record) for record in toy_dicts()]
+
+
+@pytest.mark.parametrize("base", [ToyTrainer, PlainToyTrainer])
+def test_a_trainer_is_made_in_steps_that_can_be_overridden(tmp_path, base):
+    if base is PlainToyTrainer and engine_name() == "detectron2":
+        pytest.skip("the real detectron2's DefaultTrainer is made in one piece")
+    calls = []
+    trainer = recording(base, calls)(toy_config(tmp_path))
+    assert calls == STEPS
+    for part in ("model", "optimizer", "scheduler", "checkpointer", "_trainer"):
+        assert getattr(trainer, part) is not None, part
+
+
+def test_a_wrapped_model_is_what_is_trained_and_saved(tmp_path):
+    class Wrapped(ToyTrainer):
+        def wrap_model(self, cfg, model):
+            model.mark = "wrapped"
+            return super().wrap_model(cfg, model)
+
+    trainer = Wrapped(toy_config(tmp_path))
+    assert trainer.model.mark == trainer.checkpointer.model.mark == "wrapped"
+
+
 def test_training_writes_its_files_and_learns(tmp_path):
     trainer = train(toy_config(tmp_path, "SOLVER.MAX_ITER", 40))
     lines = metrics_of(tmp_path)
@@ -369,8 +418,6 @@ def test_unknown_sampler_is_an_error(tmp_path):
 
 def test_setup_logs_the_engine_and_writes_the_config(tmp_path):
     from detectron2.config import CfgNode
-
-    from rankseg_d2 import engine_name
 
     cfg = toy_config(tmp_path, "SEED", 3)
     setup(cfg, Namespace(config_file="toy/semantic/r18", eval_only=False))

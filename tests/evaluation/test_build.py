@@ -81,7 +81,7 @@ def test_ranking_of_instances_is_over_things(metadata):
     assert ranking.names == ["cat", "dog", "unicorn"]
 
 
-def test_instances_need_a_truth(metadata, caplog):
+def test_instances_need_ground_truth(metadata, caplog):
     del metadata.json_file
     cfg = make_config(on("PANOPTIC", "INSTANCE"))
     assert names_of(build_evaluator(cfg, NAME)) == ["Panoptic"]
@@ -91,7 +91,7 @@ def test_instances_need_a_truth(metadata, caplog):
     assert names_of(build_evaluator(cfg, NAME)) == ["Panoptic", "Instance"]
 
 
-def test_a_missing_json_is_found_out_early(metadata, tmp_path):
+def test_a_missing_json_is_an_error_before_the_first_image(metadata, tmp_path):
     (tmp_path / "instances.json").unlink()
     with pytest.raises(FileNotFoundError, match="instances.json, does not exist. Prepare"):
         build_evaluator(make_config(on("PANOPTIC", "INSTANCE")), NAME)
@@ -99,7 +99,7 @@ def test_a_missing_json_is_found_out_early(metadata, tmp_path):
 
 def test_nothing_to_evaluate_is_an_error(metadata):
     set_type(metadata, "coco")
-    with pytest.raises(ValueError, match="goes with INSTANCE_ON .* but only PANOPTIC_ON is True"):
+    with pytest.raises(ValueError, match="needs INSTANCE_ON .* but only PANOPTIC_ON is True"):
         build_evaluator(make_config(on("PANOPTIC")), NAME)
 
 

@@ -13,9 +13,10 @@ from support.evaluation_data import (
     instance_outputs,
     read_scene,
     register,
+    registered,
+    run_evaluator,
     to_instances,
     unregister,
-    write,
 )
 
 import rankseg_d2
@@ -26,23 +27,16 @@ NAME = "test_instances"
 
 @pytest.fixture(params=["pycocotools", "faster_coco_eval"])
 def data(tmp_path, request, monkeypatch):
-    """A small data set; by either library, the results must be the same."""
+    """A small data set; both libraries must give the same results."""
     if request.param == "faster_coco_eval":
         pytest.importorskip("faster_coco_eval")
     else:
         monkeypatch.setattr("rankseg_d2.evaluation.instance.find_spec", lambda name: None)
-    records, metadata = write(tmp_path / "data")
-    register(NAME, records, metadata)
-    yield records
-    unregister(NAME)
+    yield from registered(NAME, tmp_path / "data")
 
 
-def evaluate(records, outputs, batch=5, **options):
-    evaluator = InstanceEvaluator(NAME, **options)
-    evaluator.reset()
-    for i in range(0, len(records), batch):
-        evaluator.process(records[i : i + batch], outputs[i : i + batch])
-    return evaluator.evaluate()
+def evaluate(records, outputs, **options):
+    return run_evaluator(InstanceEvaluator(NAME, **options), records, outputs)
 
 
 def plain_ap(records, outputs, category, threshold):
@@ -202,7 +196,7 @@ def test_no_detection_at_all_is_zero(data):
     assert evaluate(data, none)["segm"]["AP"] == 0
 
 
-def test_what_is_no_thing_is_left_out(data):
+def test_predicted_stuff_is_left_out(data):
     outputs = instance_outputs(data)
     expected = evaluate(data, outputs)["segm"]
     for output in outputs:
@@ -218,7 +212,7 @@ def test_class_table_and_predictions_are_written(data, tmp_path):
     rows = json.loads((tmp_path / "segm.json").read_text())["rows"]
     assert [(row["id"], row["class"]) for row in rows] == [(7, "cat"), (12, "dog"), (21, "unicorn")]
     assert rows[1]["AP"] == metrics["AP-dog"]
-    for name in ("AP", "AP50", "AP75", "APs", "APm"):  # the mean over the classes that are there
+    for name in ("AP", "AP50", "AP75", "APs", "APm"):  # the mean over the classes that are present
         assert np.mean([row[name] for row in rows[:2]]) == pytest.approx(metrics[name])
     assert rows[2]["AP50"] is None
     written = json.loads((tmp_path / "instances_predictions.json").read_text())
@@ -230,7 +224,7 @@ def test_class_table_and_predictions_are_written(data, tmp_path):
     "change, message",
     [
         (lambda sample, output: sample.update(image_id=77), "image 77 is not in the ground truth"),
-        (lambda sample, output: output.pop("instances"), "no instances, but only x.*INSTANCE_ON"),
+        (lambda sample, output: output.pop("instances"), "no instances, only x.*INSTANCE_ON"),
         (
             lambda sample, output: output.update(
                 instances=to_instances(torch.ones(1, 4, 5) > 0, torch.ones(1), torch.ones(1).int())
@@ -250,8 +244,8 @@ def test_wrong_predictions_are_named(data, change, message):
         evaluate([sample], [output])
 
 
-def test_wrong_truth_and_tasks_are_named(data, tmp_path):
-    with pytest.raises(ValueError, match="'segm' and 'bbox', not 'keypoints'"):
+def test_wrong_ground_truth_and_tasks_are_named(data, tmp_path):
+    with pytest.raises(ValueError, match="'segm', 'bbox' or both; got 'keypoints'"):
         InstanceEvaluator(NAME, tasks=("segm", "keypoints"))
     path = MetadataCatalog.get(NAME).json_file
     with open(path, "w") as file:

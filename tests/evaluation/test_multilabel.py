@@ -7,7 +7,14 @@ import pytest
 import torch
 from detectron2.data import MetadataCatalog
 from PIL import Image
-from support.evaluation_data import NAMES, ranking_outputs, register, unregister, write
+from support.evaluation_data import (
+    NAMES,
+    ranking_outputs,
+    register,
+    run_evaluator,
+    unregister,
+    write,
+)
 
 from rankseg_d2.evaluation import MultiLabelEvaluator
 
@@ -32,10 +39,7 @@ def present_in(record):
 
 def evaluate(records, outputs, batch=5, **options):
     evaluator = MultiLabelEvaluator(NAME, **options)
-    evaluator.reset()
-    for i in range(0, len(records), batch):
-        evaluator.process(records[i : i + batch], outputs[i : i + batch])
-    return evaluator.evaluate()["multilabel"]
+    return run_evaluator(evaluator, records, outputs, batch)["multilabel"]
 
 
 def average_precision(is_relevant):
@@ -86,7 +90,7 @@ def test_a_perfect_ranking_is_100(data):
 
 
 @pytest.mark.parametrize("key", ["segments_info", "annotations"])
-def test_segments_and_annotations_are_truth_too(data, key):
+def test_segments_and_annotations_are_ground_truth_too(data, key):
     records = data[:-1]
     outputs = ranking_outputs(len(records))
     expected = evaluate(records, outputs)
@@ -141,7 +145,7 @@ def test_tables_of_classes_and_ranks_are_written(data, tmp_path):
 @pytest.mark.parametrize(
     "output, message",
     [
-        ({"sem_seg": 1}, "no ranking, but only sem_seg.*MODEL.RANKSEG.FLAG"),
+        ({"sem_seg": 1}, "no ranking, only sem_seg.*MODEL.RANKSEG.FLAG"),
         (
             {"ranking": {"scores": torch.zeros(9), "classes": torch.arange(2)}},
             "ranks 9 categories, but the data set has 7",

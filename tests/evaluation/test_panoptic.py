@@ -13,10 +13,12 @@ from PIL import Image
 from support.evaluation_data import (
     CATEGORIES,
     enlarged_output,
+    ground_truth_as_prediction,
     panoptic_outputs,
     read_scene,
     register,
-    truth_as_prediction,
+    registered,
+    run_evaluator,
     unregister,
     write,
 )
@@ -28,10 +30,7 @@ NAME = "test_panoptic"
 
 @pytest.fixture
 def data(tmp_path):
-    records, metadata = write(tmp_path / "data")
-    register(NAME, records, metadata)
-    yield records
-    unregister(NAME)
+    yield from registered(NAME, tmp_path / "data")
 
 
 @pytest.fixture
@@ -46,10 +45,7 @@ def from_records(tmp_path):
 
 def evaluate(records, outputs, batch=5, **options):
     evaluator = PanopticEvaluator(NAME, **options)
-    evaluator.reset()
-    for i in range(0, len(records), batch):
-        evaluator.process(records[i : i + batch], outputs[i : i + batch])
-    return evaluator.evaluate()["panoptic_seg"]
+    return run_evaluator(evaluator, records, outputs, batch)["panoptic_seg"]
 
 
 def compare(records, outputs):
@@ -188,7 +184,7 @@ def test_rules_one_by_one(tmp_path, ids, infos, predicted, categories, expected)
     assert {category: what for category, what in found.items() if what} == expected
 
 
-def test_the_truth_itself_is_perfect_where_areas_are_counted(tmp_path):
+def test_the_ground_truth_itself_is_perfect_if_areas_are_counted(tmp_path):
     records, metadata = write(tmp_path)
     for record in records:
         for info in record["segments_info"]:
@@ -198,7 +194,7 @@ def test_the_truth_itself_is_perfect_where_areas_are_counted(tmp_path):
     del metadata["panoptic_json"]
     register(NAME, records, metadata)
     try:
-        metrics = evaluate(records, [truth_as_prediction(record) for record in records])
+        metrics = evaluate(records, [ground_truth_as_prediction(record) for record in records])
     finally:
         unregister(NAME)
     assert metrics == {name: pytest.approx(100) for name in metrics}
@@ -272,7 +268,7 @@ def test_missing_and_repeated_images_are_errors(data):
     ],
 )
 def test_wrong_predictions_are_named(data, change, message):
-    sample, output = dict(data[0]), truth_as_prediction(data[0])
+    sample, output = dict(data[0]), ground_truth_as_prediction(data[0])
     change(sample, output)
     with pytest.raises(ValueError, match=message):
         compare([sample], [output])
@@ -289,15 +285,15 @@ def test_wrong_predictions_are_named(data, change, message):
         ),
     ],
 )
-def test_wrong_truth_files_are_named(data, damage, message):
-    output = truth_as_prediction(data[0])
+def test_wrong_ground_truth_files_are_named(data, damage, message):
+    output = ground_truth_as_prediction(data[0])
     damage(data[0]["pan_seg_file_name"])
     with pytest.raises(ValueError, match=message):
         compare(data[:1], [output])
 
 
-def test_what_goes_wrong_in_the_background_is_raised_soon(data):
-    outputs = [truth_as_prediction(record) for record in data]
+def test_errors_in_the_background_are_raised_soon(data):
+    outputs = [ground_truth_as_prediction(record) for record in data]
     Path(data[0]["pan_seg_file_name"]).write_bytes(b"no image")
     evaluator = PanopticEvaluator(NAME)
     with pytest.raises(ValueError, match="0.png cannot be read"):
@@ -312,7 +308,7 @@ def test_json_of_another_kind_is_an_error(data):
     content["annotations"][0]["segments_info"][0]["category_id"] = 99
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match="image 0 has segments of category 99"):
-        compare(data[:1], [truth_as_prediction(data[0])])
+        compare(data[:1], [ground_truth_as_prediction(data[0])])
     path.write_text('{"images": []}')
     with pytest.raises(ValueError, match="has no annotations and no categories"):
-        compare(data[:1], [truth_as_prediction(data[0])])
+        compare(data[:1], [ground_truth_as_prediction(data[0])])

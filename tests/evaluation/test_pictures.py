@@ -1,4 +1,4 @@
-"""The picture sheet shows image, truth, prediction and ranking, and changes no result."""
+"""The picture sheet shows image, ground truth, prediction and ranking, and changes no result."""
 
 import numpy as np
 import pytest
@@ -19,20 +19,20 @@ from rankseg_d2.evaluation.pictures import (
     WRONG,
     PictureSheet,
     category_lines,
-    predicted_labels,
+    edges_of,
 )
 
 NAMES, COLORS = ["sky", "road", "tree"], [(10, 20, 30), (40, 50, 60), (70, 80, 90)]
-TRUTH = np.array([[0] * 4, [0] * 4, [1] * 4, [1, 1, 255, 255]], np.uint8)
+LABELS = np.array([[0] * 4, [0] * 4, [1] * 4, [1, 1, 255, 255]], np.uint8)
 
 
 @pytest.fixture
 def sample(tmp_path):
     """A registered data set of one image, 4 x 4, of one colour."""
     Image.new("RGB", (4, 4), (200, 100, 50)).save(tmp_path / "a.png")
-    Image.fromarray(TRUTH).save(tmp_path / "truth.png")
+    Image.fromarray(LABELS).save(tmp_path / "labels.png")
     record = {"file_name": str(tmp_path / "a.png"), "image_id": 1}
-    record["sem_seg_file_name"] = str(tmp_path / "truth.png")
+    record["sem_seg_file_name"] = str(tmp_path / "labels.png")
     DatasetCatalog.register("pictured", lambda: [record])
     MetadataCatalog.get("pictured").set(
         stuff_classes=NAMES, stuff_colors=COLORS, ignore_label=255, evaluator_type="sem_seg"
@@ -59,7 +59,7 @@ def middle(sheet, column, row, rows=4):
     return tuple(sheet[LINE_HEIGHT + (2 * row + 1) * side // (2 * rows), x + side // 8])
 
 
-def test_the_sheet_shows_image_truth_and_prediction(sample, tmp_path):
+def test_the_sheet_shows_image_ground_truth_and_prediction(sample, tmp_path):
     sheet = PictureSheet("pictured", str(tmp_path / "out"), 2)
     sheet.process([sample], [prediction()])
     assert sheet.evaluate() is None
@@ -81,25 +81,21 @@ def test_only_the_first_images_are_shown(sample, tmp_path):
     assert len(sheet_of(tmp_path)) == LINE_HEIGHT + 2 * (CELL[0] + GAP)
 
 
-def test_lines_say_what_is_there_what_is_not_and_what_is_missed():
-    lines = category_lines(prediction(), TRUTH, prediction()["sem_seg_labels"].numpy(), NAMES)
+def test_lines_say_what_is_present_absent_and_missed():
+    lines = category_lines(prediction(), LABELS, prediction()["sem_seg_labels"].numpy(), NAMES)
     assert lines[1:] == [("0.95 sky", RIGHT), ("0.50 tree", WRONG), ("missed: road", MISSED)]
 
 
 def test_without_a_ranking_the_lines_go_by_area():
     labels = prediction()["sem_seg_labels"]
-    lines = category_lines({"sem_seg_labels": labels}, TRUTH, labels.numpy(), NAMES)
+    lines = category_lines({"sem_seg_labels": labels}, LABELS, labels.numpy(), NAMES)
     assert lines[1:] == [("0.75 sky", RIGHT), ("0.25 tree", WRONG), ("missed: road", MISSED)]
 
 
-def test_edges_of_panoptic_segments_are_drawn_and_void_is_known():
-    ids = torch.tensor([[7, 7, 0], [7, 7, 0], [9, 9, 9]])
-    segments = [{"id": 7, "category_id": 2}, {"id": 9, "category_id": 2}]
-    labels, edges = predicted_labels({"panoptic_seg": (ids, segments)}, 3)
-    assert labels.tolist() == [[2, 2, 3], [2, 2, 3], [2, 2, 2]]
+def test_edges_are_between_segments():
+    edges = edges_of(np.array([[7, 7, 0], [7, 7, 0], [9, 9, 9]]))
     assert edges.tolist() == [[False, False, True]] * 2 + [[True] * 3]
-    labels, edges = predicted_labels({"panoptic_seg": (torch.zeros(2, 2).int(), [])}, 3)
-    assert (labels == 3).all() and not edges.any()
+    assert not edges_of(np.zeros((2, 2), int)).any()
 
 
 def test_the_key_adds_a_sheet_and_leaves_the_results_alone(sample, tmp_path):
@@ -135,13 +131,13 @@ def test_a_data_set_of_things_alone_shows_annotations_and_instances(sample, tmp_
         pred_classes=torch.tensor([2, 0, 1]),
     )  # fmt: skip
     try:
-        for count, truth in ((2, [COLORS[2]] * 2 + [COLORS[1]] * 2), (0, [(0, 0, 0)] * 4)):
+        for count, expected in ((2, [COLORS[2]] * 2 + [COLORS[1]] * 2), (0, [(0, 0, 0)] * 4)):
             sheet = PictureSheet("things", str(tmp_path / str(count)), 1)
             found = {key: value for key, value in sample.items() if key != "sem_seg_file_name"}
             sheet.process([found | {"height": 4, "width": 4}], [{"instances": instances}])
             sheet.evaluate()
             picture = sheet_of(tmp_path / str(count))
-            assert [middle(picture, 1, row) for row in range(4)] == truth
+            assert [middle(picture, 1, row) for row in range(4)] == expected
             seen = [middle(picture, 2, row) for row in range(4)]  # row 2 is the things' edge
             assert seen == [COLORS[0]] * 2 + [(255, 255, 255), COLORS[2]]
     finally:

@@ -12,7 +12,10 @@ from support.evaluation_data import (
     IGNORE,
     NAMES,
     labels_of,
+    read_scene,
     register,
+    registered,
+    run_evaluator,
     score_maps,
     to_labels,
     unregister,
@@ -27,10 +30,7 @@ NAME, CLASSES = "test_semantic", len(NAMES)
 
 @pytest.fixture
 def data(tmp_path):
-    records, metadata = write(tmp_path / "data")
-    register(NAME, records, metadata)
-    yield records
-    unregister(NAME)
+    yield from registered(NAME, tmp_path / "data")
 
 
 def labels_only(outputs):
@@ -39,20 +39,17 @@ def labels_only(outputs):
 
 def evaluate(records, outputs, batch=5, name=NAME, **options):
     evaluator = SemanticEvaluator(name, **options)
-    evaluator.reset()
-    for i in range(0, len(records), batch):
-        evaluator.process(records[i : i + batch], outputs[i : i + batch])
-    return evaluator.evaluate()["sem_seg"]
+    return run_evaluator(evaluator, records, outputs, batch)["sem_seg"]
 
 
 def plain_metrics(pairs, classes, ignore):
-    """By masks of each class over the pixels of (truth, prediction), all images side by side."""
-    truth = np.concatenate([truth.ravel() for truth, _ in pairs])
+    """By masks of each class, over the pixels of all pairs (ground truth, prediction)."""
+    labels = np.concatenate([labels.ravel() for labels, _ in pairs])
     predicted = np.concatenate([predicted.ravel() for _, predicted in pairs])
-    predicted, truth = predicted[truth != ignore], truth[truth != ignore]
+    predicted, labels = predicted[labels != ignore], labels[labels != ignore]
     ious, shares, accuracies, seen = [], [], [], []
     for c in range(classes):
-        true, found = truth == c, predicted == c
+        true, found = labels == c, predicted == c
         if (true | found).any():
             seen.append((true & found).sum() / (true | found).sum())
         if true.any():
@@ -64,7 +61,7 @@ def plain_metrics(pairs, classes, ignore):
         "mIoU_nanmean": 100 * np.mean(seen),
         "fwIoU": 100 * np.dot(ious, shares),
         "mACC": 100 * np.mean(accuracies),
-        "pACC": 100 * np.mean(truth == predicted),
+        "pACC": 100 * np.mean(labels == predicted),
     }
 
 
@@ -112,15 +109,15 @@ def test_labels_scores_and_ranked_scores_say_the_same(data):
 
 
 def test_no_category_is_a_wrong_pixel(data):
-    truth = [labels_of(record) for record in data]
-    perfect = [{"sem_seg_labels": torch.tensor(labels)} for labels in truth]
+    maps = [labels_of(record) for record in data]
+    perfect = [{"sem_seg_labels": torch.tensor(labels)} for labels in maps]
     for output in perfect:
         output["sem_seg_labels"][output["sem_seg_labels"] == IGNORE] = 2
     assert evaluate(data, perfect)["mIoU"] == 100
     for output in perfect:
         output["sem_seg_labels"][20:] = CLASSES
-    pixels = np.concatenate([labels.ravel() for labels in truth])
-    kept = np.concatenate([labels[:20].ravel() for labels in truth])
+    pixels = np.concatenate([labels.ravel() for labels in maps])
+    kept = np.concatenate([labels[:20].ravel() for labels in maps])
     share = 100 * (kept != IGNORE).sum() / (pixels != IGNORE).sum()
     metrics = evaluate(data, perfect)
     assert metrics["pACC"] == pytest.approx(share)
@@ -149,21 +146,21 @@ def test_many_classes_and_16_bit_labels(tmp_path, ignore):
     assert main(metrics) == pytest.approx(plain_metrics(pairs, 1284, ignore))
 
 
-def test_truth_is_looked_up_by_image_where_the_sample_has_none(data):
+def test_ground_truth_is_found_by_image_if_the_sample_has_none(data):
     outputs = score_maps(data)
     expected = evaluate(data, outputs)
     bare = [{"file_name": record["file_name"]} for record in data]
     assert evaluate(bare, outputs) == pytest.approx(expected, nan_ok=True)
-    # detectron2's mapper takes sem_seg_file_name away and leaves the panoptic truth.
+    # detectron2's mapper removes sem_seg_file_name and leaves the panoptic ground truth.
     mapped = [record | {"pan_seg_file_name": "not to be read"} for record in data]
     for sample in mapped:
         del sample["sem_seg_file_name"]
     assert evaluate(mapped, outputs) == pytest.approx(expected, nan_ok=True)
 
 
-def test_panoptic_truth_is_painted_where_there_is_no_label_map(tmp_path):
+def test_panoptic_segments_are_painted_if_there_is_no_label_map(tmp_path):
     records, metadata = write(tmp_path / "data")
-    expected = [to_labels(*pair) for pair in map(scene, records)]
+    expected = [to_labels(*pair) for pair in map(read_scene, records)]
     for record in records:
         del record["sem_seg_file_name"]
     register(NAME, records, metadata)
@@ -173,12 +170,6 @@ def test_panoptic_truth_is_painted_where_there_is_no_label_map(tmp_path):
     finally:
         unregister(NAME)
     assert metrics["pACC"] == metrics["mIoU"] == 100
-
-
-def scene(record):
-    from support.evaluation_data import read_scene
-
-    return read_scene(record)
 
 
 def test_repeated_class_names_keep_their_ious(tmp_path):
@@ -200,10 +191,10 @@ def test_tables_and_confusion_matrix_are_written(data, tmp_path):
     with open(tmp_path / "out/sem_seg.csv") as file:
         rows = list(csv.DictReader(file))
     matrix = np.load(tmp_path / "out/sem_seg_confusion.npz")["matrix"]
-    truth = np.concatenate([labels_of(record).ravel() for record in data])
+    labels = np.concatenate([labels_of(record).ravel() for record in data])
     for i, (name, row, cells) in enumerate(zip(NAMES, content["rows"], rows, strict=True)):
         assert row["class"] == cells["class"] == name
-        assert row["true_pixels"] == matrix[i].sum() == (truth == i).sum()
+        assert row["true_pixels"] == matrix[i].sum() == (labels == i).sum()
         assert row["predicted_pixels"] == matrix[:, i].sum() == int(cells["predicted_pixels"])
         if name in ("unicorn", "snow"):
             assert row["IoU"] is None
@@ -229,9 +220,9 @@ def test_predictions_are_written_when_asked(data, tmp_path):
         assert (labels == output["sem_seg"].argmax(0).numpy()).all()
 
 
-def test_nothing_but_void_gives_nan(tmp_path):
-    Image.fromarray(np.full((4, 5), 255, np.uint8)).save(tmp_path / "void.png")
-    record = {"file_name": "a.jpg", "sem_seg_file_name": str(tmp_path / "void.png")}
+def test_nothing_but_ignored_pixels_gives_nan(tmp_path):
+    Image.fromarray(np.full((4, 5), 255, np.uint8)).save(tmp_path / "ignored.png")
+    record = {"file_name": "a.jpg", "sem_seg_file_name": str(tmp_path / "ignored.png")}
     register(NAME, [record], {"stuff_classes": ["a", "b"], "ignore_label": 255})
     try:
         metrics = evaluate([record], [{"sem_seg_labels": torch.zeros(4, 5).long()}])
@@ -243,15 +234,15 @@ def test_nothing_but_void_gives_nan(tmp_path):
 @pytest.mark.parametrize(
     "sample, output, message",
     [
-        ({}, {"sem_seg_labels": torch.zeros(3, 4)}, "0.png has 80 x 60 pixels.*0.jpg has 4 x 3"),
-        ({}, {"instances": 1}, "none of sem_seg_labels.*only instances. Set.*SEMANTIC_ON"),
+        ({}, {"sem_seg_labels": torch.zeros(3, 4)}, "0.png has 80 x 60 pixels.*0.jpg' has 4 x 3"),
+        ({}, {"instances": 1}, "no sem_seg_labels or .*only instances. Set.*SEMANTIC_ON"),
         ({}, {"sem_seg_labels": torch.full((60, 80), 9)}, "labels from 9 to 9.*7 classes, 0 to 6"),
         (
             {"file_name": "?"},
             {"sem_seg_labels": torch.zeros(3, 4)},
-            "image '\\?' is not in the data",
+            "image '\\?' is not in the ground",
         ),
-        ({"file_name": None}, {"sem_seg_labels": torch.zeros(3, 4)}, "file_name or image_id"),
+        ({"file_name": None}, {"sem_seg_labels": torch.zeros(3, 4)}, "must have file_name, im"),
     ],
 )
 def test_wrong_input_is_named(data, sample, output, message):
@@ -261,15 +252,15 @@ def test_wrong_input_is_named(data, sample, output, message):
 
 
 @pytest.mark.parametrize(
-    "truth, message",
+    "ground_truth, message",
     [
-        ({}, "no ground truth of 'a.jpg'.*sem_seg_file_name"),
-        ({"segments_info": []}, "'a.jpg' has no pan_seg_file_name, and no sem_seg_file_name"),
-        ({"pan_seg_file_name": "a.png"}, "'a.jpg' has no segments_info, and no sem_seg_file_name"),
+        ({}, "no ground truth for 'a.jpg'.*sem_seg_file_name"),
+        ({"segments_info": []}, "'a.jpg' has no pan_seg_file_name. Without sem_seg_file_name"),
+        ({"pan_seg_file_name": "a.png"}, "'a.jpg' has no segments_info. Without sem_seg_file_name"),
     ],
 )
-def test_a_record_without_truth_is_an_error(truth, message):
-    record = {"file_name": "a.jpg"} | truth
+def test_a_record_without_ground_truth_is_an_error(ground_truth, message):
+    record = {"file_name": "a.jpg"} | ground_truth
     register(NAME, [record], {"stuff_classes": ["a"], "ignore_label": 255})
     try:
         evaluator = SemanticEvaluator(NAME)

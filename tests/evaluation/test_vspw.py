@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from support.evaluation_data import register, unregister
-from support.evaluation_videos import CLASSES, VOID, label_outputs, read, write_label_maps
+from support.evaluation_videos import CLASSES, IGNORE, label_outputs, read, write_label_maps
 from support.small import RANKSEG, make_config
 
 from rankseg_d2.evaluation import (
@@ -76,15 +76,15 @@ def test_consistency_is_that_of_whole_clips(data, length):
 def test_intersection_over_union_is_that_of_all_frames(data):
     records, outputs = data
     results = evaluate(records, outputs)["sem_seg"]
-    truth = np.concatenate([read(p).ravel() for r in records for p in r["sem_seg_file_names"]])
+    labels = np.concatenate([read(p).ravel() for r in records for p in r["sem_seg_file_names"]])
     predicted = np.concatenate([f.ravel() for output in outputs for f in output["sem_seg_frames"]])
-    truth, predicted = (x[(truth > 0) & (truth < 255)] for x in (truth - 1.0, predicted))
+    labels, predicted = (x[(labels > 0) & (labels < 255)] for x in (labels - 1.0, predicted))
     iou, share = [], []
     for i in range(3):  # there is no unicorn
         iou.append(
-            ((truth == i) & (predicted == i)).sum() / ((truth == i) | (predicted == i)).sum()
+            ((labels == i) & (predicted == i)).sum() / ((labels == i) | (predicted == i)).sum()
         )
-        share.append((truth == i).mean())
+        share.append((labels == i).mean())
     assert results["mIoU"] == pytest.approx(100 * np.mean(iou))
     assert results["fwIoU"] == pytest.approx(100 * np.dot(iou, share))
     assert np.isnan(results["IoU-unicorn"])
@@ -100,11 +100,11 @@ def test_label_maps_of_a_clip_are_taken_too(data):
     assert evaluate(records, tensors)["sem_seg"] == expected
 
 
-def test_the_truth_is_100_and_steady_nonsense_is_steady_only():
+def test_the_ground_truth_is_100_and_constant_errors_are_constant_only():
     rng = np.random.default_rng(0)
-    truth = [rng.integers(0, 4, (5, 7)).repeat(3, 1)] * 12
-    right, wrong = Consistency((8,), VOID), Consistency((8,), VOID)
-    for one in truth:
+    frames = [rng.integers(0, 4, (5, 7)).repeat(3, 1)] * 12
+    right, wrong = Consistency((8,), IGNORE), Consistency((8,), IGNORE)
+    for one in frames:
         right.add(one + 1, one, one)
         wrong.add(one + 1, one, (one + 1) % 4)
     assert right.totals() == {"VC8": (4.0, 4), "VC8_corrected": (5.0, 5)}
@@ -112,19 +112,19 @@ def test_the_truth_is_100_and_steady_nonsense_is_steady_only():
 
 
 def test_clips_without_a_constant_pixel_are_left_out():
-    consistency = Consistency((2,), VOID)
-    for frame in range(4):  # the truth always changes, from void to void too
+    consistency = Consistency((2,), IGNORE)
+    for frame in range(4):  # the values always change, also between ignored ones
         values = np.full((3, 3), [0, 255, 0, 1][frame], np.uint8)
-        classes = np.full((3, 3), [VOID, VOID, VOID, 0][frame], np.uint8)
+        classes = np.full((3, 3), [IGNORE, IGNORE, IGNORE, 0][frame], np.uint8)
         consistency.add(values, classes, np.zeros((3, 3), np.uint8))
     assert consistency.totals() == {"VC2": (0.0, 0), "VC2_corrected": (0.0, 0)}
 
 
-def test_constant_void_counts_as_in_the_script_only():
-    consistency = Consistency((2,), VOID)
+def test_constant_ignored_pixels_count_as_in_the_script_only():
+    consistency = Consistency((2,), IGNORE)
     for _ in range(3):
-        void = np.full((3, 3), VOID, np.uint8)
-        consistency.add(void, void, np.zeros((3, 3), np.uint8))
+        ignored = np.full((3, 3), IGNORE, np.uint8)
+        consistency.add(ignored, ignored, np.zeros((3, 3), np.uint8))
     assert consistency.totals() == {"VC2": (1.0, 1), "VC2_corrected": (0.0, 0)}
 
 
@@ -195,16 +195,16 @@ def test_wrong_predictions_are_named(data):
     evaluator = VideoSemanticEvaluator(NAME)
     frames = outputs[0]["sem_seg_frames"]
     with pytest.raises(
-        ValueError, match="'video_0' has 19 frames, but there are 20, from .*jpg on"
+        ValueError, match="'video_0' has 19 frames, but the video has 20, from .*jpg on"
     ):
         evaluator.process(records[:1], [{"sem_seg_frames": frames[1:]}])
     with pytest.raises(ValueError, match="5.png has 32 x 24 pixels, but .* 'video_0' has 24 x 32"):
         evaluator.process(records[:1], [{"sem_seg_frames": [frame.T for frame in frames]}])
     with pytest.raises(ValueError, match="5.png has labels from 9 to 9, .* 0 to 3, and 4 for none"):
         evaluator.process(records[:1], [{"sem_seg_frames": [np.full_like(frames[0], 9)] * 20}])
-    with pytest.raises(ValueError, match="neither sem_seg_frames nor sem_seg_labels, but only x"):
+    with pytest.raises(ValueError, match="no sem_seg_frames or sem_seg_labels, only x"):
         evaluator.process(records[:1], [{"x": 0}])
-    with pytest.raises(ValueError, match="the video 'other' is not in the data set"):
+    with pytest.raises(ValueError, match="video 'other' is not in the ground truth"):
         sample = {"video_id": "other", "file_names": records[0]["file_names"]}
         evaluator.process([sample], outputs[:1])
 

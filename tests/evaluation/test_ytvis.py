@@ -290,7 +290,7 @@ def test_wrong_predictions_are_named(data, change, message):
 
 def test_an_output_without_instances_is_an_error(data):
     with pytest.raises(
-        ValueError, match="no instances of a video, but only sem_seg; .*INSTANCE_ON"
+        ValueError, match="no pred_masks, only sem_seg. .*INSTANCE_ON"
     ):
         VideoInstanceEvaluator(NAME).process([{"video_id": 10}], [{"sem_seg": 0}])
 

@@ -149,8 +149,8 @@ def test_doctor_says_what_is_missing_and_how_to_get_it(monkeypatch):
     monkeypatch.setattr(doctor.shutil, "which", lambda tool: None)
     finding = doctor.compiler()
     assert (finding.level, finding.text) == (doctor.NOTE, "none found; the ops are not compiled")
-    assert "install a C++ compiler" in finding.mend
-    assert "pip install --no-build-isolation -e ." in finding.mend
+    assert "install a C++ compiler" in finding.fix
+    assert "pip install --no-build-isolation -e ." in finding.fix
     monkeypatch.setattr(doctor.shutil, "which", lambda tool: f"/usr/bin/{tool}")
-    assert doctor.compiler().mend.startswith("in rankseg_d2's source folder: pip install")
+    assert doctor.compiler().fix.startswith("run in rankseg_d2's source folder: pip install")
     assert ("op cpu", "it is not compiled") in [(f.topic, f.text) for f in doctor.op_backends()]

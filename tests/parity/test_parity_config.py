@@ -2,16 +2,9 @@ import inspect
 
 import detectron2.config as real
 import pytest
+from support.configs import leaves
 
 import rankseg_d2._detectron2.config as ours
-
-
-def leaves(keys, prefix=""):
-    for name, value in keys.items():
-        if isinstance(value, dict):
-            yield from leaves(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def outcome(function, *args, **kwargs):
@@ -19,15 +12,6 @@ def outcome(function, *args, **kwargs):
         return function(*args, **kwargs)
     except Exception as error:
         return "refused", isinstance(error, KeyError)
-
-
-@pytest.fixture
-def write(tmp_path):
-    def write(text, name="mine.yaml"):
-        (tmp_path / name).write_text(text)
-        return str(tmp_path / name)
-
-    return write
 
 
 def test_every_default_and_its_type_is_equal():
@@ -39,7 +23,7 @@ def test_nested_types_of_defaults_are_equal():
     assert sorted(map(repr, leaves(ours.get_cfg()))) == sorted(map(repr, leaves(real.get_cfg())))
 
 
-@pytest.mark.parametrize("name", ["get_cfg", "set_global_cfg", "configurable"])
+@pytest.mark.parametrize("name", ["get_cfg", "configurable"])
 def test_functions_take_the_same_arguments(name):
     def names(module):
         return list(inspect.signature(getattr(module, name)).parameters)

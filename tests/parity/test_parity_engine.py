@@ -8,10 +8,12 @@ import sys
 
 import pytest
 import torch
-from support.toy import ToyMapper, ToyModel, toy_config
+from support.toy import ToyMapper, ToyModel, toy_config, toy_dicts
 
 ENGINES = ("detectron2", "rankseg_d2._detectron2")
 SUBMODULES = ("train_loop", "hooks", "launch", "defaults")
+# Methods of DefaultTrainer that detectron2 has not: the steps that it has in its constructor.
+STEPS = {"prepare_cfg", "check_parts", "wrap_model", "build_step_trainer", "build_checkpointer"}
 
 
 def load(name):
@@ -48,7 +50,7 @@ def test_signatures_are_detectron2s(name):
             continue
         assert parameters(own) == parameters(theirs), key
         for method, function in vars(own).items() if inspect.isclass(own) else ():
-            if method.startswith("_") or not callable(getattr(own, method)):
+            if method.startswith("_") or not callable(getattr(own, method)) or method in STEPS:
                 continue
             assert parameters(getattr(own, method)) == parameters(getattr(theirs, method)), method
             assert type(function) is type(inspect.getattr_static(theirs, method)), method
@@ -57,7 +59,7 @@ def test_signatures_are_detectron2s(name):
     assert checked >= (1 if name == "launch" else 6)
 
 
-def test_public_methods_are_all_there():
+def test_all_public_methods_are_present():
     for name in ("train_loop", "hooks", "defaults"):
         real, ours = load(f"engine.{name}")
         for key in ours.__all__:
@@ -101,7 +103,7 @@ def twin_trainers(tmp_path, *opts):
 
             @classmethod
             def build_train_loader(cls, cfg, data=data):
-                dicts = importlib.import_module("toy").toy_dicts()
+                dicts = toy_dicts()
                 sampler = data.samplers.TrainingSampler(len(dicts), seed=3)
                 return data.build_detection_train_loader(
                     dicts, mapper=ToyMapper(False), sampler=sampler, total_batch_size=4

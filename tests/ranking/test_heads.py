@@ -19,16 +19,6 @@ from rankseg_d2.ranking import (
 )
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
-@pytest.fixture(scope="module")
-def golden():
-    return {k: torch.from_numpy(v) for k, v in np.load(DATA / "ranking_restrict.npz").items()}
-
-
 def weight_by_name(name, shape, variant="spec"):
     """The golden data's rule: every weight follows from its name and shape."""
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little") % 2**63
@@ -231,7 +221,7 @@ def random_norm(k):
     return norm
 
 
-def test_rank_norm_of_valid_places_only_equals_layer_norm():
+def test_rank_norm_of_valid_ranks_only_equals_layer_norm():
     norm, logits = random_norm(4), torch.randn(3, 5, 12)
     ranking = rank(torch.randn(3, 11), 4, threshold=-torch.inf)
     assert ranking.valid.all()
@@ -239,7 +229,7 @@ def test_rank_norm_of_valid_places_only_equals_layer_norm():
     torch.testing.assert_close(norm(logits, ranking), norm(logits), rtol=1e-5, atol=1e-5)
 
 
-def test_rank_norm_leaves_invalid_places_out():
+def test_rank_norm_leaves_invalid_ranks_out():
     norm, logits = random_norm(4), torch.randn(2, 3, 5, 12)
     present = torch.zeros(3, 11, dtype=torch.bool)
     present[0, [3, 7]] = present[1, 5] = True  # and nothing in the last image

@@ -148,10 +148,10 @@ def test_metrics_equal_golden_where_there_is_ground_truth(golden, name):
 def brute_force_ap(scores, present):
     order = sorted(range(len(scores)), key=lambda i: (-scores[i], i))
     hits, precisions = 0, []
-    for place, i in enumerate(order, 1):
+    for count, i in enumerate(order, 1):
         if present[i]:
             hits += 1
-            precisions.append(hits / place)
+            precisions.append(hits / count)
     return sum(precisions) / len(precisions) if precisions else float("nan")
 
 
@@ -195,7 +195,7 @@ def test_an_image_without_ground_truth_has_precision_0_and_nothing_else():
     assert label_ranking_ap(scores, present).isnan()
 
 
-def test_precision_counts_only_valid_places():
+def test_precision_counts_only_valid_ranks():
     scores = torch.tensor([[0.9, 0.8, 0.1, 0.0]])
     present = torch.tensor([[1, 0, 1, 0]])
     assert precision_at_k(rank(scores, 3), present).item() == pytest.approx(2 / 3)

@@ -1,10 +1,8 @@
 import doctest
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from support.paths import GOLDEN as DATA
 
 import rankseg_d2.ranking
 from rankseg_d2.ranking import (
@@ -22,16 +20,6 @@ from rankseg_d2.ranking import (
 )
 
 CASES = ["rankseg_swinb_like_sem", "video_rankseg_r50_vspw"]
-
-
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
-@pytest.fixture(scope="module")
-def golden():
-    return {k: torch.from_numpy(v) for k, v in np.load(DATA / "ranking_restrict.npz").items()}
 
 
 def random_ranking(B=3, C=11, K=4, seed=0, dynamic=False):
@@ -65,7 +53,7 @@ def test_rank_sorts_best_first_and_ties_by_lower_id():
         ([0, 2], None, [3, 2, 0], None),
         ([0, 2], 0.6, [3, 2, 0], [True, True, True]),
         ([0], 0.8, [3, 1, 0], [True, False, True]),
-        ([0, 1, 2, 4], None, [1, 2, 0], None),  # more than there are places: by lower id
+        ([0, 1, 2, 4], None, [1, 2, 0], None),  # more than κ: by lower id
     ],
 )
 def test_rank_keeps_what_it_is_told_to_keep(keep, threshold, index, valid):
@@ -124,7 +112,7 @@ def test_oracle_puts_present_categories_first_in_id_order():
 def test_oracle_leaves_only_present_categories_and_no_object_a_probability():
     present = torch.tensor([[0, 1, 0, 0, 1], [0, 0, 0, 0, 0]]).bool()
     ranking = rank_from_labels(present, 5)
-    logits = torch.randn(2, 7, 6) - 50  # far below zero: invalid places must be lower still
+    logits = torch.randn(2, 7, 6) - 50  # far below zero: invalid ranks must be lower still
     prob = restrict(logits, ranking).softmax(-1)
     full = spread(prob[..., :-1].transpose(1, 2), ranking).transpose(1, 2)
     absent = torch.cat([~present, torch.zeros(2, 1, dtype=torch.bool)], 1)
@@ -151,7 +139,7 @@ def test_restrict_takes_leading_dimensions():
     assert torch.equal(restrict(logits, ranking), one_by_one)
 
 
-def test_invalid_places_get_no_probability():
+def test_invalid_ranks_get_no_probability():
     ranking = random_ranking(dynamic=True)
     assert not ranking.valid.all()
     kept = restrict(torch.randn(3, 5, 12), ranking)
@@ -200,7 +188,7 @@ def test_relabel_gives_ranks_and_drops_labels_outside_the_ranking(dtype):
     assert ranks.dtype == torch.int64
 
 
-def test_relabel_drops_labels_at_invalid_places():
+def test_relabel_drops_labels_at_invalid_ranks():
     ranks, keep = relabel(
         torch.tensor([7, 2]), torch.tensor([2, 0, 7]), torch.tensor([True, True, False])
     )
@@ -226,11 +214,11 @@ def test_relabel_map_equals_a_loop_over_pixels(dtype, ignore, dynamic):
     ids[ids == 11] = ignore
     maps = relabel_map(ids.to(dtype), ranking, ignore)
     for b in range(3):
-        places = ranking.index[b].tolist()
+        kept = ranking.index[b].tolist()
         if dynamic:
-            places = [c for c, ok in zip(places, ranking.valid[b].tolist(), strict=True) if ok]
+            kept = [c for c, ok in zip(kept, ranking.valid[b].tolist(), strict=True) if ok]
         for pixel, r in zip(ids[b].flatten().tolist(), maps[b].flatten().tolist(), strict=True):
-            assert r == (places.index(pixel) if pixel in places else ignore)
+            assert r == (kept.index(pixel) if pixel in kept else ignore)
 
 
 def test_relabel_map_refuses_an_ignore_value_that_is_a_category():

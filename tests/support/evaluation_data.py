@@ -1,4 +1,4 @@
-"""A small data set on disk with every kind of truth, and predictions that err in every way."""
+"""A small data set on disk with all kinds of ground truth, and predictions with errors."""
 
 import json
 
@@ -29,8 +29,8 @@ IGNORE = 255
 def draw(rng, height=60, width=80):
     """Segment ids (H, W) and segments_info with ids of the data set.
 
-    With void, crowds (also two of one category), stuff that is covered and has no pixel left, and
-    areas that are not those of the map.
+    With pixels of no segment, crowds (also two of one category), stuff without a visible pixel, and
+    areas that differ from the map.
     """
     ids, infos = np.zeros((height, width), np.int32), []
     numbers = iter(rng.choice(np.arange(1, 70_000), 40, replace=False).tolist())
@@ -112,7 +112,7 @@ def metadata_of(folder):
 
 
 def write(folder, count=12, seed=0):
-    """Write a data set and say what it is: records and metadata."""
+    """Write a data set; its records and metadata."""
     rng = np.random.default_rng(seed)
     for name in ("panoptic", "labels"):
         (folder / name).mkdir(parents=True)
@@ -147,7 +147,7 @@ def write(folder, count=12, seed=0):
 
 
 def instance_annotations(ids, infos, image_id):
-    """COCO annotations of the things; the id of the first is 0, which COCOeval stumbles over."""
+    """COCO annotations of the things; the first has the id 0, which COCOeval takes for no match."""
     from pycocotools import mask as mask_util
 
     annotations = []
@@ -174,6 +174,22 @@ def unregister(name):
     MetadataCatalog.remove(name)
 
 
+def registered(name, folder):
+    """Write and register a data set; yields its records, and unregisters it afterwards."""
+    records, metadata = write(folder)
+    register(name, records, metadata)
+    yield records
+    unregister(name)
+
+
+def run_evaluator(evaluator, records, outputs, batch=5):
+    """The results of an evaluator that gets the images in batches."""
+    evaluator.reset()
+    for i in range(0, len(records), batch):
+        evaluator.process(records[i : i + batch], outputs[i : i + batch])
+    return evaluator.evaluate()
+
+
 def read_scene(record):
     """The segment ids and infos (ids of the data set) of a record."""
     rgb = np.asarray(Image.open(record["pan_seg_file_name"])).astype(np.int32)
@@ -189,8 +205,8 @@ def panoptic_outputs(records, seed=1):
     return [{"panoptic_seg": predict(rng, *read_scene(record))} for record in records]
 
 
-def truth_as_prediction(record):
-    """A prediction that is the truth, crowds included."""
+def ground_truth_as_prediction(record):
+    """A prediction equal to the ground truth, crowds included."""
     ids, infos = read_scene(record)
     contiguous = {category["id"]: i for i, category in enumerate(CATEGORIES)}
     segments = [
@@ -209,7 +225,7 @@ def enlarged_output(ids, categories):
 
 
 def instance_outputs(records, seed=0):
-    """Shifted copies of the true masks, some of another class, some twice, and inventions."""
+    """Shifted copies of the true masks, some of another class, some twice, and random masks."""
     rng, outputs = np.random.default_rng(seed), []
     for record in records:
         ids, infos = read_scene(record)
@@ -255,13 +271,13 @@ def labels_of(record):
 
 
 def score_maps(records, seed=0):
-    """Scores (C, H, W) near the truth; unicorns are predicted, though there are none."""
+    """Scores (C, H, W) near the ground truth; unicorns are predicted, but no image has one."""
     random = torch.Generator().manual_seed(seed)
     outputs = []
     for record in records:
         labels = torch.from_numpy(labels_of(record))
-        truth = torch.nn.functional.one_hot(labels.where(labels < CLASSES, 0), CLASSES)
-        scores = truth.permute(2, 0, 1) + 0.7 * torch.randn(
+        one_hot = torch.nn.functional.one_hot(labels.where(labels < CLASSES, 0), CLASSES)
+        scores = one_hot.permute(2, 0, 1) + 0.7 * torch.randn(
             CLASSES, *labels.shape, generator=random
         )
         outputs.append({"sem_seg": scores})

@@ -1,4 +1,4 @@
-"""Small videos on disk, in YouTube-VIS' and in VSPW's form, and predictions that err."""
+"""Small videos on disk, in YouTube-VIS' and in VSPW's form, and predictions with errors."""
 
 import json
 
@@ -12,7 +12,7 @@ CONTIGUOUS = {category["id"]: i for i, category in enumerate(CATEGORIES)}
 
 FRAME = 24, 32
 CLASSES = ["sky", "sea", "sand", "unicorn"]
-VOID = 255
+IGNORE = 255
 
 
 def write_objects(folder, count=12, seed=0):
@@ -51,7 +51,7 @@ def write_objects(folder, count=12, seed=0):
 
 
 def moving_box(rng, length):
-    """Masks of an object (H, W), None in frames where it is not."""
+    """Masks (H, W) of an object, None in frames where it is absent."""
     corner, side = rng.integers(0, [60, 100]), rng.integers(8, [300, 400])
     masks = []
     for _ in range(length):
@@ -63,7 +63,7 @@ def moving_box(rng, length):
 
 
 def run_lengths(mask):
-    """An RLE that is not compressed, as YouTube-VIS' jsons have it."""
+    """An uncompressed RLE, as in the json files of YouTube-VIS."""
     flat = mask.ravel(order="F")
     ends = np.append(np.flatnonzero(flat[1:] != flat[:-1]) + 1, flat.size)
     counts = np.diff(ends, prepend=0).tolist()
@@ -115,7 +115,7 @@ def video_samples(content):
 
 
 def write_label_maps(folder, lengths=(20, 17, 16, 9, 8, 3, 1), seed=0):
-    """Records and metadata in VSPW's form: values 1 to 4 are classes, 0 and 255 void."""
+    """Records and metadata in VSPW's form: values 1 to 4 are classes, 0 and 255 are ignored."""
     rng = np.random.default_rng(seed)
     records = []
     for number, length in enumerate(lengths):
@@ -131,9 +131,9 @@ def write_label_maps(folder, lengths=(20, 17, 16, 9, 8, 3, 1), seed=0):
             record["file_names"].append(f"{name}/{path.stem}.jpg")
             record["sem_seg_file_names"].append(str(path))
         records.append(record)
-    table = np.full(256, VOID)
+    table = np.full(256, IGNORE)
     table[1:5] = range(4)
-    metadata = {"stuff_classes": CLASSES, "ignore_label": VOID, "label_table": table}
+    metadata = {"stuff_classes": CLASSES, "ignore_label": IGNORE, "label_table": table}
     return records, metadata | {"evaluator_type": "vspw_sem_seg"}
 
 
@@ -153,7 +153,7 @@ def read(path):
 
 
 def label_outputs(records, seed=1):
-    """Label maps of each video, near the truth; class 4 is none."""
+    """Label maps of each video, near the ground truth; 4 is no class."""
     rng = np.random.default_rng(seed)
     outputs = []
     for record in records:

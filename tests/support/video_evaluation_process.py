@@ -1,4 +1,4 @@
-"""Evaluate a share of the videos in each process: run by test_evaluation_video_distributed.py."""
+"""Evaluate a share of the videos in each process: run by tests/evaluation/test_distributed.py."""
 
 import rankseg_d2  # noqa: F401  (first: it makes `import detectron2` work anywhere)
 

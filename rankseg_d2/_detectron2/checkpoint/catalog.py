@@ -1,6 +1,6 @@
 """`catalog://ImageNetPretrained/…`: short names of public ImageNet weights."""
 
-from ..utils.file_io import PathHandler, PathManager
+from ..utils.file_io import PathManager, RemoteHandler
 
 
 class ModelCatalog:
@@ -28,20 +28,13 @@ class ModelCatalog:
         return f"{ModelCatalog.S3_C2_DETECTRON_PREFIX}/{models[model]}"
 
 
-class ModelCatalogHandler(PathHandler):
+class ModelCatalogHandler(RemoteHandler):
     """Lets PathManager read catalog:// names."""
 
     PREFIX = "catalog://"
 
-    def _get_supported_prefixes(self):
-        return [self.PREFIX]
-
-    def _get_local_path(self, path, **kwargs):
-        url = ModelCatalog.get(path.removeprefix(self.PREFIX))
-        return PathManager.get_local_path(url, **kwargs)
-
-    def _open(self, path, mode="r", **kwargs):
-        return PathManager.open(self._get_local_path(path), mode, **kwargs)
+    def _url(self, name):
+        return ModelCatalog.get(name)
 
 
 PathManager.register_handler(ModelCatalogHandler())

@@ -7,6 +7,7 @@ from fvcore.common.config import CfgNode as _FvcoreNode
 
 from ..._yaml import merge_chain, pop_version, read_chain
 from ..utils.file_io import PathManager
+from .defaults import DEFAULTS
 
 
 class CfgNode(_FvcoreNode):
@@ -28,20 +29,9 @@ class CfgNode(_FvcoreNode):
         self.merge_from_other_cfg(type(self)(keys))
 
 
-global_cfg = CfgNode()
-
-
 def get_cfg() -> CfgNode:
-    """A fresh copy of all keys with their defaults."""
-    from .defaults import _C
-
-    return _C.clone()
-
-
-def set_global_cfg(cfg: CfgNode) -> None:
-    """Let `global_cfg`, wherever it was imported before, hold the keys of `cfg`."""
-    global_cfg.clear()
-    global_cfg.update(cfg)
+    """All keys with their defaults."""
+    return CfgNode(DEFAULTS)  # which copies them
 
 
 def configurable(init_func=None, *, from_config=None):

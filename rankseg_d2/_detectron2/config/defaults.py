@@ -1,7 +1,5 @@
 """Every key of detectron2 and its default, so that yaml files written for it load unchanged."""
 
-from .config import CfgNode
-
 # Sections of detectors that this engine does not build: their yaml files still load.
 _DETECTORS = {
     "LOAD_PROPOSALS": False,
@@ -67,7 +65,7 @@ _DETECTORS = {
     },
 }
 
-_C = CfgNode({
+DEFAULTS = {
     "VERSION": 2,
     "MODEL": _DETECTORS | {
         "META_ARCHITECTURE": "GeneralizedRCNN",
@@ -143,4 +141,4 @@ _C = CfgNode({
     "FLOAT32_PRECISION": "",  # for torch.set_float32_matmul_precision
     "VIS_PERIOD": 0,
     "GLOBAL": {"HACK": 1.0},  # for quick experiments; nothing reads it
-})
+}

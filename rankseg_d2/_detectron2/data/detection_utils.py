@@ -4,16 +4,12 @@ import contextlib
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ..structures import BitMasks, Boxes, BoxMode, Instances, PolygonMasks, polygons_to_bitmask
 from ..utils.file_io import PathManager
 from . import transforms as T
 from .catalog import MetadataCatalog
-
-_TURNS = [Image.FLIP_LEFT_RIGHT, Image.ROTATE_180, Image.FLIP_TOP_BOTTOM, Image.TRANSPOSE]
-_TURNS += [Image.ROTATE_270, Image.TRANSVERSE, Image.ROTATE_90]
-_UPRIGHT = dict(enumerate(_TURNS, start=2))  # EXIF orientation -> what turns the image upright
 
 
 class SizeMismatchError(ValueError):
@@ -24,18 +20,14 @@ def read_image(file_name, format=None):
     """The image in `file_name`, upright by its EXIF orientation, as `convert_PIL_to_numpy`."""
     with PathManager.open(file_name, "rb") as f:
         try:
-            return convert_PIL_to_numpy(_upright(Image.open(f)), format)
+            image = Image.open(f)
+            with contextlib.suppress(Exception):  # a broken EXIF block must not spoil a good image
+                ImageOps.exif_transpose(image, in_place=True)
+            return convert_PIL_to_numpy(image, format)
         except OSError as error:
             raise OSError(f"{file_name} is not a whole image file: {error}") from error
         except ValueError as error:
             raise ValueError(f"INPUT.FORMAT {format!r} is not 'BGR' or a Pillow mode") from error
-
-
-def _upright(image):
-    orientation = None
-    with contextlib.suppress(Exception):  # a broken EXIF block must not spoil a good image
-        orientation = image.getexif().get(0x0112)
-    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
 def convert_PIL_to_numpy(image, format):

@@ -10,6 +10,7 @@ from collections import OrderedDict
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from ..._trainer_steps import construct
 from ..checkpoint import DetectionCheckpointer
 from ..data import MetadataCatalog, build_detection_test_loader, build_detection_train_loader
 from ..data import transforms as T
@@ -153,7 +154,7 @@ def _of_inner(name):
 
 
 class DefaultTrainer(TrainerBase):
-    """Everything that a config needs to be trained; override the build_* methods to change it.
+    """Everything that a config needs to be trained; override the steps of `construct` to change it.
 
     Call `resume_or_load`, then `train`.
     """
@@ -164,23 +165,27 @@ class DefaultTrainer(TrainerBase):
 
     def __init__(self, cfg):
         super().__init__()
+        construct(self, cfg)
+
+    def prepare_cfg(self, cfg):
+        """The config to train by: scaled to the number of processes."""
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
-        cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
-        model = self.build_model(cfg)
-        optimizer = self.build_optimizer(cfg, model)
-        data_loader = self.build_train_loader(cfg)
-        model = create_ddp_model(model, broadcast_buffers=False)
-        trainer = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
-        self._trainer = trainer(model, data_loader, optimizer)
-        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        return self.auto_scale_workers(cfg, comm.get_world_size())
+
+    def check_parts(self, cfg, model):
+        """To be overridden: raise here, before the training, what would end it later."""
+
+    def wrap_model(self, cfg, model):
+        return create_ddp_model(model, broadcast_buffers=False)
+
+    def build_step_trainer(self, cfg, model, data_loader, optimizer):
+        kind = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
+        return kind(model, data_loader, optimizer)
+
+    def build_checkpointer(self, cfg, model):
         # By a weak reference: the trainer is to be freed without the garbage collector.
-        this = weakref.proxy(self)
-        self.checkpointer = DetectionCheckpointer(model, cfg.OUTPUT_DIR, trainer=this)
-        self.start_iter = 0
-        self.max_iter = cfg.SOLVER.MAX_ITER
-        self.cfg = cfg
-        self.register_hooks(self.build_hooks())
+        return DetectionCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
 
     def resume_or_load(self, resume=True):
         """Resume from the last checkpoint in OUTPUT_DIR, or else load MODEL.WEIGHTS."""

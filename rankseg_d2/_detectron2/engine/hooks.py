@@ -120,7 +120,19 @@ class PeriodicCheckpointer(_PeriodicCheckpointer, HookBase):
         self.step(self.trainer.iter)
 
 
-class BestCheckpointer(HookBase):
+class _Periodic(HookBase):
+    """`_run` every `_period` iterations, and after the training if that has come to its end."""
+
+    def after_step(self):
+        if _is_due(self.trainer, self._period) and not _is_last(self.trainer):
+            self._run()
+
+    def after_train(self):
+        if self.trainer.iter + 1 >= self.trainer.max_iter:
+            self._run()
+
+
+class BestCheckpointer(_Periodic):
     """Save `file_prefix`.pth whenever the scalar `val_metric` is the best so far.
 
     Register it after the EvalHook that makes the metric, with the same period.
@@ -144,15 +156,7 @@ class BestCheckpointer(HookBase):
         self.best_metric = None
         self.best_iter = None
 
-    def after_step(self):
-        if _is_due(self.trainer, self._period) and not _is_last(self.trainer):
-            self._check()
-
-    def after_train(self):
-        if self.trainer.iter + 1 >= self.trainer.max_iter:
-            self._check()
-
-    def _check(self):
+    def _run(self):
         name = self._val_metric
         value, iteration = self.trainer.storage.latest().get(name, (math.nan, None))
         if iteration is None:
@@ -218,7 +222,7 @@ class LRScheduler(HookBase):
             self.scheduler.load_state_dict(state_dict)
 
 
-class EvalHook(HookBase):
+class EvalHook(_Periodic):
     """Evaluate every `eval_period` iterations and after the last one.
 
     `eval_function` takes nothing and returns a (nested) dict of numbers; all ranks call it.
@@ -229,17 +233,12 @@ class EvalHook(HookBase):
         self._func = eval_function
         self._eval_after_train = eval_after_train
 
-    def after_step(self):
-        if _is_due(self.trainer, self._period) and not _is_last(self.trainer):
-            self._do_eval()
-
     def after_train(self):
-        # Not after a failure half-way.
-        if self._eval_after_train and self.trainer.iter + 1 >= self.trainer.max_iter:
-            self._do_eval()
+        if self._eval_after_train:
+            super().after_train()
         self._func = None  # it is likely to hold the trainer, which is to be freed
 
-    def _do_eval(self):
+    def _run(self):
         results = flatten_results_dict(self._func() or {})
         for name, value in results.items():
             try:

@@ -129,14 +129,9 @@ class SimpleTrainer(TrainerBase):
     """One model, one endless data loader, one optimizer; the model returns a dict of losses."""
 
     def __init__(
-        self,
-        model,
-        data_loader,
-        optimizer,
-        gather_metric_period=1,
-        zero_grad_before_forward=False,
+        self, model, data_loader, optimizer, gather_metric_period=1, zero_grad_before_forward=False,
         async_write_metrics=False,
-    ):
+    ):  # fmt: skip
         super().__init__()
         model.train()
         self.model = model
@@ -234,17 +229,10 @@ class AMPTrainer(SimpleTrainer):
     """SimpleTrainer in mixed precision: autocast to `precision`, gradients scaled."""
 
     def __init__(
-        self,
-        model,
-        data_loader,
-        optimizer,
-        gather_metric_period=1,
-        zero_grad_before_forward=False,
-        grad_scaler=None,
-        precision: torch.dtype = torch.float16,
-        log_grad_scaler: bool = False,
+        self, model, data_loader, optimizer, gather_metric_period=1, zero_grad_before_forward=False,
+        grad_scaler=None, precision: torch.dtype = torch.float16, log_grad_scaler: bool = False,
         async_write_metrics=False,
-    ):
+    ):  # fmt: skip
         super().__init__(
             model, data_loader, optimizer, gather_metric_period, zero_grad_before_forward,
             async_write_metrics,

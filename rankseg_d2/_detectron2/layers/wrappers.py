@@ -30,19 +30,3 @@ class Conv2d(nn.Conv2d):
 def cat(tensors: list[Tensor], dim: int = 0) -> Tensor:
     """torch.cat that does not copy a single tensor."""
     return tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim)
-
-
-def nonzero_tuple(x: Tensor) -> tuple[Tensor, ...]:
-    """Where `x` is not zero, one index tensor per dimension; a scalar counts as one entry."""
-    return torch.atleast_1d(x).nonzero(as_tuple=True)
-
-
-def cross_entropy(input: Tensor, target: Tensor, *, reduction: str = "mean", **kwargs) -> Tensor:
-    """F.cross_entropy, but the mean over nothing is 0 with a gradient, not NaN."""
-    if target.numel() == 0 and reduction == "mean":
-        return input.sum() * 0.0
-    return F.cross_entropy(input, target, reduction=reduction, **kwargs)
-
-
-def shapes_to_tensor(x: list[int], device: torch.device | None = None) -> Tensor:
-    return torch.as_tensor(x, device=device)

@@ -1,7 +1,6 @@
 """Optimizer, gradient clipping and learning rate schedule out of cfg.SOLVER."""
 
 import logging
-from enum import Enum
 
 import torch
 from fvcore.common.param_scheduler import (
@@ -11,17 +10,11 @@ from fvcore.common.param_scheduler import (
 )
 from torch import nn
 
+from ..._solver import WarmupPolyLR, clip_before_step
 from .lr_scheduler import LRMultiplier, WarmupParamScheduler
 
 # The first is what torch's batch and instance norms of any dimension have in common.
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
-
-
-class GradientClipType(Enum):
-    """How SOLVER.CLIP_GRADIENTS clips, each parameter on its own: its numbers, or its norm."""
-
-    VALUE = "value"
-    NORM = "norm"
 
 
 def build_optimizer(cfg, model):
@@ -107,23 +100,18 @@ def reduce_param_groups(params):
 def maybe_add_gradient_clipping(cfg, optimizer):
     """The optimizer, or optimizer class, that clips before each step if cfg says so."""
     clip = cfg.SOLVER.CLIP_GRADIENTS
+    if not isinstance(optimizer, type):
+        clip_before_step(optimizer, clip)
+        return optimizer
     if not clip.ENABLED:
         return optimizer
-    clipper = _gradient_clipper(clip)
-    base = optimizer if isinstance(optimizer, type) else type(optimizer)
 
-    def step(self, closure=None):
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    clipper(parameter)
-        return base.step(self, closure)
+    class Clipping(optimizer):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            clip_before_step(self, clip)
 
-    clipping = type(f"{base.__name__}WithGradientClip", (base,), {"step": step})
-    if isinstance(optimizer, type):
-        return clipping
-    optimizer.__class__ = clipping
-    return optimizer
+    return Clipping
 
 
 def build_lr_scheduler(cfg, optimizer):
@@ -141,6 +129,8 @@ def build_lr_scheduler(cfg, optimizer):
             milestones=steps,
             num_updates=max_iter,
         )
+    elif name == "WarmupPolyLR":
+        return WarmupPolyLR.from_config(cfg, optimizer)
     elif name == "WarmupCosineLR":
         end = solver.BASE_LR_END / solver.BASE_LR
         if not 0 <= end <= 1:
@@ -156,7 +146,7 @@ def build_lr_scheduler(cfg, optimizer):
     else:
         raise ValueError(
             f"Unknown LR scheduler: {name}; SOLVER.LR_SCHEDULER_NAME is one of WarmupMultiStepLR, "
-            "WarmupCosineLR, WarmupStepWithFixedGammaLR"
+            "WarmupCosineLR, WarmupStepWithFixedGammaLR, WarmupPolyLR"
         )
     schedule = WarmupParamScheduler(
         schedule,
@@ -173,9 +163,3 @@ class _EqualSteps(StepWithFixedGammaParamScheduler):
 
     def __call__(self, where):
         return super().__call__(min(where, 1 - 2 * self.WHERE_EPSILON))
-
-
-def _gradient_clipper(clip):
-    if GradientClipType(clip.CLIP_TYPE) is GradientClipType.VALUE:
-        return lambda parameter: nn.utils.clip_grad_value_(parameter, clip.CLIP_VALUE)
-    return lambda parameter: nn.utils.clip_grad_norm_(parameter, clip.CLIP_VALUE, clip.NORM_TYPE)

@@ -78,13 +78,6 @@ class Boxes:
         """Which boxes have both sides longer than `threshold`: (N,) bool."""
         return (self.tensor[:, 2:] - self.tensor[:, :2] > threshold).all(dim=1)
 
-    def inside_box(self, box_size: tuple[int, int], boundary_threshold: int = 0) -> Tensor:
-        """Which boxes stay inside an image of (height, width), give or take the threshold."""
-        height, width = box_size
-        x0, y0, x1, y1 = self.tensor.unbind(dim=1)
-        after = (x0 >= -boundary_threshold) & (y0 >= -boundary_threshold)
-        return after & (x1 < width + boundary_threshold) & (y1 < height + boundary_threshold)
-
     def get_centers(self) -> Tensor:
         """(N, 2): x, y."""
         return (self.tensor[:, :2] + self.tensor[:, 2:]) / 2
@@ -119,7 +112,10 @@ class Boxes:
 
 def pairwise_intersection(boxes1: Boxes, boxes2: Boxes) -> Tensor:
     """Shared area of each pair: (N, M)."""
-    return _shared_area(boxes1.tensor[:, None], boxes2.tensor)
+    first, second = boxes1.tensor[:, None], boxes2.tensor
+    corner = torch.maximum(first[..., :2], second[:, :2])
+    size = (torch.minimum(first[..., 2:], second[:, 2:]) - corner).clamp(min=0)  # (N, M, 2)
+    return size[..., 0] * size[..., 1]
 
 
 def pairwise_iou(boxes1: Boxes, boxes2: Boxes) -> Tensor:
@@ -133,20 +129,3 @@ def pairwise_ioa(boxes1: Boxes, boxes2: Boxes) -> Tensor:
     """Intersection over the area of the second box of each pair: (N, M)."""
     shared = pairwise_intersection(boxes1, boxes2)
     return torch.where(shared > 0, shared / boxes2.area(), 0.0)
-
-
-def matched_pairwise_iou(boxes1: Boxes, boxes2: Boxes) -> Tensor:
-    """Intersection over union of the i-th with the i-th box: (N,)."""
-    if len(boxes1) != len(boxes2):
-        raise ValueError(
-            "matched_pairwise_iou takes as many boxes on both sides, "
-            f"not {len(boxes1)} and {len(boxes2)}"
-        )
-    shared = _shared_area(boxes1.tensor, boxes2.tensor)
-    return shared / (boxes1.area() + boxes2.area() - shared)
-
-
-def _shared_area(first: Tensor, second: Tensor) -> Tensor:
-    corner = torch.maximum(first[..., :2], second[..., :2])
-    size = (torch.minimum(first[..., 2:], second[..., 2:]) - corner).clamp(min=0)
-    return size[..., 0] * size[..., 1]

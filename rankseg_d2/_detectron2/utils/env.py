@@ -1,16 +1,13 @@
-"""The process: its random seeds, torch's version."""
+"""The random seeds of the process."""
 
 import logging
 import os
 import random
-import re
 
 import numpy as np
 import torch
 
 __all__ = ["seed_all_rng"]
-
-TORCH_VERSION = tuple(int(x) for x in re.findall(r"\d+", torch.__version__)[:2])
 
 
 def seed_all_rng(seed=None) -> None:

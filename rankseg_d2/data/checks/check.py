@@ -1,9 +1,9 @@
-"""`rankseg-d2 dataset check` and `stats`: what is in a data set, and what is wrong with it."""
+"""`rankseg-d2 dataset check` and `stats`: the content of a data set, and its faults."""
 
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -11,39 +11,39 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from ...errors import unknown_name
 from ...files import write_json
 from ...tables import text_table
-from ..formats.label_images import mend_values
+from ..formats.label_images import suggest_fix
 from ..own.description import read_own_data
-from ..own.pairing import Fault, find_records
+from ..own.pairing import Fault, find_records, why_empty
 from ..own.register import register_own_data
 from .scan import UNKNOWN, Meaning, Tally, class_names, scan
 from .stats import add_stats_arguments, stats_report, write_matrix
 
-SHOWN = 20  # faults of one kind; the json has them all
+_SHOWN = 20  # faults of one kind in the text; the json has all
 
 
 class Part(NamedTuple):
-    """A split, or a registered data set."""
+    """A split of a yaml, or a registered data set."""
 
     name: str
     records: list[dict]
-    faults: list[Fault]  # of files that do not pair
-    metadata: object
+    faults: list[Fault]  # files without their pair
+    metadata: Any
 
 
-def add_parsers(commands) -> None:
+def add_parsers(commands: Any) -> None:
     """Add `check` and `stats` to the subcommands of `rankseg-d2 dataset`."""
     check = commands.add_parser(
-        "check", help="read every image and label; status 1 if something is wrong"
+        "check", help="read every image and label; the status is 1 if there are faults"
     )
     stats = commands.add_parser(
-        "stats", help="categories per image, which ones come together, and the κ that is enough"
+        "stats", help="categories per image, which ones occur together, and which κ is enough"
     )
     for parser, report in ((check, check_report), (stats, stats_report)):
-        parser.add_argument("dataset", help="its yaml (docs/own_data.md), or a registered name")
-        parser.add_argument("--splits", nargs="+", metavar="NAME", help="of a yaml; all by default")
+        parser.add_argument("dataset", help="a yaml (docs/own_data.md) or a registered name")
+        parser.add_argument("--splits", nargs="+", metavar="NAME", help="of a yaml, by default all")
         parser.add_argument("--json", type=Path, metavar="FILE", help="write the whole report")
         parser.add_argument(
-            "--workers", type=int, metavar="N", help="how many processes; by default what pays"
+            "--workers", type=int, metavar="N", help="number of processes, by default the fastest"
         )
         parser.set_defaults(run=lambda args, report=report: _run(args, report))
     add_stats_arguments(stats)
@@ -71,11 +71,11 @@ def _run(args, report: Callable) -> int:
 
 
 def find_parts(dataset: str, splits: list[str] | None = None) -> list[Part]:
-    """The splits of a yaml, also those with files that do not pair; or one registered data set."""
+    """The splits of a yaml, including those with faults; or one registered data set."""
     if dataset in DatasetCatalog.list():
         return [Part(dataset, DatasetCatalog.get(dataset), [], MetadataCatalog.get(dataset))]
     if not dataset.endswith((".yaml", ".yml")):
-        raise unknown_name("a data set is the name of a yaml file, or registered",
+        raise unknown_name("the data set (a registered name, or a .yaml file)",
                            dataset, DatasetCatalog.list())
     data = read_own_data(dataset)
     known = {split.name: split for split in data.splits}
@@ -87,34 +87,34 @@ def find_parts(dataset: str, splits: list[str] | None = None) -> list[Part]:
         if not splits or split.name in splits:
             records, faults = find_records(data, split)
             if not records:
-                faults.append(Fault("empty split", str(split.images), split.name))
+                faults.append(Fault("empty split", data.path.name, why_empty(data, split)))
             parts.append(Part(split.name, records, faults, MetadataCatalog.get(name)))
     return parts
 
 
 def check_report(parts: list[Part], tallies: dict[str, Tally], args) -> tuple[dict, str]:
-    """What was found: as json content, and as text for a terminal."""
+    """The counts and faults: as json content, and as text for a terminal."""
     names = class_names(parts[0].metadata)
     faults = [fault for part in parts for fault in part.faults + tallies[part.name].faults]
-    faults = list(dict.fromkeys(faults))  # splits of one folder share what does not pair
+    faults = list(dict.fromkeys(faults))  # splits of one folder share the faults of pairs
     splits, classes = count_rows(tallies, names)
     seen = sum(tally.images for tally in tallies.values())
     never = [name for name, count in zip(names, seen, strict=True) if not count]
-    mend = _mend(parts, tallies)
+    fix = _suggested_fix(parts, tallies)
     content = {
         "dataset": args.dataset,
         "splits": splits,
         "classes": classes,
         "classes that never occur": never,
         "faults": [fault._asdict() for fault in faults],
-        "mend": mend,
+        "fix": fix,
     }
     lines = [text_table(splits), "", text_table(classes), ""]
     if never:
         lines.append(f"{len(never)} classes never occur: {', '.join(never)}")
     lines += _fault_lines(faults)
-    if mend:
-        lines.append(f"to mend the unknown values: {mend}")
+    if fix:
+        lines.append(f"to fix the unknown values: {fix}")
     lines.append(f"{len(faults)} faults" if faults else "nothing is wrong")
     return content, "\n".join(lines) + "\n"
 
@@ -123,7 +123,7 @@ def count_rows(tallies: dict[str, Tally], names: list[str]) -> tuple[list[dict],
     """One row for each split, and one for each class with its counts in each split."""
     splits = [
         {"split": name, "images": tally.records, "labelled pixels": int(tally.pixels.sum())}
-        | {"void pixels": tally.void}
+        | {"ignored pixels": tally.ignored}
         for name, tally in tallies.items()
     ]
     classes = [
@@ -140,17 +140,17 @@ def _fault_lines(faults: list[Fault]) -> list[str]:
     for kind in dict.fromkeys(fault.kind for fault in faults):
         same = [fault for fault in faults if fault.kind == kind]
         lines.append(f"{kind}: {len(same)}")
-        lines += [f"    {fault.file}  {fault.text}" for fault in same[:SHOWN]]
-        if len(same) > SHOWN:
-            lines.append(f"    and {len(same) - SHOWN} more; --json FILE has them all")
+        lines += [f"    {fault.file}  {fault.text}" for fault in same[:_SHOWN]]
+        if len(same) > _SHOWN:
+            lines.append(f"    and {len(same) - _SHOWN} more; --json FILE lists all")
     return lines
 
 
-def _mend(parts: list[Part], tallies: dict[str, Tally]) -> str | None:
-    """What the yaml could say, so that all values have a meaning; None if they have."""
+def _suggested_fix(parts: list[Part], tallies: dict[str, Tally]) -> str | None:
+    """The keys of the yaml that would give all values a meaning; None if all have one."""
     values = np.array(sorted(set().union(*(tally.values for tally in tallies.values()))), np.int64)
     metadata = parts[0].metadata
     is_unknown = Meaning.of(metadata).classes(values) == UNKNOWN
-    if metadata.get("unknown_is_void", False) or not is_unknown.any():
+    if metadata.get("unknown_is_ignored", False) or not is_unknown.any():
         return None
-    return mend_values(values, metadata)
+    return suggest_fix(values, metadata)

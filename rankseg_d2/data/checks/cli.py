@@ -1,20 +1,22 @@
-"""`rankseg-d2 dataset`: prepare public data sets, and look into any."""
+"""`rankseg-d2 dataset`: prepare public data sets, check and describe any data set."""
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from ..datasets import COMMANDS, data_root
 from ..prepare.processes import usable_cpus
 from . import check
 
-# What a wrong file, folder or value raises: told in one sentence, without a traceback.
-USER_ERRORS = (ValueError, OSError, RuntimeError, KeyError, ImportError)
+# What a wrong file, folder or value raises: shown as one sentence, without a traceback.
+_USER_ERRORS = (ValueError, OSError, RuntimeError, KeyError, ImportError)
 
 
-def add_parser(commands) -> None:
+def add_parser(commands: Any) -> None:
+    """Add `dataset` to the subcommands of `rankseg-d2`."""
     parser = commands.add_parser("dataset", help="prepare, check and describe data sets")
     commands = parser.add_subparsers(dest="dataset_command", required=True, metavar="COMMAND")
-    prepare = commands.add_parser("prepare", help="make label files from those that are published")
+    prepare = commands.add_parser("prepare", help="make label files from the published ones")
     names = prepare.add_subparsers(dest="name", required=True, metavar="NAME")
     for name, command in COMMANDS.items():
         _add_prepare_parser(names, name, command)
@@ -28,13 +30,13 @@ def _add_prepare_parser(names, name: str, command) -> None:
         type=Path,
         default=data_root(),
         metavar="DIR",
-        help="the folder of all data sets (by default DETECTRON2_DATASETS, else ./datasets)",
+        help="the folder of all data sets, by default DETECTRON2_DATASETS, else ./datasets",
     )
     parser.add_argument(
-        "--workers", type=int, default=usable_cpus(), metavar="N", help="how many processes work"
+        "--workers", type=int, default=usable_cpus(), metavar="N", help="number of processes"
     )
     parser.add_argument(
-        "--splits", nargs="+", choices=command.splits, default=command.splits, help="all by default"
+        "--splits", nargs="+", choices=command.splits, default=command.splits, help="by default all"
     )
     for option, text in command.options.items():
         parser.add_argument(f"--{option.replace('_', '-')}", action="store_true", help=text)
@@ -47,7 +49,7 @@ def _prepare(args) -> int:
     try:
         for split in args.splits:
             command.prepare(args.root, split, args.workers, **options)
-    except USER_ERRORS as error:
+    except _USER_ERRORS as error:
         text = error.args[0] if isinstance(error, KeyError) else error
         sys.stderr.write(f"rankseg-d2 dataset prepare {args.name}: {text}\n")
         return 1

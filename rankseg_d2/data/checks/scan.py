@@ -1,8 +1,9 @@
-"""Every image and label of a data set, read by several processes and counted."""
+"""Read every image and label of a data set in several processes, and count pixels and faults."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,44 +14,48 @@ from ..formats.video_frames import frame_records
 from ..own.pairing import Fault, segment_faults
 from ..prepare.processes import run_jobs, usable_cpus
 
-UNKNOWN, VOID = -1, -2
-WORTH_A_PROCESS = 300  # records: about what is read in the seconds that a process takes to start
-NOTHING = np.zeros(0, np.int64)
-BY_DETAIL = ("panoptic", "semantic", "instance")  # of a record that has several kinds of labels
+UNKNOWN, IGNORED = -1, -2
+_RECORDS_PER_PROCESS = 300  # about as many are read in the seconds that a process takes to start
+_NOTHING = np.zeros(0, np.int64)
+_BY_DETAIL = ("panoptic", "semantic", "instance")  # the task, if a record has several labels
+
+# classes or UNKNOWN or IGNORED, their pixels, raw values, (height, width), faults
+Found = tuple[np.ndarray, np.ndarray, np.ndarray, Sequence[int], list[Fault]]
 
 
-class Seen(NamedTuple):
-    """What one record's files hold."""
+class Counts(NamedTuple):
+    """The counts of one record."""
 
     present: np.ndarray  # classes, ascending
-    pixels: np.ndarray  # of each of them
-    void: int  # pixels
+    pixels: np.ndarray  # of each present class
+    ignored: int  # pixels
     values: np.ndarray  # of a label image, as they are on disk
     faults: list[Fault]
 
 
 class Meaning(NamedTuple):
-    """How labels are read: what a worker needs of the metadata."""
+    """The meaning of labels: what a worker needs of the metadata."""
 
     num_classes: int
     ignore_label: int
     table: np.ndarray | None  # value -> class id, ignore_label, or -1
 
     @classmethod
-    def of(cls, metadata) -> "Meaning":
+    def of(cls, metadata: Any) -> "Meaning":
+        """The meaning of the labels of a data set."""
         table = metadata.get("label_table")
         table = None if table is None else np.asarray(table)
         return cls(len(class_names(metadata)), metadata.get("ignore_label", 255), table)
 
     def classes(self, values: np.ndarray) -> np.ndarray:
-        """The class of each value, or VOID, or UNKNOWN."""
+        """The class of each value, or IGNORED, or UNKNOWN."""
         classes = values.astype(np.int64)
         if self.table is not None:
             inside = (classes >= 0) & (classes < len(self.table))
             classes = np.where(inside, self.table[np.where(inside, classes, 0)], UNKNOWN)
-        is_void = classes == self.ignore_label
+        is_ignored = classes == self.ignore_label
         is_class = (classes >= 0) & (classes < self.num_classes)
-        return np.where(is_void, VOID, np.where(is_class, classes, UNKNOWN))
+        return np.where(is_ignored, IGNORED, np.where(is_class, classes, UNKNOWN))
 
 
 @dataclass
@@ -59,35 +64,36 @@ class Tally:
 
     num_classes: int
     records: int = 0
-    void: int = 0
+    ignored: int = 0
     faults: list[Fault] = field(default_factory=list)
     values: set[int] = field(default_factory=set)
     pixels: np.ndarray = field(init=False)  # (C,)
     pairs: np.ndarray = field(init=False)  # (C, C): images with both; the diagonal: with the class
-    sizes: np.ndarray = field(init=False)  # (C + 1,): images with so many classes
+    sizes: np.ndarray = field(init=False)  # (C + 1,): images with 0 to C classes
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.pixels = np.zeros(self.num_classes, np.int64)
         self.pairs = np.zeros((self.num_classes, self.num_classes), np.int64)
         self.sizes = np.zeros(self.num_classes + 1, np.int64)
 
     @property
     def images(self) -> np.ndarray:
-        """In how many images each class is: (C,)."""
+        """The number of images with each class: (C,)."""
         return self.pairs.diagonal()
 
-    def add(self, seen: Seen) -> None:
+    def add(self, counts: Counts) -> None:
+        """Add the counts of one record."""
         self.records += 1
-        self.void += seen.void
-        self.faults += seen.faults
-        self.values.update(seen.values.tolist())
-        self.pixels[seen.present] += seen.pixels
-        self.pairs[np.ix_(seen.present, seen.present)] += 1
-        self.sizes[len(seen.present)] += 1
+        self.ignored += counts.ignored
+        self.faults += counts.faults
+        self.values.update(counts.values.tolist())
+        self.pixels[counts.present] += counts.pixels
+        self.pairs[np.ix_(counts.present, counts.present)] += 1
+        self.sizes[len(counts.present)] += 1
 
 
-def class_names(metadata) -> list[str]:
-    """All classes of a data set: things and stuff, or the things where it has no others."""
+def class_names(metadata: Any) -> list[str]:
+    """All classes of a data set: stuff_classes, which include things, else thing_classes."""
     names = metadata.get("stuff_classes") or metadata.get("thing_classes")
     if not names:
         raise ValueError(
@@ -98,31 +104,31 @@ def class_names(metadata) -> list[str]:
 
 
 def scan(
-    records: list[dict], metadata, title: str, workers: int | None = None, images: bool = True
+    records: list[dict], metadata: Any, title: str, workers: int | None = None, images: bool = True
 ) -> Tally:
     """The counts of all records; with `images`, the image files are decoded too.
 
-    Without `workers`: one process per CPU, or fewer where so few records are read sooner than it
-    starts.
+    Without `workers`: one process per CPU, or fewer if the start of a process takes longer than its
+    share of the records.
     """
     if workers is None:
-        workers = min(usable_cpus(), 1 + len(records) // WORTH_A_PROCESS)
+        workers = min(usable_cpus(), 1 + len(records) // _RECORDS_PER_PROCESS)
     meaning = Meaning.of(metadata)
     tally = Tally(meaning.num_classes)
-    look = partial(look_at, meaning=meaning, images=images)
-    for _, seen in run_jobs(look, records, len(records), title, workers):
-        tally.add(seen)
+    count = partial(_count, meaning=meaning, images=images)
+    for _, counts in run_jobs(count, records, len(records), title, workers):
+        tally.add(counts)
     return tally
 
 
-def look_at(record: dict, meaning: Meaning, images: bool) -> Seen:
-    """What the labels of a record hold, and what is wrong with them and with its images."""
+def _count(record: dict, meaning: Meaning, images: bool) -> Counts:
+    """The counts of a record's labels, and the faults of its labels and images."""
     if "file_names" in record:
-        return _all_of([look_at(frame, meaning, images) for frame in frame_records(record)])
-    task = next((TASKS[name] for name in BY_DETAIL if TASKS[name].label_key in record), None)
+        return _sum([_count(frame, meaning, images) for frame in frame_records(record)])
+    task = next((TASKS[name] for name in _BY_DETAIL if TASKS[name].label_key in record), None)
     if task is None:
-        raise ValueError(f"{record.get('file_name', 'a record')} has no label that can be checked, "
-                         f"which is one of {', '.join(sorted(LABEL_KEYS))}")
+        raise ValueError(f"{record.get('file_name', 'a record')} has no label to check; its record "
+                         f"must have one of {', '.join(sorted(LABEL_KEYS))}")
     key, read = task.label_key, find(task.scan)
     size = None
     try:
@@ -130,30 +136,36 @@ def look_at(record: dict, meaning: Meaning, images: bool) -> Seen:
     except (ValueError, OSError) as error:
         absent = isinstance(error, FileNotFoundError)
         kind = "missing label" if absent else "unreadable label"
-        classes = pixels = values = NOTHING
+        classes = pixels = values = _NOTHING
         faults = [Fault(kind, str(record[key]), "" if absent else str(error))]
     if images:
         faults += _image_faults(record, size)
-    void = int(pixels[classes == VOID].sum())
+    ignored = int(pixels[classes == IGNORED].sum())
     is_class = (classes >= 0) & (classes < meaning.num_classes)
-    present, place = np.unique(classes[is_class], return_inverse=True)
-    totals = np.bincount(place, pixels[is_class], len(present)).astype(np.int64)
-    return Seen(present, totals, void, values, faults)
+    present, totals = _sum_by_class(classes[is_class], pixels[is_class])
+    return Counts(present, totals, ignored, values, faults)
 
 
-def _all_of(frames: list[Seen]) -> Seen:
-    """What the frames of a video hold together."""
-    present, place = np.unique(np.concatenate([f.present for f in frames]), return_inverse=True)
-    pixels = np.bincount(place, np.concatenate([f.pixels for f in frames]), len(present))
+def _sum(frames: list[Counts]) -> Counts:
+    """The counts of all frames of a video."""
+    classes, pixels = (np.concatenate([f[i] for f in frames]) for i in (0, 1))
+    present, pixels = _sum_by_class(classes, pixels)
     values = np.unique(np.concatenate([f.values for f in frames]))
     faults = [fault for f in frames for fault in f.faults]
-    return Seen(present, pixels.astype(np.int64), sum(f.void for f in frames), values, faults)
+    return Counts(present, pixels, sum(f.ignored for f in frames), values, faults)
 
 
-def scan_label_image(record: dict, meaning: Meaning):
+def _sum_by_class(classes: np.ndarray, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each class once, ascending, and the sum of its pixels."""
+    present, index = np.unique(classes, return_inverse=True)
+    return present, np.bincount(index, pixels, len(present)).astype(np.int64)
+
+
+def scan_label_image(record: dict, meaning: Meaning) -> Found:
+    """The pixels of each value of a label image; unknown values are a fault."""
     path = record["sem_seg_file_name"]
     labels = read_values(path)
-    values, pixels = count_values(labels)
+    values, pixels = _count_values(labels)
     classes = meaning.classes(values)
     unknown = values[classes == UNKNOWN]
     shown = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
@@ -162,19 +174,19 @@ def scan_label_image(record: dict, meaning: Meaning):
     return classes, pixels, values, labels.shape, faults
 
 
-def scan_segments(record: dict, meaning: Meaning):
-    """Crowds are void."""
-    ids, pixels = count_values(id_map := read_segment_ids(record["pan_seg_file_name"]))
+def scan_segments(record: dict, meaning: Meaning) -> Found:
+    """The pixels of each segment of a panoptic PNG; crowds are ignored."""
+    ids, pixels = _count_values(id_map := read_segment_ids(record["pan_seg_file_name"]))
     class_of = {
-        segment["id"]: VOID if segment.get("iscrowd") else segment["category_id"]
+        segment["id"]: IGNORED if segment.get("iscrowd") else segment["category_id"]
         for segment in record["segments_info"]
     }
-    classes = np.array([class_of.get(i, VOID) for i in ids.tolist()], np.int64)
-    return classes, pixels, NOTHING, id_map.shape, segment_faults(record, ids)
+    classes = np.array([class_of.get(i, IGNORED) for i in ids.tolist()], np.int64)
+    return classes, pixels, _NOTHING, id_map.shape, segment_faults(record, ids)
 
 
-def scan_annotations(record: dict, meaning: Meaning):
-    """Pixels of overlapping objects count for each; crowds do not count."""
+def scan_annotations(record: dict, meaning: Meaning) -> Found:
+    """The pixels of each object, also where objects overlap; crowds are left out."""
     size, faults = (record["height"], record["width"]), []
     objects = [note for note in record["annotations"] if not note.get("iscrowd")]
     pixels = []
@@ -188,16 +200,15 @@ def scan_annotations(record: dict, meaning: Meaning):
             text = f"its image is {_text(size)}, a mask is {_text(mask['size'])}"
             faults.append(Fault("size mismatch", record["file_name"], text))
     classes = np.array([note["category_id"] for note in objects], np.int64)
-    return classes, np.array(pixels, np.int64), NOTHING, size, faults
+    return classes, np.array(pixels, np.int64), _NOTHING, size, faults
 
 
-def count_values(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The sorted values, and how often each is there; fast where values come in runs."""
+def _count_values(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The sorted values and their counts; fast because labels form runs."""
     flat = array.ravel()
     starts = run_starts(flat)
     lengths = np.diff(starts, append=len(flat))
-    values, place = np.unique(flat[starts], return_inverse=True)
-    return values, np.bincount(place, lengths, len(values)).astype(np.int64)
+    return _sum_by_class(flat[starts], lengths)
 
 
 def _image_faults(record: dict, label_size) -> list[Fault]:
@@ -206,10 +217,10 @@ def _image_faults(record: dict, label_size) -> list[Fault]:
         size = _image_size(path)
     except FileNotFoundError:
         return [Fault("missing image", path)]
-    except Exception as error:  # decoders raise all sorts; the file cannot be read, whatever it is
+    except Exception as error:  # decoders raise many types; all mean an unreadable file
         return [Fault("unreadable image", path, str(error))]
-    said = (record.get("height", size[0]), record.get("width", size[1]))
-    others = {"the label": label_size or size, "the json": said}
+    in_json = (record.get("height", size[0]), record.get("width", size[1]))
+    others = {"the label": label_size or size, "the json": in_json}
     return [
         Fault("size mismatch", path, f"it is {_text(size)}, {name} is {_text(other)}")
         for name, other in others.items() if tuple(other) != size
@@ -217,13 +228,13 @@ def _image_faults(record: dict, label_size) -> list[Fault]:
 
 
 def _image_size(path: str) -> tuple[int, int]:
-    """Height and width of the upright image, all of which is decoded."""
+    """Height and width of the upright image; decodes all of it."""
     from PIL import Image
 
     with Image.open(path) as image:
         check_depth(image, path)
         width, height = image.size
-        image.draft("L", (width // 8, height // 8))  # a JPEG is read whole, but not all computed
+        image.draft("L", (width // 8, height // 8))  # faster, and still reads the whole JPEG
         image.load()
         is_turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientation
     return (width, height) if is_turned else (height, width)

@@ -1,4 +1,4 @@
-"""Statistics of categories: how many an image has, which come together, and what κ is enough."""
+"""Statistics of categories: how many an image has, which occur together, which κ is enough."""
 
 import argparse
 import csv
@@ -18,35 +18,40 @@ DEFINITION = (
 )
 
 
-def add_stats_arguments(parser) -> None:
-    parser.add_argument("--pairs", type=int, default=20, metavar="N", help="so many frequent pairs")
+def add_stats_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `stats` that `check` does not have."""
+    parser.add_argument(
+        "--pairs", type=int, default=20, metavar="N", help="number of most frequent pairs to list"
+    )
     parser.add_argument(
         "--matrix",
-        type=matrix_file,
+        type=_matrix_file,
         metavar="FILE",
-        help="write in how many images two classes are, over all splits, as .npz or .csv",
+        help="write the number of images with each pair of classes, over all splits: .npz or .csv",
     )
 
 
-def stats_report(parts: list, tallies: dict[str, Tally], args) -> tuple[dict, str]:
+def stats_report(
+    parts: list, tallies: dict[str, Tally], args: argparse.Namespace
+) -> tuple[dict, str]:
     """Categories per image, pairs and κ of each split: as json content, and as text."""
     names = class_names(parts[0].metadata)
-    splits = {name: statistics(tally, names, args.pairs) for name, tally in tallies.items()}
-    lines = [text_table([summary(name, facts) for name, facts in splits.items()]), DEFINITION]
+    splits = {name: _statistics(tally, names, args.pairs) for name, tally in tallies.items()}
+    lines = [text_table([_summary(name, facts) for name, facts in splits.items()]), DEFINITION]
     for name, facts in splits.items():
         lines += ["", f"{name}: categories per image", text_table(facts["curve"])]
         if facts["pairs"]:
-            lines += ["", f"{name}: which come together most", text_table(facts["pairs"])]
+            lines += ["", f"{name}: most frequent pairs", text_table(facts["pairs"])]
     faults = sum(len(part.faults) + len(tallies[part.name].faults) for part in parts)
     if faults:
-        lines += ["", f"{faults} faults: `rankseg-d2 dataset check {args.dataset}` names them; "
+        lines += ["", f"{faults} faults: `rankseg-d2 dataset check {args.dataset}` lists them; "
                   "files that cannot be read count as images without categories"]
     content = {"dataset": args.dataset, "kappa": DEFINITION, "splits": splits}
     return content, "\n".join(lines) + "\n"
 
 
-def statistics(tally: Tally, names: list[str], num_pairs: int) -> dict:
-    """What the counts of one split say."""
+def _statistics(tally: Tally, names: list[str], num_pairs: int) -> dict:
+    """The statistics of one split, as json content."""
     counts = np.arange(len(tally.sizes))
     total = max(tally.records, 1)
     up_to = tally.sizes.cumsum()
@@ -65,11 +70,11 @@ def statistics(tally: Tally, names: list[str], num_pairs: int) -> dict:
             }
             for k in range(largest + 1)
         ],
-        "pairs": frequent_pairs(tally, names, num_pairs),
+        "pairs": _frequent_pairs(tally, names, num_pairs),
     }
 
 
-def summary(name: str, facts: dict) -> dict:
+def _summary(name: str, facts: dict) -> dict:
     """One row of the table of splits."""
     row = {"split": name} | {key: facts[key] for key in ("images", "mean", "median", "max")}
     kappas = {f"kappa {100 * float(share):g} %": k for share, k in facts["kappa"].items()}
@@ -81,12 +86,12 @@ def covering_kappa(sizes: np.ndarray, share: float) -> int:
 
     sizes: (C + 1,), the number of images with 0 to C categories.
     """
-    wanted = share * sizes.sum() - 1e-9  # 0.95 * 20 images is 19, whatever floats say
+    wanted = share * sizes.sum() - 1e-9  # tolerance: 0.95 * 20 images must be 19
     return int(np.searchsorted(sizes.cumsum(), wanted))
 
 
-def frequent_pairs(tally: Tally, names: list[str], count: int) -> list[dict]:
-    """The pairs of classes that most images have both of."""
+def _frequent_pairs(tally: Tally, names: list[str], count: int) -> list[dict]:
+    """The `count` pairs of classes with the most images that have both."""
     above = np.triu(tally.pairs, 1)
     order = np.argsort(-above, axis=None, kind="stable")[:count]
     first, second = np.unravel_index(order, above.shape)
@@ -101,14 +106,14 @@ def frequent_pairs(tally: Tally, names: list[str], count: int) -> list[dict]:
     ]
 
 
-def matrix_file(name: str) -> Path:
+def _matrix_file(name: str) -> Path:
     if not name.endswith((".npz", ".csv")):
         raise argparse.ArgumentTypeError(f"{name} must end in .npz or .csv")
     return Path(name)
 
 
 def write_matrix(path: Path, parts: list, tallies: dict[str, Tally]) -> None:
-    """(C, C) numbers of images with both classes, over all splits; the diagonal: with the class."""
+    """Write (C, C), the number of images with both classes, over all splits."""
     names = class_names(parts[0].metadata)
     matrix = sum(tally.pairs for tally in tallies.values())
     if path.suffix == ".npz":

@@ -1,18 +1,20 @@
-"""Class lists of public data sets: {id, train_id, name, isthing, color, ...} by train_id."""
+"""Class lists of public data sets: one json each, of {id, train_id, name, isthing, color, ...}."""
 
 from pathlib import Path
 
 from ...errors import unknown_name
 from ...files import read_json
 
-FOLDER = Path(__file__).parent
+__all__ = ["load_classes"]
+
+_FOLDER = Path(__file__).parent
 
 
 def load_classes(name: str) -> list[dict]:
-    """The classes of a list such as "ade20k_150", by rising `train_id`."""
-    path = FOLDER / f"{name}.json"
+    """The classes of a list such as "ade20k_150", sorted by `train_id`."""
+    path = _FOLDER / f"{name}.json"
     if not path.is_file():
-        names = sorted(file.stem for file in FOLDER.glob("*.json"))
+        names = sorted(file.stem for file in _FOLDER.glob("*.json"))
         raise unknown_name("the class list", name, names)
     classes = read_json(path)["classes"]
     return sorted(classes, key=lambda entry: entry["train_id"])

@@ -1,6 +1,6 @@
-"""Public data sets: registered on import, under the names that detectron2's users know.
+"""Public data sets, registered on import under the names that detectron2's users know.
 
-Registering reads no file. What a data set lacks is said when it is asked for.
+Registering reads no file. An error about missing files comes when a data set is loaded.
 """
 
 from pathlib import Path
@@ -19,7 +19,9 @@ from . import (
 )
 from .common import data_root
 
-MODULES = (
+__all__ = ["COMMANDS", "data_root", "register_all"]
+
+_MODULES = (
     ade20k,
     ade20k_full,
     coco,
@@ -33,12 +35,12 @@ MODULES = (
 )
 
 # What `rankseg-d2 dataset prepare` can make, by name.
-COMMANDS = {name: command for module in MODULES for name, command in module.COMMANDS.items()}
+COMMANDS = {name: command for module in _MODULES for name, command in module.COMMANDS.items()}
 
 
 def register_all(root: Path | None = None) -> None:
-    """Register every public data set below `root`; again, for another root."""
-    for module in MODULES:
+    """Register every public data set below `root`; a later call replaces the root."""
+    for module in _MODULES:
         module.register(data_root() if root is None else Path(root))
 
 

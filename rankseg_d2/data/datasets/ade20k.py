@@ -7,7 +7,7 @@ from ..classes import load_classes
 from ..formats.coco_instances import instance_metadata, load_instances
 from ..formats.coco_panoptic import load_panoptic
 from ..formats.file_lists import check_pairs, find
-from ..prepare.ade20k import VOID, convert_instances, convert_labels, convert_panoptic
+from ..prepare.ade20k import IGNORE, convert_instances, convert_labels, convert_panoptic
 from ..prepare.job import Job, Preparation, make_files, make_json
 from . import common
 from .common import Command
@@ -24,16 +24,16 @@ def register(root: Path) -> None:
         semantic = {
             "image_root": image_root,
             "sem_seg_root": folder / "annotations_detectron2" / raw_split,
-            "ignore_label": VOID,
+            "ignore_label": IGNORE,
         }
-        common.register(
+        common.register_dataset(
             f"ade20k_sem_seg_{split}",
             functools.partial(load_semantic, root, split),
             evaluator_type="sem_seg",
             **semantic,
             **common.semantic_metadata(load_classes("ade20k_150")),
         )
-        common.register(
+        common.register_dataset(
             f"ade20k_panoptic_{split}",
             functools.partial(load_segments, root, split),
             evaluator_type="ade20k_panoptic_seg",
@@ -44,7 +44,7 @@ def register(root: Path) -> None:
             **semantic,
             **common.panoptic_metadata(classes),
         )
-        common.register(
+        common.register_dataset(
             f"ade20k_instance_{split}",
             functools.partial(load_instance_masks, root, split),
             evaluator_type="coco",
@@ -82,7 +82,7 @@ def load_instance_masks(root: Path, split: str) -> list[dict]:
 
 
 def prepare_semantic(root: Path, split: str, workers: int) -> None:
-    """annotations/*.png (0 is void) -> annotations_detectron2/*.png (0..149, 255 is void)."""
+    """annotations/*.png (0: ignore) -> annotations_detectron2/*.png (0..149, 255: ignore)."""
     folder = root / FOLDER / "annotations_detectron2" / SPLITS[split]
     with semantic_preparation(root, split).making() as not_before:
         labels = find_raw(root, split, "annotations")
@@ -91,9 +91,9 @@ def prepare_semantic(root: Path, split: str, workers: int) -> None:
 
 
 def prepare_panoptic(root: Path, split: str, workers: int, visible_area: bool = False) -> None:
-    """Label maps, a json and PNG files in COCO's panoptic format, and that of the instances.
+    """Write all that the panoptic configs need to train and evaluate.
 
-    All that the panoptic configs train on, and are evaluated by.
+    These are label maps, COCO's panoptic json and PNG files, and COCO's instance json.
     """
     preparation = panoptic_preparation(root, split)
     preparation.check_sources()
@@ -111,7 +111,7 @@ def prepare_panoptic(root: Path, split: str, workers: int, visible_area: bool = 
 
 
 def prepare_instances(root: Path, split: str, workers: int) -> None:
-    """annotations_instance/*.png -> a json in COCO's instance format."""
+    """annotations_instance/*.png -> COCO's instance json."""
     preparation = instance_preparation(root, split)
     preparation.check_sources()
     paths = find_raw(root, split, "annotations_instance").values()
@@ -130,7 +130,7 @@ def find_prepared(root: Path, split: str) -> dict[str, Path]:
 
 
 def find_raw(root: Path, split: str, folder: str) -> dict[str, Path]:
-    """The files of `annotations` or `annotations_instance`: one for each image."""
+    """The files of `annotations` or `annotations_instance`, one for each image."""
     images, found = find_images(root, split), find(root, f"{FOLDER}/{folder}/{SPLITS[split]}/*.png")
     names = sorted(images.keys() | found.keys())
     check_pairs(names, images, found, f"{root / FOLDER / folder / SPLITS[split]}")
@@ -175,8 +175,8 @@ COMMANDS = {
         tuple(SPLITS),
         "ADE20K, 150 classes, panoptic, semantic and instances",
         {
-            "visible_area": "area and box of stuff are those of what instances leave visible, and "
-            "segments that they hide wholly are left out; published scores count the hidden part"
+            "visible_area": "area and box of stuff count visible pixels only, and segments that "
+            "instances hide completely are left out; published scores count the hidden part"
         },
     ),
     "ade20k-instance": Command(prepare_instances, tuple(SPLITS), "ADE20K, 100 things, instances"),

@@ -1,4 +1,4 @@
-"""ADE20K-Full: the 847 classes of ADE20K_2021_17_01 that both splits have."""
+"""ADE20K-Full: the 847 classes that are in both splits of ADE20K_2021_17_01."""
 
 import functools
 import logging
@@ -17,9 +17,9 @@ from .common import Command
 FOLDER = "ADE20K_2021_17_01"
 SPLITS = {"train": "training", "val": "validation"}
 NUM_IMAGES = {"train": 25_574, "val": 2_000}
-VOID = 65535
+IGNORE = 65535
 SHORT_SIDE = 512
-JPEG_QUALITY = 95  # Pillow's 75 would show
+JPEG_QUALITY = 95  # Pillow's default of 75 gives visible artefacts
 
 logger = logging.getLogger(__name__)
 
@@ -27,13 +27,13 @@ logger = logging.getLogger(__name__)
 def register(root: Path) -> None:
     """`ade20k_full_sem_seg_{train,val}`."""
     for split, raw_split in SPLITS.items():
-        common.register(
+        common.register_dataset(
             f"ade20k_full_sem_seg_{split}",
             functools.partial(load_semantic, root, split),
             image_root=root / FOLDER / "images_detectron2" / raw_split,
             sem_seg_root=root / FOLDER / "annotations_detectron2" / raw_split,
             evaluator_type="sem_seg",
-            ignore_label=VOID,
+            ignore_label=IGNORE,
             **common.semantic_metadata(load_classes("ade20k_full_847")),
         )
 
@@ -46,16 +46,16 @@ def load_semantic(root: Path, split: str) -> list[dict]:
 
 
 def prepare(root: Path, split: str, workers: int) -> None:
-    """Images and 16-bit label maps whose shorter side is at most 512 (0..846, 65535 is void)."""
+    """Write images and 16-bit label maps (0..846, 65535: ignore), shorter side at most 512."""
     folder = root / FOLDER
     with preparation(root, split).making() as not_before:
         labels = find(root, f"{raw_folder(split)}/*_seg.png")
         if len(labels) != NUM_IMAGES[split]:
-            text = "%s has %d label maps, and not the %d that are published: is it whole?"
+            text = "%s has %d label maps, but %d are published; check that the download is complete"
             logger.warning(text, root / raw_folder(split), len(labels), NUM_IMAGES[split])
         images = {name: path.with_name(f"{name}.jpg") for name, path in labels.items()}
-        there = {name: path for name, path in images.items() if path.is_file()}
-        check_pairs(list(labels), there, labels, str(root / raw_folder(split)))
+        found = {name: path for name, path in images.items() if path.is_file()}
+        check_pairs(list(labels), found, labels, str(root / raw_folder(split)))
         target = folder / "annotations_detectron2" / SPLITS[split]
         image_target = folder / "images_detectron2" / SPLITS[split]
         remove_leftovers([image_target])
@@ -67,7 +67,7 @@ def prepare(root: Path, split: str, workers: int) -> None:
 
 
 def convert(job: Job) -> None:
-    """Decode red and green to an object's number, that to a class; make both files smaller."""
+    """Decode red and green to object numbers, map these to classes, and resize both files."""
     import cv2
 
     (label_file, image_file), (image_target,) = job.sources, job.args
@@ -76,8 +76,8 @@ def convert(job: Job) -> None:
     colors = colors.astype(np.int32)  # (H, W, 3)
     if image.shape != colors.shape:
         raise ValueError(
-            f"{image_file} is {image.shape[:2]} high and wide, but its label map {label_file.name} "
-            f"is {colors.shape[:2]}; get both again"
+            f"{image_file} has the size {image.shape[:2]} (height, width), but its label map "
+            f"{label_file.name} has {colors.shape[:2]}; download both again"
         )
     objects = colors[..., 0] // 10 * 256 + colors[..., 1]  # (H, W), 0 is none
     labels = class_of_object()[objects]
@@ -93,8 +93,8 @@ def convert(job: Job) -> None:
 
 @functools.cache
 def class_of_object() -> np.ndarray:
-    """Number of an object -> class, or void: uint16."""
-    table = np.full(26 * 256, VOID, np.uint16)
+    """Object number -> class, or IGNORE: uint16."""
+    table = np.full(26 * 256, IGNORE, np.uint16)
     for entry in load_classes("ade20k_full_847"):
         table[entry["id"]] = entry["train_id"]
     return table

@@ -15,7 +15,7 @@ from . import common
 from .common import Command
 
 SPLITS = ("train", "val")
-VOID = 255
+IGNORE = 255
 FIRST_INSTANCE = 1000  # a value of an instance map is an id of a class, or 1000 * id + instance
 IMAGES, LABELS = "_leftImg8bit", "_gtFine"
 
@@ -23,29 +23,26 @@ IMAGES, LABELS = "_leftImg8bit", "_gtFine"
 def register(root: Path) -> None:
     """`cityscapes_fine_{sem_seg,panoptic}_{train,val}`."""
     folder = root / "cityscapes"
-    metadata = common.panoptic_metadata(load_classes("cityscapes_19")) | {"ignore_label": VOID}
+    classes = common.panoptic_metadata(load_classes("cityscapes_19"))
     for split in SPLITS:
         images, labels = folder / "leftImg8bit" / split, folder / "gtFine" / split
-        common.register(
+        metadata = classes | {"image_root": images, "sem_seg_root": labels, "gt_dir": labels}
+        common.register_dataset(
             f"cityscapes_fine_sem_seg_{split}",
             functools.partial(load_semantic, root, split),
             evaluator_type="cityscapes_sem_seg",
             image_dir=images,
-            image_root=images,
-            gt_dir=labels,
-            sem_seg_root=labels,
+            ignore_label=IGNORE,
             **metadata,
         )
-        common.register(
+        common.register_dataset(
             f"cityscapes_fine_panoptic_{split}",
             functools.partial(load_segments, root, split),
             evaluator_type="cityscapes_panoptic_seg",
-            image_root=images,
-            gt_dir=labels,
-            sem_seg_root=labels,
             panoptic_root=folder / "gtFine" / f"cityscapes_panoptic_{split}",
             panoptic_json=folder / "gtFine" / f"cityscapes_panoptic_{split}.json",
             label_divisor=1000,
+            ignore_label=IGNORE,
             **metadata,
         )
 
@@ -73,7 +70,7 @@ def load_segments(root: Path, split: str) -> list[dict]:
 
 
 def prepare(root: Path, split: str, workers: int) -> None:
-    """labelIds -> labelTrainIds, instanceIds -> COCO's panoptic format; what is there is kept."""
+    """labelIds -> labelTrainIds, instanceIds -> COCO's panoptic format; keeps existing files."""
     with semantic_preparation(root, split).making() as not_before:
         jobs = [
             Job(path.with_name(f"{name}{LABELS}_labelTrainIds.png"), (path,))
@@ -93,14 +90,14 @@ def prepare(root: Path, split: str, workers: int) -> None:
 
 def convert_labels(job: Job) -> None:
     (source,) = job.sources
-    table = np.full(256, VOID, np.uint8)
+    table = np.full(256, IGNORE, np.uint8)
     for entry in load_classes("cityscapes_19"):
         table[entry["id"]] = entry["train_id"]
     write_image(job.target, table[read_values(str(source))])
 
 
 def convert_segments(job: Job) -> dict:
-    """The image and its annotation; a thing without a number of its own is a group, a crowd."""
+    """The image and its annotation; a thing without an instance number is a group: a crowd."""
     (source,) = job.sources
     values = read_values(str(source)).astype(np.int32)  # (H, W)
     isthing = {entry["id"]: bool(entry["isthing"]) for entry in load_classes("cityscapes_19")}

@@ -16,7 +16,7 @@ from . import common
 from .common import Command
 
 SPLITS = ("train", "val")
-VOID = 255
+IGNORE = 255
 
 
 def register(root: Path) -> None:
@@ -27,7 +27,7 @@ def register(root: Path) -> None:
             "image_root": folder / f"{split}2017",
             "json_file": folder / "annotations" / f"instances_{split}2017.json",
         }
-        common.register(
+        common.register_dataset(
             f"coco_2017_{split}",
             functools.partial(load_instance_masks, root, split),
             evaluator_type="coco",
@@ -38,16 +38,17 @@ def register(root: Path) -> None:
             "panoptic_root": folder / f"panoptic_{split}2017",
             "panoptic_json": folder / "annotations" / f"panoptic_{split}2017.json",
             "evaluator_type": "coco_panoptic_seg",
-            "ignore_label": VOID,
+            "ignore_label": IGNORE,
             "label_divisor": 1000,
             **common_facts,
             **common.panoptic_metadata(classes),
         }
         name = f"coco_2017_{split}_panoptic"
-        common.register(name, functools.partial(load_segments, root, split, False), **panoptic)
-        common.register(
+        load = functools.partial(load_segments, root, split)
+        common.register_dataset(name, functools.partial(load, False), **panoptic)
+        common.register_dataset(
             f"{name}_with_sem_seg",
-            functools.partial(load_segments, root, split, True),
+            functools.partial(load, True),
             sem_seg_root=folder / f"panoptic_semseg_{split}2017",
             **panoptic,
         )
@@ -76,7 +77,7 @@ def load_segments(root: Path, split: str, with_semantic: bool) -> list[dict]:
 
 
 def prepare(root: Path, split: str, workers: int) -> None:
-    """Panoptic PNG files and their json -> semantic label maps, 0..132, 255 is void."""
+    """Panoptic PNG files and their json -> semantic label maps (0..132, 255: ignore)."""
     raw, folder = (root / f"coco/{kind}_{split}2017" for kind in ("panoptic", "panoptic_semseg"))
     json_file = root / f"coco/annotations/panoptic_{split}2017.json"
     with preparation(root, split).making() as not_before:
@@ -95,17 +96,17 @@ def prepare(root: Path, split: str, workers: int) -> None:
 
 
 def convert(job: Job) -> None:
-    """Every segment, also of a crowd, in its class."""
+    """Write the class of every segment, crowds included."""
     (png, json_file), (class_of,) = job.sources, job.args
     ids = read_segment_ids(str(png))
-    places = positions_of_ids(ids, list(class_of))  # (H, W), from 1
-    unknown = ids[(places == 0) & (ids > 0)]
+    numbers = positions_of_ids(ids, list(class_of))  # (H, W), from 1
+    unknown = ids[(numbers == 0) & (ids > 0)]
     if len(unknown):
         raise ValueError(
-            f"{json_file} does not belong to {png}: that has a segment {unknown[0]}, which the "
-            "json does not know; unpack the archive again"
+            f"{png} has a segment {unknown[0]}, which {json_file} does not list; unpack the "
+            "archive again"
         )
-    write_image(job.target, np.array([VOID, *class_of.values()], np.uint8)[places])
+    write_image(job.target, np.array([IGNORE, *class_of.values()], np.uint8)[numbers])
 
 
 def preparation(root: Path, split: str) -> Preparation:

@@ -1,7 +1,7 @@
 """COCO+LVIS (ESSNet): the 1,203 things of LVIS v1 and 81 more classes of COCO-Stuff.
 
-The splits are those of LVIS: 15,000 of the 19,809 images of "val" are in COCO's train2017. So what
-a split holds is in a list, and never what is in a folder.
+The splits are LVIS': 15,000 of the 19,809 images of "val" are in COCO's train2017. So a list names
+the images of a split, not a folder.
 """
 
 import functools
@@ -20,8 +20,8 @@ from . import common
 from .common import Command
 
 STUFF_FOLDERS = {"train": ("train2017",), "val": ("train2017", "val2017")}
-VOID = 65535
-STUFF_VALUES = 256  # ids in COCO's stuff json are below
+IGNORE = 65535
+STUFF_VALUES = 256  # ids in COCO's stuff json are lower
 
 logger = logging.getLogger(__name__)
 
@@ -29,13 +29,13 @@ logger = logging.getLogger(__name__)
 def register(root: Path) -> None:
     """`coco_lvis_sem_seg_{train,val}`."""
     for split in STUFF_FOLDERS:
-        common.register(
+        common.register_dataset(
             f"coco_lvis_sem_seg_{split}",
             functools.partial(load_semantic, root, split),
             image_root=root / "coco",
             sem_seg_root=root / "coco_lvis" / split,
             evaluator_type="sem_seg",
-            ignore_label=VOID,
+            ignore_label=IGNORE,
             **common.semantic_metadata(load_classes("coco_lvis_1284")),
         )
 
@@ -55,7 +55,7 @@ def load_semantic(root: Path, split: str) -> list[dict]:
 
 
 def prepare(root: Path, split: str, workers: int, essnet_compat: bool = False) -> None:
-    """The annotations of LVIS and of COCO-Stuff -> 16-bit label maps, 0..1283, 65535 is void."""
+    """Annotations of LVIS and COCO-Stuff -> 16-bit label maps (0..1283, 65535: ignore)."""
     with preparation(root, split).making(essnet_compat=essnet_compat) as not_before:
         things_file = root / f"lvis/lvis_v1_{split}.json"
         stuff_files = [
@@ -80,22 +80,22 @@ def prepare(root: Path, split: str, workers: int, essnet_compat: bool = False) -
 
 
 def convert(job: Job) -> None:
-    """LVIS where it has an instance, else stuff; of annotations that overlap, the first one."""
+    """LVIS instances over stuff; where annotations overlap, the first one wins."""
     height, width, things, stuff, essnet_compat = job.args
-    # The annotations that are painted last stay.
+    # In reverse, because the annotation painted last wins.
     values, stuff = (paint_categories(x[::-1], height, width) for x in (things, stuff))
-    stuff_values = label_of_stuff(essnet_compat)[stuff]  # (H, W), 1 to 1203, 0 is none
+    stuff_values = label_of_stuff(essnet_compat)[stuff]  # (H, W), 1 to 1284, 0 is none
     values = np.where(values > 0, values, stuff_values)  # 1 to 1284
-    write_image(job.target, np.where(values > 0, values - 1, VOID).astype(np.uint16))
+    write_image(job.target, np.where(values > 0, values - 1, IGNORE).astype(np.uint16))
 
 
 @functools.cache
 def label_of_stuff(essnet_compat: bool) -> np.ndarray:
-    """Category id in COCO's stuff json -> 1 to 1284; 0 for all that is not stuff ("other").
+    """Category id in COCO's stuff json -> 1 to 1284; 0 for ids that are not stuff ("other").
 
-    ESSNet's published script changes the ids in place, one after the other, so that what becomes
-    110 (blanket) is caught again by the next rule for 110 (desk-stuff), and 98 -> 181 (cabinet) by
-    that for 181 (window-other). With `essnet_compat` the labels are these wrong ones.
+    ESSNet's published script maps the ids in place, one rule after the other. So blanket, mapped to
+    110, is mapped again by the rule for 110 (desk-stuff), and cabinet, 98 -> 181, by the rule for
+    181 (window-other). `essnet_compat` reproduces these wrong labels.
     """
     entries = [entry for entry in load_classes("coco_lvis_1284") if "coco_stuff_id" in entry]
     if not essnet_compat:
@@ -110,7 +110,7 @@ def label_of_stuff(essnet_compat: bool) -> np.ndarray:
 
 
 def read_annotations(path: Path) -> tuple[list[dict], dict[int, list[tuple[int, object]]]]:
-    """The images of a json; (category id, segmentation) of each annotation, by image id."""
+    """The images of a json, and (category id, segmentation) of all annotations by image id."""
     content = read_json(path)
     annotations = defaultdict(list)
     for annotation in content["annotations"]:
@@ -120,12 +120,12 @@ def read_annotations(path: Path) -> tuple[list[dict], dict[int, list[tuple[int, 
 
 
 def index_entry(image: dict, path: Path) -> dict:
-    """What the list of the split says of an image of LVIS, whose web address tells its folder."""
+    """The entry of an LVIS image in the list of its split; its folder is in its web address."""
     folder, name = image["coco_url"].split("/")[-2:]
     if folder not in ("train2017", "val2017"):
         raise ValueError(
-            f"{path}: image {image['id']} is in {folder}, and COCO+LVIS has only images of "
-            "train2017 and val2017; take lvis_v1_train.json and lvis_v1_val.json of LVIS v1"
+            f"{path}: image {image['id']} is in {folder}, but COCO+LVIS has only images of "
+            "train2017 and val2017; use lvis_v1_train.json and lvis_v1_val.json of LVIS v1"
         )
     sizes = {"height": image["height"], "width": image["width"]}
     return {"id": image["id"], "file_name": f"{folder}/{name}"} | sizes
@@ -148,7 +148,7 @@ COMMANDS = {
         tuple(STUFF_FOLDERS),
         "COCO+LVIS, 1,284 classes, semantic",
         {
-            "essnet_compat": "label the stuff classes blanket and cabinet desk-stuff and "
+            "essnet_compat": "give blanket the label of desk-stuff, and cabinet that of "
             "window-other, as the published script does by mistake"
         },
     )

@@ -17,15 +17,15 @@ from .common import Command
 SPLITS_10K = ("train", "test")
 SPLITS_164K = ("train", "val")
 FOLDER_10K = "coco/coco_stuff_10k"
-VOID = 255
+IGNORE = 255
 
 
 def register(root: Path) -> None:
     """`coco_2017_{train,test}_stuff_10k_sem_seg` and `coco_2017_{train,val}_stuff_164k_sem_seg`."""
-    metadata = {"evaluator_type": "sem_seg", "ignore_label": VOID}
+    metadata = {"evaluator_type": "sem_seg", "ignore_label": IGNORE}
     metadata |= common.semantic_metadata(load_classes("coco_stuff_171"))
     for split in SPLITS_10K:
-        common.register(
+        common.register_dataset(
             f"coco_2017_{split}_stuff_10k_sem_seg",
             functools.partial(load_10k, root, split),
             image_root=root / FOLDER_10K / "images",
@@ -33,7 +33,7 @@ def register(root: Path) -> None:
             **metadata,
         )
     for split in SPLITS_164K:
-        common.register(
+        common.register_dataset(
             f"coco_2017_{split}_stuff_164k_sem_seg",
             functools.partial(load_164k, root, split),
             image_root=root / f"coco/{split}2017",
@@ -62,7 +62,7 @@ def load_164k(root: Path, split: str) -> list[dict]:
 
 
 def prepare_10k(root: Path, split: str, workers: int) -> None:
-    """MATLAB files of release 1.0 or 1.1 -> label maps, 0..170, 255 is void."""
+    """MATLAB files of release 1.0 or 1.1 -> label maps (0..170, 255: ignore)."""
     folder = root / FOLDER_10K
     with preparation_10k(root, split).making() as not_before:
         names = read_names(folder / "imageLists" / f"{split}.txt")
@@ -75,7 +75,7 @@ def prepare_10k(root: Path, split: str, workers: int) -> None:
 
 
 def prepare_164k(root: Path, split: str, workers: int) -> None:
-    """stuffthingmaps (0..181, 255 is void) -> label maps, 0..170, 255 is void."""
+    """stuffthingmaps (0..181, 255: ignore) -> label maps (0..170, 255: ignore)."""
     with preparation_164k(root, split).making() as not_before:
         labels = find(root, f"coco/stuffthingmaps/{split}2017/*.png")
         target = root / f"coco/stuffthingmaps_detectron2/{split}2017"
@@ -84,13 +84,13 @@ def prepare_164k(root: Path, split: str, workers: int) -> None:
 
 
 def convert_10k(job: Job) -> None:
-    """The container tells the release: HDF5 is 1.0, MATLAB's own format is 1.1."""
+    """Write the label map; the file format shows the release: HDF5 is 1.0, older MATLAB 1.1."""
     (source,) = job.sources
     is_first_release = is_hdf5(source)
     key, allowed = ("value_10k_v10", "1 to 172") if is_first_release else ("id", "0 to 182")
     classes = load_classes("coco_stuff_171")
-    table = np.full(173 if is_first_release else 183, VOID, np.int32)
-    table[0] = UNKNOWN if is_first_release else VOID
+    table = np.full(173 if is_first_release else 183, IGNORE, np.int32)
+    table[0] = UNKNOWN if is_first_release else IGNORE
     table[[entry[key] for entry in classes]] = np.arange(len(classes))
     labels = map_values(read_matlab(source, "S"), table, source, allowed)
     write_image(job.target, labels.astype(np.uint8))
@@ -98,7 +98,7 @@ def convert_10k(job: Job) -> None:
 
 def convert_164k(job: Job) -> None:
     (source,) = job.sources
-    table = np.full(256, VOID, np.uint8)
+    table = np.full(256, IGNORE, np.uint8)
     classes = load_classes("coco_stuff_171")
     table[[entry["pixel_164k"] for entry in classes]] = np.arange(len(classes))
     write_image(job.target, table[read_values(str(source))])

@@ -1,4 +1,4 @@
-"""What the registrations share: the folder of the data sets, metadata, and pairs of files."""
+"""What all registrations use: the folder of the data sets, metadata, and records of label maps."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -9,8 +9,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..formats.file_lists import check_pairs
 
-# Loaders whose names `register` may take over: detectron2's own, and ours for another root.
-REPLACEABLE = ("detectron2.data.datasets.", "rankseg_d2.data.datasets.")
+# Modules of loaders that `register_dataset` may replace: detectron2's, and ours for another root.
+_REPLACEABLE = ("detectron2.data.datasets.", "rankseg_d2.data.datasets.")
 
 
 @dataclass(frozen=True)
@@ -20,24 +20,23 @@ class Command:
     prepare: Callable[..., None]
     splits: tuple[str, ...]
     help: str
-    options: dict[str, str] = field(default_factory=dict)  # keyword that can be True -> its help
+    options: dict[str, str] = field(default_factory=dict)  # name of a flag -> its help
 
 
 def data_root() -> Path:
-    """The folder that holds all data sets, as detectron2 finds it."""
+    """The folder of all data sets: DETECTRON2_DATASETS, else ./datasets, as in detectron2."""
     return Path(os.path.expanduser(os.environ.get("DETECTRON2_DATASETS", "datasets")))
 
 
-def register(name: str, load: Callable[[], list[dict]], **metadata) -> None:
-    """Register a data set; nothing is read before it is asked for.
+def register_dataset(name: str, load: Callable[[], list[dict]], **metadata) -> None:
+    """Register a data set; its files are read when it is loaded.
 
-    Where the real detectron2 has registered that name itself, this takes its place, so that
-    records and metadata are the same with both engines. A name that somebody else has registered
-    stays theirs.
+    A registration by the real detectron2 is replaced, so that records and metadata are the same
+    with both engines. A registration by other code is kept.
     """
     if name in DatasetCatalog.list():
         loader = DatasetCatalog[name]
-        if not getattr(loader, "func", loader).__module__.startswith(REPLACEABLE):
+        if not getattr(loader, "func", loader).__module__.startswith(_REPLACEABLE):
             return
         DatasetCatalog.remove(name)
     if name in MetadataCatalog.list():
@@ -49,7 +48,7 @@ def register(name: str, load: Callable[[], list[dict]], **metadata) -> None:
 
 
 def semantic_metadata(classes: list[dict]) -> dict:
-    """Names, colours and ids of all classes, things included."""
+    """Names, colours and ids of all classes, including things."""
     metadata = {
         "stuff_classes": [entry["name"].strip() for entry in classes],
         "stuff_dataset_id_to_contiguous_id": {x["id"]: x["train_id"] for x in classes},
@@ -60,7 +59,7 @@ def semantic_metadata(classes: list[dict]) -> dict:
 
 
 def panoptic_metadata(classes: list[dict]) -> dict:
-    """Those of all classes, and once more those of the things, with the same contiguous ids."""
+    """Names, colours and ids of all classes, and of the things with the same contiguous ids."""
     things = [entry for entry in classes if entry["isthing"]]
     of_things = semantic_metadata(things).items()
     return semantic_metadata(classes) | {key.replace("stuff", "thing"): x for key, x in of_things}
@@ -69,10 +68,10 @@ def panoptic_metadata(classes: list[dict]) -> dict:
 def semantic_records(
     images: dict[str, Path], labels: dict[str, Path], where: str, names: Iterable[str] | None = None
 ) -> list[dict]:
-    """One record for each key that has an image and a label map; all of `names` must have both.
+    """One record for each of `names`; each must have an image and a label map.
 
-    Without `names`, no image and no label map may be without the other. `where` tells a user
-    what was searched.
+    Without `names`, each image must have a label map and each label map an image. `where` names
+    the data set in errors.
     """
     names = sorted(images.keys() | labels.keys()) if names is None else list(names)
     check_pairs(names, images, labels, where)

@@ -1,4 +1,4 @@
-"""PASCAL-Context with 59 classes, or with 60: background is then a class."""
+"""PASCAL-Context with 59 classes, or with 60, of which one is background."""
 
 import functools
 from pathlib import Path
@@ -18,22 +18,22 @@ FOLDER = "VOCdevkit/VOC2010"
 SPLITS = ("train", "val")
 DETAIL = f"{FOLDER}/trainval_merged.json"  # of the Detail API
 MATLAB = f"{FOLDER}/trainval"  # *.mat of the data set's own page
-VOID = 255
+IGNORE = 255
 NUM_RAW_CLASSES = 459
 
 
 def register(root: Path) -> None:
-    """`pascal_context_{59,60}_sem_seg_{train,val}`, of the same label maps."""
-    without_background = np.append(VOID, np.arange(59))
+    """`pascal_context_{59,60}_sem_seg_{train,val}`, which share their label maps."""
+    without_background = np.append(IGNORE, np.arange(59))
     for split in SPLITS:
         for number, table in ((59, {"label_table": without_background}), (60, {})):
-            common.register(
+            common.register_dataset(
                 f"pascal_context_{number}_sem_seg_{split}",
                 functools.partial(load_semantic, root, split),
                 image_root=root / FOLDER / "JPEGImages",
                 sem_seg_root=root / FOLDER / "SegmentationClassContext",
                 evaluator_type="sem_seg",
-                ignore_label=VOID,
+                ignore_label=IGNORE,
                 **table,
                 **common.semantic_metadata(load_classes(f"pascal_context_{number}")),
             )
@@ -50,7 +50,7 @@ def load_semantic(root: Path, split: str) -> list[dict]:
 
 
 def prepare(root: Path, split: str, workers: int) -> None:
-    """The json of the Detail API, or MATLAB files -> label maps, 0 is background, 1 to 59."""
+    """The json of the Detail API, or MATLAB files -> label maps (0: background, 1 to 59)."""
     with preparation(root, split).making() as not_before:
         target = root / FOLDER / "SegmentationClassContext"
         find_sources = detail_sources if (root / DETAIL).is_file() else matlab_sources
@@ -83,7 +83,7 @@ def detail_sources(root: Path, split: str) -> list[tuple]:
 
 
 def matlab_sources(root: Path, split: str) -> list[tuple]:
-    """(name, source files, ()) of each image of VOC2010's split, with its MATLAB file."""
+    """(name, (its MATLAB file,), ()) of each image of VOC2010's split."""
     names = read_names(root / FOLDER / "ImageSets" / "Main" / f"{split}.txt")
     labels = find(root, f"{MATLAB}/*.mat")
     check_pairs(names, dict.fromkeys(names), labels, str(root / MATLAB))
@@ -91,7 +91,7 @@ def matlab_sources(root: Path, split: str) -> list[tuple]:
 
 
 def convert(job: Job) -> None:
-    """Of the 459 classes 59 are kept; of MATLAB files, all others are background."""
+    """Keep 59 of the 459 classes; in MATLAB files all others become background."""
     table = np.full(NUM_RAW_CLASSES + 1, UNKNOWN if job.args else 0, np.int32)
     kept = [entry["id_459"] for entry in load_classes("pascal_context_60")]
     table[kept] = np.arange(len(kept))

@@ -1,13 +1,13 @@
 """`shapes`: scenes that are drawn on first use, with 10 to 2,000 categories.
 
-`shapes_panoptic_train` has 100 categories, `shapes1000_panoptic_train` has 1000; beside `panoptic`
-there are `sem_seg` and `instance`, of videos `video_sem_seg` and `video_instance`, beside `train`
-there is `val`.
+Names are shapes[N]_{panoptic,sem_seg,instance,video_sem_seg,video_instance}_{train,val}, where N is
+the number of categories, 100 by default: `shapes_panoptic_train`, `shapes1000_panoptic_train`.
 """
 
 import functools
 import re
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 from detectron2.data import DatasetCatalog
@@ -18,8 +18,7 @@ from ..formats.youtube_vis import load_video_instances
 from ..shapes.build import SPLITS, Spec, coco_categories, ensure_split, ignore_label
 from ..shapes.videos import ClipSpec, ensure_clips, label_table
 from ..shapes.vocabulary import check_num_categories
-from .common import Command, data_root
-from .common import register as register_dataset
+from .common import Command, data_root, register_dataset
 from .vspw import load_videos
 
 NUM_CATEGORIES = 100
@@ -35,13 +34,12 @@ def register_shapes(
     num_images: dict[str, int] | None = None,
     num_videos: dict[str, int] | None = None,
 ) -> None:
-    """Register the data sets of that number of categories; nothing is drawn before its use.
+    """Register the data sets of a number of categories; each is drawn when it is first loaded.
 
-    Again, for another root or number of images or videos, the later call counts.
+    A later call with another root, or other numbers of images or videos, replaces the former.
 
     Args:
-        root: the folder that gets `shapes/<num_categories>`; by default that of the environment
-            variable DETECTRON2_DATASETS.
+        root: the folder that gets `shapes/<num_categories>`; by default `data_root()`.
         num_images, num_videos: of the splits "train" and "val".
     """
     check_num_categories(num_categories)
@@ -51,26 +49,26 @@ def register_shapes(
         spec = Spec(num_categories, split, (num_images or NUM_IMAGES)[split])
         for task, (load, facts_of) in TASKS.items():
             name = f"{prefix}_{task}_{split}"
-            place = folder / str(num_categories) / split
+            target = folder / str(num_categories) / split
             register_dataset(
                 name,
-                functools.partial(_make_and_load, load, place, spec),
-                image_root=place / "images",
-                **facts_of(place, num_categories),
+                functools.partial(_make_and_load, load, target, spec),
+                image_root=target / "images",
+                **facts_of(target, num_categories),
             )
-        place = folder / str(num_categories) / f"video_{split}"
+        target = folder / str(num_categories) / f"video_{split}"
         clip_spec = ClipSpec(num_categories, split, (num_videos or NUM_VIDEOS)[split])
         for task, (load, facts_of) in VIDEO_TASKS.items():
             register_dataset(
                 f"{prefix}_video_{task}_{split}",
-                functools.partial(_make_and_load, load, place, clip_spec),
-                image_root=place / "data",
-                **facts_of(place, num_categories),
+                functools.partial(_make_and_load, load, target, clip_spec),
+                image_root=target / "data",
+                **facts_of(target, num_categories),
             )
 
 
-def register_named(names) -> None:
-    """Register those of `names` that are of shapes, with any number of categories, and new."""
+def register_named(names: Iterable[str]) -> None:
+    """Register each of `names` that is a data set of shapes and not registered yet."""
     for name in names:
         match = NAME.fullmatch(name)
         if match and name not in DatasetCatalog.list():
@@ -189,7 +187,7 @@ def _instance_facts(folder: Path, num_categories: int) -> dict:
 
 
 def _lists(categories: list[dict]) -> tuple[list[str], list[list[int]], dict[int, int]]:
-    """Names, colours, and id in the file -> contiguous id."""
+    """Names, colours, and a map from the file's ids to contiguous ids."""
     names = [category["name"] for category in categories]
     colors = [category["color"] for category in categories]
     return names, colors, {category["id"]: i for i, category in enumerate(categories)}
@@ -212,7 +210,7 @@ def register(root: Path) -> None:
 
 
 def prepare(root: Path, split: str, workers: int) -> None:
-    """Draw a split of the default size now, images and videos."""
+    """Draw a split of the default size: images and videos."""
     folder = Path(root, "shapes", str(NUM_CATEGORIES))
     ensure_split(folder / split, Spec(NUM_CATEGORIES, split, NUM_IMAGES[split]), workers)
     spec = ClipSpec(NUM_CATEGORIES, split, NUM_VIDEOS[split])

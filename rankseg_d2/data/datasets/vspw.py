@@ -1,4 +1,4 @@
-"""VSPW, 124 classes: every frame of a video is labelled."""
+"""VSPW, 124 classes: videos with a label map for every frame."""
 
 import functools
 import glob
@@ -13,38 +13,38 @@ from . import common
 
 FOLDER = "VSPW_480p"
 SPLITS = ("train", "val", "test")
-VOID = 255
-OTHERS = 0  # in the files: what is none of the classes
+IGNORE = 255
+OTHERS = 0  # in the files: none of the classes
 
 
 def register(root: Path) -> None:
     """`vspw_{train,val,test}`; the labels of test are not public."""
     classes = load_classes("vspw_124")
     for split in SPLITS:
-        common.register(
+        common.register_dataset(
             f"vspw_{split}",
             functools.partial(load_videos, root / FOLDER, split, split != "test"),
             evaluator_type="vspw_sem_seg",
             image_root=root / FOLDER / "data",
             sem_seg_root=root / FOLDER / "data",
-            ignore_label=VOID,
+            ignore_label=IGNORE,
             label_table=label_table(classes),
-            unknown_is_void=True,  # a few files have values that are no class
+            unknown_is_ignored=True,  # a few files have values without a class
             **common.semantic_metadata(classes),
         )
 
 
 def label_table(classes: list[dict]) -> np.ndarray:
-    """Value in the files -> contiguous id, VOID, or -1 for one that has no meaning: (256,)."""
+    """Value in the files -> contiguous id, IGNORE, or -1 for a value without meaning: (256,)."""
     table = np.full(256, -1)
-    table[[OTHERS, VOID]] = VOID
+    table[[OTHERS, IGNORE]] = IGNORE
     for entry in classes:
         table[entry["id"]] = entry["train_id"]
     return table
 
 
 def load_videos(folder: Path, split: str, has_labels: bool = True) -> list[dict]:
-    """One record per video of the split's list, in VSPW's layout."""
+    """One record per video that the split's list names, in VSPW's layout."""
     names = read_names(folder / f"{split}.txt")
     frames = {name: find(folder / "data", f"{glob.escape(name)}/origin/*.jpg") for name in names}
     labels = None
@@ -54,15 +54,15 @@ def load_videos(folder: Path, split: str, has_labels: bool = True) -> list[dict]
 
 
 def label_map_records(frames: dict, labels: dict | None, where: str) -> list[dict]:
-    """Records of videos, from their files by video and frame; in the order given.
+    """Records of videos from their files by video and frame, in the given order.
 
-    All frames must have a label map and all label maps a frame, unless `labels` is None.
+    Each frame must have a label map and each label map a frame, unless `labels` is None.
     """
     empty = [name for name, files in frames.items() if not files]
     if empty:
         raise FileNotFoundError(
-            f"{len(empty)} of the {len(frames)} videos of {where} are empty: there is no frame of "
-            f"{', '.join(empty[:3])}; bring their frames, or take them off the list"
+            f"{len(empty)} of the {len(frames)} videos of {where} have no frame, such as "
+            f"{', '.join(empty[:3])}; add their frames, or remove them from the list"
         )
     if labels is not None:
         pairs = [_by_path(frames), _by_path(labels)]
@@ -80,4 +80,4 @@ def _by_path(files: dict[str, dict]) -> dict:
     return {f"{video}/{frame}": path for video, of in files.items() for frame, path in of.items()}
 
 
-COMMANDS = {}  # its 480p release is used as it is
+COMMANDS = {}  # the 480p release needs no preparation

@@ -1,6 +1,6 @@
-"""YouTube-VIS 2019 and 2021, 40 classes each: objects that are followed through videos.
+"""YouTube-VIS 2019 and 2021, 40 classes each: videos with object tracks.
 
-Any json of this form can be read, such as OVIS's (docs/own_data.md).
+docs/own_data.md shows how to use other data sets of this format, such as OVIS.
 """
 
 import functools
@@ -20,9 +20,9 @@ HELD_OUT = 0.1  # share of the training videos
 
 
 def register(root: Path) -> None:
-    """`ytvis_{2019,2021}_{train,val,test}`, and train's parts `train_held_in`, `train_held_out`.
+    """`ytvis_{2019,2021}_{train,val,test}`, and the parts `train_held_in`, `train_held_out`.
 
-    The labels of val and test are not public: what is held out of train takes their place.
+    The labels of val and test are not public; `train_held_out` serves to evaluate.
     """
     for year in YEARS:
         metadata = instance_metadata(load_classes(f"ytvis{year}_40"))
@@ -34,21 +34,22 @@ def register(root: Path) -> None:
                 **metadata,
             }
             load = functools.partial(load_registered, root, year, folder)
-            common.register(f"ytvis_{year}_{split}", load, json_file=json_file, **facts)
-            if split == "train":  # parts of a json have no file of their own: see the records
+            common.register_dataset(f"ytvis_{year}_{split}", load, json_file=json_file, **facts)
+            if split == "train":  # no json_file: a part has no json of its own
                 for part in ("held_in", "held_out"):
                     load_part = functools.partial(load_registered, root, year, folder, part=part)
-                    common.register(f"ytvis_{year}_{split}_{part}", load_part, **facts)
+                    common.register_dataset(f"ytvis_{year}_{split}_{part}", load_part, **facts)
 
 
 def find_json(root: Path, year: int, folder: str) -> Path:
-    """Where upstream has the json or, if it is only there, where the archive of 2021 has it."""
+    """The json beside its folder, as upstream has it, or in it, as the archive of 2021 has it."""
     names = f"{folder}.json", f"{folder}/instances.json"
-    places = [root / f"ytvis_{year}" / name for name in names]
-    return next((path for path in places if path.is_file()), places[0])
+    paths = [root / f"ytvis_{year}" / name for name in names]
+    return next((path for path in paths if path.is_file()), paths[0])
 
 
 def load_registered(root: Path, year: int, folder: str, part: str | None = None) -> list[dict]:
+    """Records of a split, or of its part "held_in" or "held_out"."""
     records = load_video_instances(
         find_json(root, year, folder),
         root / f"ytvis_{year}" / folder / "JPEGImages",
@@ -61,7 +62,7 @@ def load_registered(root: Path, year: int, folder: str, part: str | None = None)
 
 
 def prepare(year: int, root: Path, split: str, workers: int) -> None:
-    """Write the parts of train as json files too, for tools that know only such."""
+    """Write the parts of train as json files, for tools that need a json."""
     json_file = find_json(root, year, split)
     content = read_json(json_file)
     for part in ("held_in", "held_out"):
@@ -76,16 +77,15 @@ def prepare(year: int, root: Path, split: str, workers: int) -> None:
 
 
 def is_held_out(name: str) -> bool:
-    """Whether a video of this name is held out.
+    """Whether the video with this folder name is held out.
 
-    Names are those of the videos' folders, so that a video that 2019 and 2021 share is on the same
-    side in both.
+    A video that is in 2019 and 2021 has the same folder name, so it is in the same part of both.
     """
     return position(name) < HELD_OUT
 
 
 def folder_name(record: dict) -> str:
-    """The name of a video, by its record or its entry in a json: of the folder of its frames."""
+    """The name of the folder of a video's frames; `record` may also be its entry in a json."""
     return Path(record["file_names"][0]).parent.name
 
 

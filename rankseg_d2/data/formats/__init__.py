@@ -1,0 +1,1 @@
+"""How files are read and written: label images, COCO and YouTube-VIS json, RLE, MATLAB, frames."""

@@ -1,4 +1,4 @@
-"""COCO's instance format, with the contiguous ids that the class lists give."""
+"""COCO's instance format, with the contiguous ids of the class lists."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from .coco_panoptic import contiguous_id
 
 
 def instance_metadata(classes: list[dict]) -> dict:
-    """Things alone: contiguous ids 0..N-1 in the order of the list."""
+    """Metadata of the things only: their contiguous ids are 0..N-1 in the order of the list."""
     things = [entry for entry in classes if entry["isthing"]]
     return {
         "thing_classes": [entry["name"].strip() for entry in things],
@@ -18,12 +18,12 @@ def instance_metadata(classes: list[dict]) -> dict:
 
 
 def load_instances(json_file: Path, image_root: Path, metadata: dict) -> list[dict]:
-    """Records of a json of instances, with contiguous category ids."""
+    """Records of a COCO instance json, with contiguous category ids."""
     if not json_file.is_file():
         raise FileNotFoundError(
-            f"{json_file} is not there; datasets/README.md says where to get it"
+            f"{json_file} does not exist; datasets/README.md says where to get it"
         )
-    records = load_coco_json(str(json_file), str(image_root))  # with the ids of the json
+    records = load_coco_json(str(json_file), str(image_root))  # category ids are the json's
     known = metadata["thing_dataset_id_to_contiguous_id"]
     for record in records:
         for annotation in record["annotations"]:

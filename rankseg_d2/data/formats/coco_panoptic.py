@@ -1,4 +1,4 @@
-"""COCO's panoptic format: a json of segments, and a PNG per image whose colours are their ids."""
+"""COCO's panoptic format: a json of segments, and one PNG per image with their ids as colours."""
 
 from pathlib import Path
 
@@ -21,8 +21,8 @@ def load_panoptic(
 
     Args:
         images: by key; the key of an annotation is the name of its PNG without `ending`.png.
-        labels: semantic label maps by key, if the records shall have them.
-        metadata: of all classes and of the things, as `panoptic_metadata` makes it.
+        labels: semantic label maps by key; None: the records have none.
+        metadata: what `panoptic_metadata` returns.
     """
     content = read_json(json_file)
     annotations = content["annotations"]
@@ -59,22 +59,21 @@ def contiguous_id(category_id: int, known: dict[int, int], json_file: Path) -> i
     if category_id not in known:
         raise ValueError(
             f"{json_file} has category_id={category_id}, which is no class of this data set "
-            f"(its ids are {min(known)} to {max(known)}); it belongs to another data set"
+            f"(its ids are {min(known)} to {max(known)}); use the json of this data set"
         )
     return known[category_id]
 
 
 def check_pngs(json_file: Path, panoptic_root: Path, names: list[str]) -> None:
-    """Raise if the json names a PNG that is not in its folder, or none at all."""
+    """Raise an error if the json names no PNG, or one that its folder does not have."""
     if not names:
-        raise ValueError(f"{json_file} has no annotations; get it again, whole")
-    there = find(panoptic_root, "*.png")
-    missing = [name for name in names if Path(name).stem not in there]
+        raise ValueError(f"{json_file} has no annotations; download it again")
+    found = find(panoptic_root, "*.png")
+    missing = [name for name in names if Path(name).stem not in found]
     if missing:
         raise FileNotFoundError(
-            f"{json_file} does not belong to {panoptic_root}, or the folder is not whole: of the "
-            f"{len(names)} PNG files that the json names, {len(missing)} are not there, the first "
-            f"is {missing[0]}; unpack the archive again, or make both files anew"
+            f"{panoptic_root} lacks {len(missing)} of the {len(names)} PNG files that {json_file} "
+            f"names, such as {missing[0]}; unpack the archive again, or prepare both again"
         )
 
 
@@ -89,11 +88,11 @@ def regions(values: np.ndarray) -> dict[int, dict]:
     from scipy.ndimage import find_objects
 
     wanted = [value for value in present_values(values).tolist() if value > 0]
-    places = positions_of_ids(values, wanted)  # (H, W), from 1
-    areas = np.bincount(places.ravel(), minlength=len(wanted) + 1)[1:].tolist()
+    numbers = positions_of_ids(values, wanted)  # (H, W), from 1
+    areas = np.bincount(numbers.ravel(), minlength=len(wanted) + 1)[1:].tolist()
     boxes = [
         [columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start]
-        for rows, columns in find_objects(places)
+        for rows, columns in find_objects(numbers)
     ]
     triples = zip(wanted, areas, boxes, strict=True)
     return {value: {"area": area, "bbox": box} for value, area, box in triples}

@@ -1,4 +1,4 @@
-"""Files by name: found by a pattern, listed in a text file, and paired."""
+"""Find files by a pattern, read lists of names, and pair images with label maps."""
 
 import os
 from pathlib import Path
@@ -7,32 +7,32 @@ from ...files import listed
 
 
 def find(root: Path, pattern: str) -> dict[str, Path]:
-    """Files by key, sorted: the pattern's last part is `*` (the key) and what follows the key."""
+    """Files by key, sorted; the last part of `pattern` is `*`, the key, and a fixed ending."""
     ending = pattern.rpartition("*")[2]
     paths = sorted(listed(root, pattern))
     return {os.path.basename(path).removesuffix(ending): Path(path) for path in paths}
 
 
 def read_names(path: Path) -> list[str]:
-    """The names in a list of one a line."""
+    """The names in a text file, one per line."""
     if not path.is_file():
-        raise FileNotFoundError(f"there is no list {path}; it comes with the data set")
+        raise FileNotFoundError(f"the list {path} does not exist; it comes with the data set")
     names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     return [name for name in names if name]
 
 
 def check_pairs(names: list[str], images: dict, labels: dict, where: str) -> None:
-    """Raise what a user can act on, unless all names have an image and a label map."""
+    """Raise an error that names the files, unless each name has an image and a label map."""
     if not names:
         raise FileNotFoundError(f"{where} is empty: it has no image and no label map")
     no_image = [name for name in names if name not in images]
     no_label = [name for name in names if name not in labels]
     if no_image or no_label:
         lacks = ((no_image, "no image"), (no_label, "no label map"))
-        told = [f"{what} for {len(few)} ({_first(few)})" for few, what in lacks if few]
+        parts = [f"{what} for {len(few)} ({_first(few)})" for few, what in lacks if few]
         raise ValueError(
             f"images and label maps of {where} do not pair: of {len(names)} names, "
-            f"{' and '.join(told)}; bring the missing files, or remove what is too much"
+            f"{' and '.join(parts)}; add the missing files or delete the extra ones"
         )
 
 

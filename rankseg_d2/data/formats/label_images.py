@@ -10,31 +10,31 @@ import numpy as np
 from detectron2.utils.file_io import PathManager
 
 logger = logging.getLogger(__name__)
-_told_of = set()  # data sets with pixels of unknown values
+_warned_of: set[str] = set()  # data sets with pixels of unknown values
 
 
 class UnreadableError(ValueError):
-    """A file that should be an image is damaged, or something else."""
+    """An image file is damaged, or not an image."""
 
 
 def read_label_map(path: str, metadata) -> np.ndarray:
-    """Contiguous class ids of an 8- or 16-bit label image, void as `ignore_label`: (H, W).
+    """Contiguous class ids, or `ignore_label`, of an 8- or 16-bit label image: (H, W).
 
     Args:
-        metadata: of the data set. `label_table`, if there is one, takes each raw value to its
-            class id, to `ignore_label`, or to -1 if it must not occur; else the values are class
-            ids already. With `unknown_is_void`, what must not occur is void, with one warning.
+        metadata: of the data set. `label_table` maps each raw value to its class id, to
+            `ignore_label`, or to -1 if it must not occur; without it the values are class ids.
+            With `unknown_is_ignored`, values that must not occur are ignored, with one warning.
     """
     return to_classes(read_values(path), path, metadata)
 
 
 def to_classes(values: np.ndarray, path: str, metadata) -> np.ndarray:
-    """The contiguous class ids of the values that a label image holds; see `read_label_map`."""
+    """The contiguous class ids of the raw values of a label image; see `read_label_map`."""
     table = metadata.get("label_table")
     if table is not None:
         table = np.asarray(table)
-        if metadata.get("unknown_is_void", False):
-            table, values = _void_if_unknown(table, values, path, metadata)
+        if metadata.get("unknown_is_ignored", False):
+            table, values = _ignore_unknown(table, values, path, metadata)
         is_wrong = (values < 0) | (values >= len(table))
         _raise_if_any(is_wrong, values, path, _ranges(table), metadata)
         _raise_if_any((table < 0)[values], values, path, _ranges(table), metadata)
@@ -42,13 +42,13 @@ def to_classes(values: np.ndarray, path: str, metadata) -> np.ndarray:
     classes, ignore = metadata.get("stuff_classes"), metadata.get("ignore_label", 255)
     if classes is not None:
         is_wrong = (values < 0) | (values >= len(classes)) & (values != ignore)
-        allowed = f"0 to {len(classes) - 1}, or {ignore} for void"
+        allowed = f"0 to {len(classes) - 1}, or {ignore} for ignored pixels"
         _raise_if_any(is_wrong, values, path, allowed, metadata)
     return values
 
 
 def read_values(path: str) -> np.ndarray:
-    """The values that the file holds: (H, W)."""
+    """The raw values of a label image: (H, W)."""
     values = np.asarray(open_image(path, "label image"))
     if values.ndim != 2 or values.dtype.kind == "f":
         what = f"{values.shape[2]} channels" if values.ndim == 3 else f"values of {values.dtype}"
@@ -60,7 +60,7 @@ def read_values(path: str) -> np.ndarray:
 
 
 def read_segment_ids(path: str) -> np.ndarray:
-    """The segment ids R + 256 G + 65536 B of a COCO panoptic PNG, whatever its alpha: (H, W)."""
+    """The segment ids R + 256 G + 65536 B of a COCO panoptic PNG, with or without alpha: (H, W)."""
     with _opened(path, "panoptic image") as file:
         data = np.frombuffer(file.read(), np.uint8)
     image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
@@ -78,37 +78,37 @@ def read_segment_ids(path: str) -> np.ndarray:
 
 
 def positions_of_ids(ids: np.ndarray, wanted) -> np.ndarray:
-    """The place of each pixel's id in `wanted`, from 1; 0 where it is not there: ids' shape."""
-    keys = np.array([-1, *wanted])  # so that place 0 is no segment's
+    """The index of each pixel's id in `wanted`, from 1; 0 for other ids: the shape of `ids`."""
+    keys = np.array([-1, *wanted])  # -1 is no id, so index 0 is free
     order = keys.argsort()
     flat = ids.ravel()
     starts = run_starts(flat)
     values = flat[starts].astype(keys.dtype)
-    places = order[np.searchsorted(keys, values, sorter=order).clip(max=len(wanted))]
-    places[keys[places] != values] = 0
+    index = order[np.searchsorted(keys, values, sorter=order).clip(max=len(wanted))]
+    index[keys[index] != values] = 0
     lengths = np.diff(starts, append=len(flat))
-    return places.astype(np.min_scalar_type(len(wanted))).repeat(lengths).reshape(ids.shape)
+    return index.astype(np.min_scalar_type(len(wanted))).repeat(lengths).reshape(ids.shape)
 
 
 def present_values(labels: np.ndarray) -> np.ndarray:
-    """Sorted values of a label map, each once; faster than np.unique, for labels come in runs."""
+    """Sorted values of a label map, each once; faster than np.unique because labels form runs."""
     flat = labels.ravel()
     return np.unique(flat[run_starts(flat)])
 
 
 def run_starts(flat: np.ndarray) -> np.ndarray:
-    """Where a value differs from the one before it."""
+    """The indices at which a value differs from the one before it; 0 is one of them."""
     changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     return np.concatenate([np.zeros(min(len(flat), 1), changes.dtype), changes])
 
 
 def smallest_integers(values: np.ndarray) -> np.ndarray:
-    """The same values, not negative, in the smallest unsigned type that holds them."""
+    """The values, none of them negative, in the smallest unsigned type that holds them."""
     return values.astype(np.min_scalar_type(int(values.max(initial=0))))
 
 
 def open_image(path: str, kind: str):
-    """The whole image of a file, as Pillow's; an error says what `kind` of image it is."""
+    """The decoded Pillow image of a file; `kind` is what an error calls it."""
     from PIL import Image
 
     with _opened(path, kind) as file:
@@ -121,7 +121,7 @@ def open_image(path: str, kind: str):
 
 
 def check_depth(image, path: str) -> None:
-    """Raise ValueError where Pillow would make RGB by cutting off all above 255."""
+    """Raise ValueError if Pillow would clip the image's values to 255 when it converts to RGB."""
     if image.mode.startswith(("I", "F")):
         raise ValueError(
             f"the image {path} has more than 8 bits per pixel (Pillow's mode {image.mode}); scale "
@@ -139,23 +139,23 @@ def _opened(path: str, kind: str) -> Iterator[BinaryIO]:
         yield file
 
 
-def _void_if_unknown(table: np.ndarray, values: np.ndarray, path: str, metadata):
-    """The table with void for what must not occur, and the values that it does not have as one."""
+def _ignore_unknown(table: np.ndarray, values: np.ndarray, path: str, metadata):
+    """The table with unknown values mapped to `ignore_label`, and values clipped to its end."""
     inside = np.minimum(values.astype(np.int32), len(table))
     table = np.append(table, -1)
     is_unknown = (table < 0)[inside]
     if is_unknown.any():
-        _tell_once(values[is_unknown], path, metadata.get("name", "this data set"))
+        _warn_once(values[is_unknown], path, metadata.get("name", "this data set"))
     return np.where(table < 0, metadata.get("ignore_label", 255), table), inside
 
 
-def _tell_once(unknown: np.ndarray, path: str, dataset: str) -> None:
-    """Warn of the first file of a data set that has pixels of `unknown` values."""
-    if dataset not in _told_of:
-        _told_of.add(dataset)
+def _warn_once(unknown: np.ndarray, path: str, dataset: str) -> None:
+    """Warn about the first file of a data set that has pixels of `unknown` values."""
+    if dataset not in _warned_of:
+        _warned_of.add(dataset)
         logger.warning(
-            "%d pixels in %s have no class of %s (%s) and count as void, as such pixels of other "
-            "files will; `rankseg-d2 dataset check %s` counts them all",
+            "%d pixels in %s have no class of %s (values %s) and are ignored, here and in all "
+            "files; `rankseg-d2 dataset check %s` counts them",
             len(unknown),
             path,
             dataset,
@@ -174,50 +174,50 @@ def _raise_if_any(is_wrong: np.ndarray, values: np.ndarray, path: str, allowed: 
     if not is_wrong.any():
         return
     raise ValueError(
-        f"the label image {path} has the value {_listed(values[is_wrong])}, but the classes of its "
-        f"data set are {allowed}; mend the file, the class list, or the offset of the labels, by "
-        f"which raw values exceed class ids: for this file, {mend_values(values, metadata)}; "
-        "`rankseg-d2 dataset check` says what fits all files"
+        f"the label image {path} has the value {_listed(values[is_wrong])}, which is no class; "
+        f"allowed are {allowed}. Fix the file, or the classes or label_offset of its data set; for "
+        f"this file, {suggest_fix(values, metadata)}; `rankseg-d2 dataset check` says what fits "
+        "all files"
     )
 
 
-def mend_values(values: np.ndarray, metadata) -> str:
-    """What the yaml of a data set could say, so that all these raw values have a meaning."""
+def suggest_fix(values: np.ndarray, metadata) -> str:
+    """The keys of a data set's yaml with which all these raw values are classes or ignored."""
     ignore, table = metadata.get("ignore_label", 255), metadata.get("label_table")
     names = metadata.get("stuff_classes")
-    offset, void = 0, {ignore}
+    offset, ignored = 0, {ignore}
     if table is not None:
         table = np.asarray(table)
         offset = int(np.flatnonzero(table == 0).max(initial=0))
-        void = set(np.flatnonzero(table == ignore).tolist())
+        ignored = set(np.flatnonzero(table == ignore).tolist())
         if offset and table[0] >= 0:  # background is a class
-            void.add(0)
+            ignored.add(0)
     num_classes = len(names) if names else int(table[table != ignore].max()) + 1
-    return fitting_values(set(np.unique(values).tolist()) - void, num_classes, offset)
+    return suggest_keys(set(np.unique(values).tolist()) - ignored, num_classes, offset)
 
 
-def fitting_values(values: set[int], num_classes: int, offset: int) -> str:
-    """The `label_offset` nearest to `offset` that makes classes of all values but void.
+def suggest_keys(values: set[int], num_classes: int, offset: int) -> str:
+    """The `label_offset` nearest to `offset` that makes all values classes.
 
-    Where none does, 255, 0 or both are tried as void, too.
+    If none does, ignoring 255, 0 or both is tried too.
     """
-    for void in (set(), {255}, {0}, {0, 255}):
-        rest = values - void
-        lowest = max(max(rest, default=0) - num_classes + 1, int(0 in void & values), 0)
-        if rest and void <= values and lowest <= min(rest):
+    for ignored in (set(), {255}, {0}, {0, 255}):
+        rest = values - ignored
+        lowest = max(max(rest, default=0) - num_classes + 1, int(0 in ignored & values), 0)
+        if rest and ignored <= values and lowest <= min(rest):
             fitting = min(max(offset, lowest), min(rest))
-            said = [f"label_offset: {fitting}"]
-            said += ["background: ignore"] if 0 in void else []
-            said += ["255 in ignore"] if 255 in void else []
-            return (f"{', '.join(said)} would fit, for the values are {min(rest)} to {max(rest)}, "
-                    f"and there are {num_classes} classes")
-    return (f"no label_offset fits, for there are {num_classes} classes, but {len(values)} values, "
-            f"{min(values)} to {max(values)}; mend classes, or ignore what is void")
+            keys = [f"label_offset: {fitting}"]
+            keys += ["background: ignore"] if 0 in ignored else []
+            keys += ["255 in ignore"] if 255 in ignored else []
+            return (f"{', '.join(keys)} would fit: the values are {min(rest)} to {max(rest)}, "
+                    f"the number of classes is {num_classes}")
+    return (f"no label_offset fits {num_classes} classes and {len(values)} values from "
+            f"{min(values)} to {max(values)}; fix classes, or add values to ignore")
 
 
 def _ranges(table: np.ndarray) -> str:
-    """The values that a label table knows, such as "1 to 12, 255"."""
+    """The values that a label table allows, such as "1 to 12, 255"."""
     known = np.flatnonzero(table >= 0)
     ends = np.flatnonzero(np.diff(known) > 1)
     pairs = zip(known[[0, *(ends + 1)]], known[[*ends, -1]], strict=True)
-    return ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in pairs) + " (void included)"
+    return ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in pairs) + " (ignored included)"

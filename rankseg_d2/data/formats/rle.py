@@ -1,10 +1,10 @@
-"""Masks as COCO's run-length encoding (RLE), compressed; all of pycocotools' masks is here."""
+"""Masks as COCO's compressed run-length encoding (RLE), through pycocotools."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-AT_ONCE = 255  # pycocotools 2.0.11 raises OverflowError for the areas of more
+_AT_ONCE = 255  # pycocotools 2.0.11 raises OverflowError for the areas of more
 
 
 def encode(mask: np.ndarray) -> dict:
@@ -18,7 +18,7 @@ def encode_each(masks: np.ndarray) -> list[dict]:
 
 
 def encode_columns(columns: np.ndarray) -> list[dict]:
-    """The RLEs of masks that lie in memory column by column, as RLEs run: (N, W, H)."""
+    """The RLEs of masks stored column by column, as RLEs are: (N, W, H)."""
     from pycocotools import mask as coco
 
     return coco.encode(columns.view(np.uint8).T) if len(columns) else []
@@ -32,14 +32,14 @@ def decode(rle: dict) -> np.ndarray:
 
 
 def decode_columns(rles: Sequence[dict]) -> np.ndarray:
-    """Masks as they are in RLEs, column by column: (N, W, H) bool."""
+    """The masks of RLEs, stored column by column: (N, W, H) bool."""
     from pycocotools import mask as coco
 
     return coco.decode(list(rles)).T.view(bool)
 
 
 def to_rle(segmentation: dict | list, height: int, width: int) -> dict:
-    """One compressed RLE of polygons, or of an RLE of either kind."""
+    """One compressed RLE of polygons, or of a compressed or uncompressed RLE."""
     from pycocotools import mask as coco
 
     if isinstance(segmentation, list):
@@ -55,7 +55,7 @@ def compressed(rle: dict) -> dict:
 
 
 def as_text(rle: dict) -> dict:
-    """The compressed RLE as json can hold it."""
+    """The compressed RLE with its counts as text, for json."""
     counts = rle["counts"]
     counts = counts.decode() if isinstance(counts, bytes) else counts
     return {"size": list(rle["size"]), "counts": counts}
@@ -72,12 +72,12 @@ def areas(rles: Sequence[dict]) -> np.ndarray:
     """Pixels of each of N compressed RLEs: (N,)."""
     from pycocotools import mask as coco
 
-    parts = [list(rles[i : i + AT_ONCE]) for i in range(0, len(rles), AT_ONCE)]
+    parts = [list(rles[i : i + _AT_ONCE]) for i in range(0, len(rles), _AT_ONCE)]
     return np.concatenate([np.zeros(0, np.uint32), *map(coco.area, parts)])
 
 
 def shares(masks: list[dict], regions: list[dict]) -> np.ndarray:
-    """How much of each of n masks lies in each of m regions: (n, m)."""
+    """The share of each of n masks that lies in each of m regions: (n, m)."""
     from pycocotools import mask as coco
 
-    return coco.iou(masks, regions, [1] * len(regions))  # of crowds, IoU is over the mask alone
+    return coco.iou(masks, regions, [1] * len(regions))  # for crowds, IoU is relative to the mask

@@ -1,8 +1,7 @@
-"""Videos as frames: read one at a time, and one record for each."""
+"""The frames of videos: read one at a time, and as records of images."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 
 from detectron2.utils.file_io import PathManager
 from torch import Tensor
@@ -11,20 +10,20 @@ from .label_images import UnreadableError
 
 
 class LazyFrames(Sequence):
-    """The frames of a video (3, H, W), each read when it is asked for and then forgotten.
+    """The frames of a video (3, H, W); each is read on access and not kept.
 
-    An index gives one frame, a slice the list of its frames. What is pickled are the paths and
-    `read`, which makes a frame of a path.
+    An index gives one frame, a slice a list of frames. Pickling stores the paths and `read`, which
+    reads the frame of a path.
     """
 
-    def __init__(self, paths: Sequence[str], read: Callable[[str], Tensor]):
+    def __init__(self, paths: Sequence[str], read: Callable[[str], Tensor]) -> None:
         self.paths = list(paths)
         self.read = read
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int | slice) -> Tensor | list[Tensor]:
         if isinstance(index, slice):
             return [self.read(path) for path in self.paths[index]]
         return self.read(self.paths[index])
@@ -33,19 +32,8 @@ class LazyFrames(Sequence):
         return f"LazyFrames({len(self)} frames from {self.paths[0]})"
 
 
-def read_ahead(items: Iterator) -> Iterator:
-    """The items of an iterator, of which a thread makes the next one while this one is used."""
-    items = iter(items)
-    nothing = object()
-    with ThreadPoolExecutor(1, "read ahead") as thread:
-        upcoming = thread.submit(next, items, nothing)
-        while (item := upcoming.result()) is not nothing:
-            upcoming = thread.submit(next, items, nothing)
-            yield item
-
-
 def frame_record(record: dict, index: int) -> dict:
-    """What a video's record says of one frame, as the record of an image."""
+    """One frame of a video's record, as the record of an image."""
     frame = {key: record[key] for key in ("video_id", "height", "width") if key in record}
     frame["file_name"] = record["file_names"][index]
     if "sem_seg_file_names" in record:
@@ -56,19 +44,19 @@ def frame_record(record: dict, index: int) -> dict:
 
 
 def frame_records(record: dict) -> list[dict]:
-    """The frames of a video as records of images."""
+    """All frames of a video's record, as records of images."""
     return [frame_record(record, index) for index in range(len(record["file_names"]))]
 
 
 def flat_record(record: dict) -> dict:
-    """A record with the annotations of all frames in one list; that of an image as it is."""
+    """A video's record with the annotations of all frames in one list; other records unchanged."""
     if "file_names" not in record or "annotations" not in record:
         return record
     return record | {"annotations": [note for frame in record["annotations"] for note in frame]}
 
 
 def image_size(path: str) -> tuple[int, int]:
-    """Height and width of the upright image, from the head of its file."""
+    """Height and width of the upright image, from the header of its file."""
     from PIL import Image
 
     try:
@@ -85,7 +73,7 @@ def image_size(path: str) -> tuple[int, int]:
 def video_size(paths: Sequence[str]) -> dict[str, int]:
     """{"height": H, "width": W} of the first frame that can be read.
 
-    Others that cannot are named when they are needed.
+    Unreadable frames raise an error only when they are used.
     """
     first = None
     for path in paths:

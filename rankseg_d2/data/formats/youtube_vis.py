@@ -1,4 +1,4 @@
-"""YouTube-VIS' format: a json of objects that are followed through the frames of videos."""
+"""YouTube-VIS' format: a json of objects with one mask per frame of their video."""
 
 import os
 from collections import defaultdict
@@ -12,15 +12,15 @@ from .coco_panoptic import contiguous_id
 
 
 def load_video_instances(json_file: Path, image_root: Path, metadata: dict) -> list[dict]:
-    """Records of a json of YouTube-VIS's form by rising video id, with contiguous category ids.
+    """Records of a YouTube-VIS json, sorted by video id, with contiguous category ids.
 
-    Without annotations in the json, the records have none. Whether the frames are there is not
-    looked at.
+    If the json has no annotations, the records have none. `check_frames` checks that the frames
+    exist; this does not.
     """
     try:
         return _records(read_json(json_file), json_file, image_root, metadata)
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{json_file} is not a json of YouTube-VIS's form: {error!r}") from error
+        raise ValueError(f"{json_file} is not a YouTube-VIS json: {error!r}") from error
 
 
 def _records(content: dict, json_file: Path, image_root: Path, metadata: dict) -> list[dict]:
@@ -40,7 +40,7 @@ def _records(content: dict, json_file: Path, image_root: Path, metadata: dict) -
     if of_video:
         raise ValueError(
             f"{json_file} has annotations of the video_id {min(of_video)}, which is none of its "
-            "videos; the file is damaged, or videos were taken out of it"
+            "videos; add the video, or remove its annotations"
         )
     return records
 
@@ -49,7 +49,7 @@ def _video_record(video: dict, json_file: Path, image_root: Path) -> dict:
     names = video["file_names"]
     if not names:
         raise ValueError(
-            f"{json_file}: the video {video['id']} is empty, for it has no file_names; take it out"
+            f"{json_file}: the video {video['id']} has no file_names; remove it"
         )
     length = video.get("length", len(names))
     record = {
@@ -67,14 +67,14 @@ def _check_count(count: int, what: str, record: dict, json_file: Path) -> None:
     if count != record["length"]:
         raise ValueError(
             f"{json_file}: the video {record['video_id']} has {record['length']} file_names, but "
-            f"{what}; mend the json: there is one for each frame, null where an object is absent"
+            f"{what}; fix the json: one for each frame, null where an object is absent"
         )
 
 
 def _objects_by_frame(
     annotations: list[dict], record: dict, json_file: Path, metadata: dict
 ) -> list[list[dict]]:
-    """The objects that are there, of each frame."""
+    """The objects that each frame shows."""
     known = metadata["thing_dataset_id_to_contiguous_id"]
     if len({annotation["id"] for annotation in annotations}) < len(annotations):
         raise ValueError(
@@ -93,15 +93,15 @@ def _objects_by_frame(
         for key, values in (("segmentations", shapes), ("bboxes", boxes)):
             what = f"{len(values)} {key} of the object {facts['id']}"
             _check_count(len(values), what, record, json_file)
-        for frame, shape, box in zip(frames, map(compact, shapes), boxes, strict=True):
+        for frame, shape, box in zip(frames, map(_compact, shapes), boxes, strict=True):
             if shape:
-                place = {"bbox": box, "bbox_mode": BoxMode.XYWH_ABS} if box else {}
-                frame.append(facts | place | {"segmentation": shape})
+                where = {"bbox": box, "bbox_mode": BoxMode.XYWH_ABS} if box else {}
+                frame.append(facts | where | {"segmentation": shape})
     return frames
 
 
-def compact(shape: dict | list | None) -> dict | list | None:
-    """A mask as few bytes: compressed run lengths, or the polygons that have three corners."""
+def _compact(shape: dict | list | None) -> dict | list | None:
+    """A mask in few bytes: a compressed RLE, or its polygons with three corners or more."""
     if isinstance(shape, dict):
         return rle.compressed(shape)
     if isinstance(shape, list):
@@ -110,10 +110,10 @@ def compact(shape: dict | list | None) -> dict | list | None:
 
 
 def check_frames(records: list[dict]) -> None:
-    """Raise FileNotFoundError where a frame of a video is not there."""
+    """Raise FileNotFoundError if a frame of a video does not exist."""
     paths = [path for record in records for path in record["file_names"]]
-    there = {folder: _listing(folder) for folder in {os.path.dirname(path) for path in paths}}
-    missing = [path for path in paths if os.path.basename(path) not in there[os.path.dirname(path)]]
+    found = {folder: _listing(folder) for folder in {os.path.dirname(path) for path in paths}}
+    missing = [path for path in paths if os.path.basename(path) not in found[os.path.dirname(path)]]
     if missing:
         raise FileNotFoundError(
             f"{len(missing)} of {len(paths)} frames are missing, such as {missing[0]}; unpack the "

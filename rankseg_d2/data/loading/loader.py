@@ -1,10 +1,9 @@
-"""What makes `--resume` exact: every random choice follows from the seed and from where it is made.
+"""Dataloaders that resume exactly: the seed determines every random choice, no state is saved.
 
-Nothing is drawn from a generator that lived before the interruption, so none has to be saved. The
-step's choices (dropout, point sampling, drop path) follow from (seed, iteration, rank); a sample's
-(crops, flips) from (seed, its position in the endless stream of samples), whichever worker process
-makes it; the order of the samples from the seed alone. Started again at iteration n, the loader
-goes through the first n batches as numbers, without reading an image.
+(seed, iteration, rank) seed the choices of a training step: dropout, point sampling, drop path.
+(seed, position in the endless stream of samples) seed those of a sample: crops, flips; the worker
+process makes no difference. The seed alone determines the order of samples. When training resumes
+at iteration n, the loader skips the indices of the first n batches and reads no image of them.
 
 The weights are then equal bit by bit on CPUs, and on GPUs as far as the kernels are deterministic.
 """
@@ -17,6 +16,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from detectron2.config import CfgNode
 from detectron2.data import DatasetFromList, build_detection_test_loader
 from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
 from detectron2.utils import comm
@@ -27,7 +27,7 @@ from ..formats.video_frames import flat_record
 from ..mappers import build_mapper
 from .records import load_records
 
-_STEP, _SAMPLE = 0, 1  # the two kinds of places where random choices are made
+_STEP, _SAMPLE = 0, 1  # first word of the seeds of training steps and of samples
 _MAX_REFUSALS = 1000
 
 
@@ -37,8 +37,8 @@ def seed_step(seed: int, iteration: int) -> None:
 
 
 @contextmanager
-def sample_seeded(seed: int, position: int):
-    """Seed Python, NumPy and torch's CPU generator for one sample; put them back afterwards."""
+def _sample_seeded(seed: int, position: int) -> Iterator[None]:
+    """Seed Python, NumPy and torch's CPU generator for one sample; restore them afterwards."""
     saved = random.getstate(), np.random.get_state(), torch.get_rng_state()
     torch.default_generator.manual_seed(_seed_cpu(seed, _SAMPLE, position))
     try:
@@ -49,19 +49,20 @@ def sample_seeded(seed: int, position: int):
         torch.set_rng_state(saved[2])
 
 
-def _seed_cpu(*place: int) -> int:
-    """Seed Python and NumPy; the seed for torch."""
-    for_python, for_numpy, for_torch = np.random.SeedSequence(place).generate_state(3)
+def _seed_cpu(*words: int) -> int:
+    """Seed Python and NumPy; returns the seed for torch."""
+    for_python, for_numpy, for_torch = np.random.SeedSequence(words).generate_state(3)
     random.seed(int(for_python))
     np.random.seed(for_numpy)
     return int(for_torch)
 
 
 class ResumableLoader:
-    """An endless loader of training batches (lists) that can be started at any iteration.
+    """An endless loader of training batches (lists) that can start at any iteration.
 
-    `build_sampler` makes this rank's endless sampler out of a seed. With `groups`, the group of
-    each element, a batch has samples of one group only.
+    Args:
+        build_sampler: seed -> this rank's endless sampler of indices.
+        groups: the group of each element of the data set; a batch has samples of one group only.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class ResumableLoader:
         *,
         num_workers: int = 0,
         groups: list | None = None,
-    ):
+    ) -> None:
         self.dataset = dataset
         self.mapper = mapper
         self.build_sampler = build_sampler
@@ -83,7 +84,7 @@ class ResumableLoader:
 
     def batches(self, seed: int, start: int = 0) -> Iterator[list]:
         """The batches of the iterations start, start + 1, ... under a seed."""
-        places = _group(
+        batches = _group(
             self.build_sampler(seed),
             self.batch_size,
             self.groups,
@@ -93,22 +94,26 @@ class ResumableLoader:
         return iter(
             DataLoader(
                 _SeededDataset(self.dataset, self.mapper, seed),
-                batch_sampler=itertools.islice(places, start, None),
+                batch_sampler=itertools.islice(batches, start, None),
                 num_workers=self.num_workers,
                 collate_fn=_as_it_is,
             )
         )
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[list]:
         return self.batches(comm.shared_random_seed())
 
 
-def build_train_loader(cfg, mapper=None, dataset=None) -> ResumableLoader:
-    """The training loader of a config: detectron2's, but it can be started at any iteration.
+def build_train_loader(
+    cfg: CfgNode,
+    mapper: Callable[[dict], dict | None] | None = None,
+    dataset: list[dict] | Dataset | None = None,
+) -> ResumableLoader:
+    """The training loader of a config; unlike detectron2's it can start at any iteration.
 
-    `mapper` is that of INPUT.DATASET_MAPPER_NAME unless given, `dataset` (a list of dicts, or a
-    map-style Dataset) that of DATASETS.TRAIN. DATALOADER.ASPECT_RATIO_GROUPING goes by the
-    "width" and "height" of the dicts and is off where they are missing.
+    Without `mapper`, INPUT.DATASET_MAPPER_NAME is used; without `dataset` (a list of dicts, or a
+    map-style Dataset), DATASETS.TRAIN. DATALOADER.ASPECT_RATIO_GROUPING uses the "width" and
+    "height" of the dicts and has no effect if they are missing.
     """
     mapper = build_mapper(cfg, is_train=True) if mapper is None else mapper
     if dataset is None:
@@ -133,10 +138,12 @@ def build_train_loader(cfg, mapper=None, dataset=None) -> ResumableLoader:
     )
 
 
-def build_test_loader(cfg, dataset_name: str, mapper=None) -> DataLoader:
+def build_test_loader(
+    cfg: CfgNode, dataset_name: str, mapper: Callable[[dict], dict] | None = None
+) -> DataLoader:
     """detectron2's loader of a data set in order, one image or video at a time.
 
-    `mapper` is that of the config unless given.
+    Without `mapper`, that of the config is used.
     """
     mapper = build_mapper(cfg, False, dataset_name) if mapper is None else mapper
     return build_detection_test_loader(
@@ -144,12 +151,12 @@ def build_test_loader(cfg, dataset_name: str, mapper=None) -> DataLoader:
     )
 
 
-def batch_size_per_rank(cfg) -> int:
-    """SOLVER.IMS_PER_BATCH, shared out over the ranks and into SOLVER.ACCUMULATION_STEPS."""
+def batch_size_per_rank(cfg: CfgNode) -> int:
+    """SOLVER.IMS_PER_BATCH, divided by the number of ranks and SOLVER.ACCUMULATION_STEPS."""
     total, parts = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATION_STEPS
     ranks = comm.get_world_size()
     if parts < 1:
-        raise ValueError(f"SOLVER.ACCUMULATION_STEPS must be 1 or more, not {parts}")
+        raise ValueError(f"SOLVER.ACCUMULATION_STEPS must be 1 or more; got {parts}")
     if total < 1 or total % (ranks * parts):
         raise ValueError(
             f"SOLVER.IMS_PER_BATCH ({total}) must be a multiple of the number of processes times "
@@ -173,7 +180,7 @@ def _sampler_builder(cfg, dicts):
 
 
 def _group(indices, batch_size, groups, rank, world_size):
-    """Batches of (position, index); a position counts the samples of all ranks."""
+    """Batches of (position, index); positions count the samples of all ranks."""
     buckets = defaultdict(list)
     for local, index in enumerate(indices):
         bucket = buckets[groups[index] if groups else None]
@@ -184,24 +191,24 @@ def _group(indices, batch_size, groups, rank, world_size):
 
 
 class _SeededDataset(Dataset):
-    """(position, index) -> the mapped element, with the random choices of its position."""
+    """(position, index) -> the mapped element; the position seeds its random choices."""
 
     def __init__(self, dataset, mapper, seed):
         self.dataset = dataset
         self.mapper = mapper
         self.seed = seed
 
-    def __getitem__(self, place):
-        position, index = place
-        with sample_seeded(self.seed, position):
+    def __getitem__(self, position_and_index):
+        position, index = position_and_index
+        with _sample_seeded(self.seed, position):
             for _ in range(_MAX_REFUSALS):
                 sample = self.mapper(self.dataset[index])
                 if sample is not None:
                     return sample
-                index = random.randrange(len(self.dataset))  # the mapper refused: try another
+                index = random.randrange(len(self.dataset))  # the mapper refused this one
         raise RuntimeError(
-            f"the data set mapper returned None {_MAX_REFUSALS} times in a row; check that the "
-            "training set has annotations which the mapper can use"
+            f"the dataset mapper returned None {_MAX_REFUSALS} times in a row; check that the "
+            "training set has annotations that the mapper can use"
         )
 
 

@@ -1,6 +1,7 @@
-"""The records of registered data sets, of images or of videos, for data loaders."""
+"""The records of registered data sets, images or videos, for dataloaders."""
 
 import logging
+from collections.abc import Iterable
 
 from detectron2.data import MetadataCatalog, get_detection_dataset_dicts
 from detectron2.data.build import print_instances_class_histogram
@@ -11,8 +12,8 @@ from ..formats.video_frames import flat_record
 logger = logging.getLogger(__name__)
 
 
-def load_records(names, filter_empty: bool = False) -> list[dict]:
-    """What detectron2's `get_detection_dataset_dicts` gives of images, of videos as well.
+def load_records(names: str | Iterable[str], filter_empty: bool = False) -> list[dict]:
+    """The records of data sets: detectron2's `get_detection_dataset_dicts`, but also for videos.
 
     filter_empty: leave out images and videos without annotations, or with crowds only.
     """
@@ -32,10 +33,10 @@ def load_records(names, filter_empty: bool = False) -> list[dict]:
         for record, one_list in zip(records, flat, strict=True)
         if any(not annotation.get("iscrowd", 0) for annotation in one_list["annotations"])
     ]
-    logger.info("%d of %d records have an annotation that can be used", len(kept), len(records))
+    logger.info("%d of %d records have usable annotations", len(kept), len(records))
     if not kept:
         raise ValueError(
-            f"nothing in {', '.join(names)} has usable annotations; check them, or set "
-            "DATALOADER.FILTER_EMPTY_ANNOTATIONS to False to train without"
+            f"no record of {', '.join(names)} has usable annotations; check them, or set "
+            "DATALOADER.FILTER_EMPTY_ANNOTATIONS to False to keep all records"
         )
     return kept

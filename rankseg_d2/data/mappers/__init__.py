@@ -6,6 +6,7 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
 from ...errors import unknown_name
@@ -19,19 +20,19 @@ __all__ = ["MAPPERS", "MapperKind", "TestMapper", "TrainMapper", "build_mapper"]
 
 
 class MapperKind(NamedTuple):
-    """How the mapper of a name works."""
+    """The properties of one mapper."""
 
     task: str  # of tasks.py
     recipe: Callable[..., list]  # cfg -> augmentations
-    reads_labels: bool = False  # samples have the label map, too
+    reads_labels: bool = False  # samples include the label map
     is_video: bool = False
 
 
-by_shortest_edge = partial(recipes.shortest_edge, constrain_area=True)
-# name -> MapperKind, or a factory(cfg, is_train, metadata of the data sets); add yours
+_by_shortest_edge = partial(recipes.shortest_edge, constrain_area=True)
+# name -> MapperKind, or a factory(cfg, is_train, metadata); add your own mappers here
 MAPPERS: dict[str, MapperKind | Callable] = {
-    "mask_former_semantic": MapperKind("semantic", by_shortest_edge, reads_labels=True),
-    "mask_former_panoptic": MapperKind("panoptic", by_shortest_edge, reads_labels=True),
+    "mask_former_semantic": MapperKind("semantic", _by_shortest_edge, reads_labels=True),
+    "mask_former_panoptic": MapperKind("panoptic", _by_shortest_edge, reads_labels=True),
     "mask_former_instance": MapperKind(
         "instance", partial(recipes.shortest_edge, constrain_area=False)
     ),
@@ -47,36 +48,37 @@ MAPPERS: dict[str, MapperKind | Callable] = {
 }
 
 
-def build_mapper(cfg, is_train: bool, dataset_name: str | None = None) -> Callable[[dict], dict]:
-    """record -> sample, by INPUT.DATASET_MAPPER_NAME.
+def build_mapper(
+    cfg: CfgNode, is_train: bool, dataset_name: str | None = None
+) -> Callable[[dict], dict | None]:
+    """The mapper record -> sample that INPUT.DATASET_MAPPER_NAME names.
 
-    Labels are read as the metadata of `dataset_name` says or, without that, of the data sets of
-    DATASETS.TRAIN or DATASETS.TEST.
+    Labels are read by the metadata of `dataset_name` or, without it, of DATASETS.TRAIN or TEST.
     """
     name = cfg.INPUT.DATASET_MAPPER_NAME
     if name not in MAPPERS:
         raise unknown_name("INPUT.DATASET_MAPPER_NAME", name, MAPPERS)
     names = cfg.DATASETS.TRAIN if is_train else cfg.DATASETS.TEST
-    metadata = shared_metadata([dataset_name] if dataset_name else names)
+    metadata = _shared_metadata([dataset_name] if dataset_name else names)
     kind = MAPPERS[name]
     if not isinstance(kind, MapperKind):
         return kind(cfg, is_train, metadata)
     if kind.reads_labels:
-        check_ignore_value(cfg, metadata)
-    build = build_train_mapper if is_train else build_test_mapper
+        _check_ignore_value(cfg, metadata)
+    build = _build_train_mapper if is_train else _build_test_mapper
     return build(cfg, kind, metadata)
 
 
-def build_test_mapper(cfg, kind: MapperKind, metadata) -> TestMapper:
+def _build_test_mapper(cfg, kind: MapperKind, metadata) -> TestMapper:
     present_of = kind.task if cfg.MODEL.RANKSEG.USE_GT else None
     mapper = ClipTestMapper if kind.is_video else TestMapper
     return mapper(recipes.at_test_time(cfg), cfg.INPUT.FORMAT, metadata, present_of)
 
 
-def build_train_mapper(cfg, kind: MapperKind, metadata) -> TrainMapper:
+def _build_train_mapper(cfg, kind: MapperKind, metadata) -> TrainMapper:
     corrupt = cfg.INPUT.CORRUPT
     if corrupt not in ("raise", "skip"):
-        raise ValueError(f"INPUT.CORRUPT must be raise or skip, not {corrupt!r}")
+        raise ValueError(f"INPUT.CORRUPT must be raise or skip; got {corrupt!r}")
     augmentations = kind.recipe(cfg)
     logger.info("augmentations of the training images: %s", augmentations)
     mapper = TrainMapper
@@ -94,8 +96,8 @@ def build_train_mapper(cfg, kind: MapperKind, metadata) -> TrainMapper:
     )
 
 
-def shared_metadata(names) -> dict:
-    """The metadata of the data sets, which must agree on what labels mean; {} of none."""
+def _shared_metadata(names) -> dict:
+    """The metadata of the first data set; all must agree on the meaning of labels; {} of none."""
     found = [MetadataCatalog.get(name) for name in names]
     for key in ("ignore_label", "label_table", "flip_pairs", "stuff_classes", "thing_classes"):
         values = [metadata.get(key) for metadata in found]
@@ -103,17 +105,17 @@ def shared_metadata(names) -> dict:
             if not np.array_equal(value, values[0]):
                 raise ValueError(
                     f"the data sets {names[0]} and {name} cannot be used together: their metadata "
-                    f"differ in {key}; register one of them with the other's labels"
+                    f"differ in {key}; register both with the same {key}"
                 )
     return found[0] if found else {}
 
 
-def check_ignore_value(cfg, metadata) -> None:
-    """Raise ValueError where the loss ignores another label than the data set marks as void."""
-    asked, said = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE, metadata.get("ignore_label", 255)
-    if asked != said:
+def _check_ignore_value(cfg, metadata) -> None:
+    """Raise ValueError if the ignored labels of the loss and of the data set differ."""
+    of_loss, of_data = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE, metadata.get("ignore_label", 255)
+    if of_loss != of_data:
         raise ValueError(
-            f"MODEL.SEM_SEG_HEAD.IGNORE_VALUE is {asked}, but the data set "
-            f"{metadata.get('name', '')} marks void as {said} (ignore_label of its metadata); set "
-            f"the key to {said}"
+            f"MODEL.SEM_SEG_HEAD.IGNORE_VALUE is {of_loss}, but the data set "
+            f"{metadata.get('name', '')} uses {of_data} (ignore_label of its metadata); set the "
+            f"key to {of_data}"
         )

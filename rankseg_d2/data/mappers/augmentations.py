@@ -1,7 +1,6 @@
-"""The augmentations of the mappers: upstream's to the bit, but they do only what is seen.
+"""The augmentations of the mappers: bit-identical to upstream, computed only inside the crop.
 
-Random numbers are drawn as upstream draws them, by the same calls in the same order. What then is
-left out of the picture is not computed: labels and images are resized only where the crop is.
+Random numbers are drawn by the same calls in the same order as upstream.
 """
 
 import random
@@ -12,15 +11,15 @@ import numpy as np
 from detectron2.data import transforms as T
 from PIL import Image
 
-MAX_TRIES = 10  # to find a crop that no category fills
+MAX_TRIES = 10  # to find a crop with more than one category
 PAD_VALUE = 128  # of images
 
 
 class ResizeAndCrop(T.Transform):
-    """Resize (h, w) to `new_size`, keep the window at `corner`, pad it to `size` where it is less.
+    """Resize (h, w) to `new_size`, crop at `corner`, pad to `size`.
 
-    Equal, bit by bit, to a ResizeTransform, a CropTransform and a PadTransform in turn. All sizes
-    are (height, width), `corner` is (y, x). Labels are padded with `label_pad`.
+    Bit-identical to ResizeTransform, CropTransform and PadTransform in turn. All sizes are
+    (height, width), `corner` is (y, x). Labels are padded with `label_pad`.
     """
 
     def __init__(self, h, w, new_size, corner, size, label_pad=0):
@@ -31,12 +30,12 @@ class ResizeAndCrop(T.Transform):
     def apply_image(self, img):
         """uint8 (h, w[, 3]) -> (*size[, 3]), by Pillow's antialiased bilinear resize.
 
-        OpenCV's is faster, but rounds otherwise: 1 in 5 values of an enlarged image differs by 1.
+        OpenCV's is faster but not identical: 1 in 5 values of an enlarged image differs by 1.
         """
         (new_h, new_w), (y, x), (height, width) = self.new_size, self.corner, self.window
-        image = Image.fromarray(contiguous(img))
+        image = Image.fromarray(in_order(img))
         if new_h >= self.h and width < new_w:
-            # Pillow then resizes along x first; columns that are not seen can go after that.
+            # Pillow resizes along x first; after that, columns outside the crop can be dropped.
             image = image.resize((new_w, self.h), Image.BILINEAR).crop((x, 0, x + width, self.h))
             new_w, x = width, 0
         image = image.resize((new_w, new_h), Image.BILINEAR)
@@ -45,16 +44,16 @@ class ResizeAndCrop(T.Transform):
         return pad(np.asarray(image), self.size, PAD_VALUE)
 
     def apply_segmentation(self, segmentation):
-        """(h, w[, C]) -> (*size[, C]), with the nearest pixel as detectron2 has it.
+        """(h, w[, C]) -> (*size[, C]), with detectron2's nearest pixel.
 
-        That is, by the type: Pillow's for uint8, torch's, which is up to half a pixel off, else.
+        It depends on the type: Pillow's for uint8; else torch's, which is up to half a pixel off.
         """
         like_pillow = segmentation.dtype == np.uint8
         (new_h, new_w), (y, x), (height, width) = self.new_size, self.corner, self.window
         rows = nearest(self.h, new_h, like_pillow)[y : y + height]
         columns = nearest(self.w, new_w, like_pillow)[x : x + width]
-        seen = segmentation[rows[0] : rows[-1] + 1].take(columns, axis=1)
-        return pad(seen.take(rows - rows[0], axis=0), self.size, self.label_pad)
+        inside = segmentation[rows[0] : rows[-1] + 1].take(columns, axis=1)
+        return pad(inside.take(rows - rows[0], axis=0), self.size, self.label_pad)
 
     def apply_coords(self, coords):
         (new_h, new_w), (y, x) = self.new_size, self.corner
@@ -62,7 +61,7 @@ class ResizeAndCrop(T.Transform):
 
 
 class LargeScaleJitter(T.Augmentation):
-    """Fit into the square of `size` times a drawn scale, then crop and pad to that square."""
+    """Fit into a square of `size` times a random scale, then crop and pad to the size."""
 
     def __init__(self, min_scale, max_scale, size):
         super().__init__()
@@ -80,9 +79,9 @@ class LargeScaleJitter(T.Augmentation):
 
 
 class ResizeShortestEdgeAndCrop(T.Augmentation):
-    """Resize the shorter edge to a drawn length, then crop, unless `crop_size` is None.
+    """Resize the shorter edge to a random length, then crop unless `crop_size` is None.
 
-    The crop is drawn again while one category fills more than `max_area` of its labelled pixels.
+    A crop in which one category has more than `max_area` of the labelled pixels is drawn again.
     """
 
     def __init__(self, short_edge_length, max_size, sample_style, crop_type="absolute",
@@ -100,8 +99,8 @@ class ResizeShortestEdgeAndCrop(T.Augmentation):
             return ResizeAndCrop(h, w, new_size, (0, 0), new_size)
         if self.max_area < 1 and sem_seg is None:
             raise ValueError(
-                "INPUT.CROP.SINGLE_CATEGORY_MAX_AREA below 1 needs records with sem_seg_file_name; "
-                "set it to 1"
+                "INPUT.CROP.SINGLE_CATEGORY_MAX_AREA must be 1 for records without "
+                f"sem_seg_file_name; got {self.max_area}"
             )
         for _ in range(MAX_TRIES):
             crop = self.crop.get_transform(_blank(new_size))
@@ -117,13 +116,13 @@ class ResizeShortestEdgeAndCrop(T.Augmentation):
 
 
 class ColorAugSSD(T.Augmentation):
-    """Brightness, contrast, saturation and hue of an RGB image (uint8) at random, as in SSD.
+    """Random brightness, contrast, saturation and hue of an RGB image (uint8), as in SSD.
 
     Random numbers come from Python's `random`, as in detectron2's ColorAugSSDTransform.
     """
 
     def get_transform(self, image):
-        before = after = UNCHANGED  # tables of RGB values before and after the changes in HSV
+        before = after = UNCHANGED  # tables of RGB values, applied before and after those of HSV
         hsv = []
         if random.randrange(2):
             before = _line(before, add=random.uniform(-32, 32))
@@ -149,15 +148,15 @@ def _line(table, factor=1.0, add=0.0):
 
 
 def _recolour(image, before, hsv, after):
-    image = cv2.LUT(contiguous(image), before)
-    for table in hsv:  # each on its own: rounding to 8 bits in between is upstream's
+    image = cv2.LUT(in_order(image), before)
+    for table in hsv:  # one by one, because upstream rounds to 8 bits after each
         image = cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), table[None])
         image = cv2.cvtColor(image, cv2.COLOR_HSV2RGB)
     return cv2.LUT(image, after)
 
 
 class RandomSaturation(T.Augmentation):
-    """A picture and its own grey, blended: the factor is from `low` to `high`."""
+    """Blend an image with its grey version by a factor from `low` to `high`."""
 
     def __init__(self, low, high):
         super().__init__()
@@ -175,9 +174,9 @@ def _saturated(image, factor):
 
 
 class RandomRotation(T.Augmentation):
-    """Rotate by up to `degrees` about a point up to `shift` of the image off its middle.
+    """Rotate by up to `degrees` about a point up to `shift` of the image size from its centre.
 
-    The size stays. What comes in from outside is PAD_VALUE in images, `label_pad` in labels.
+    The size is kept. Pixels from outside are PAD_VALUE in images, `label_pad` in labels.
     """
 
     def __init__(self, degrees, shift, label_pad=0):
@@ -203,14 +202,14 @@ class Rotate(T.Transform):
         return self._warp(img, cv2.INTER_LINEAR, PAD_VALUE)
 
     def apply_segmentation(self, segmentation):
-        """(h, w[, C]), channel by channel, for OpenCV takes but a few at once."""
+        """(h, w[, C]), channel by channel, because OpenCV accepts only a few channels."""
         if segmentation.ndim == 2:
             return self._warp(segmentation, cv2.INTER_NEAREST, self.label_pad)
         parts = segmentation.transpose(2, 0, 1)
         return np.stack([self.apply_segmentation(part) for part in parts], -1)
 
     def apply_coords(self, coords):
-        """Corners, at whose halves pixels have their middle."""
+        """Coordinates of corners: the centre of the first pixel is (0.5, 0.5)."""
         return (coords - 0.5) @ self.matrix[:, :2].T + self.matrix[:, 2] + 0.5
 
     def _warp(self, array, interpolation, border):
@@ -224,15 +223,15 @@ class Rotate(T.Transform):
         )
 
 
-def contiguous(image: np.ndarray) -> np.ndarray:
-    """The same (h, w[, C]) image, laid out in order; a flipped view is flipped faster by OpenCV."""
+def in_order(image: np.ndarray) -> np.ndarray:
+    """The image (h, w[, C]) contiguous in memory; OpenCV copies a flipped view faster."""
     if image.strides[1] < 0:
         return cv2.flip(np.ascontiguousarray(image[:, ::-1]), 1)
     return np.ascontiguousarray(image)
 
 
 def pad(array: np.ndarray, size: tuple[int, int], value: int) -> np.ndarray:
-    """(h, w[, C]) -> (*size[, C]), filled at the bottom and at the right."""
+    """(h, w[, C]) -> (*size[, C]), padded at the bottom and at the right."""
     height, width = array.shape[:2]
     if (height, width) == tuple(size):
         return array
@@ -242,14 +241,14 @@ def pad(array: np.ndarray, size: tuple[int, int], value: int) -> np.ndarray:
 
 
 def nearest(size: int, new_size: int, like_pillow: bool) -> np.ndarray:
-    """Which of `size` pixels each of `new_size` is: by Pillow's rounding or by torch's."""
+    """The index of the nearest of `size` pixels for each of `new_size`: Pillow's or torch's."""
     if like_pillow:
-        places = Image.fromarray(np.arange(size, dtype=np.int32)[None])  # (1, size)
-        return np.asarray(places.resize((new_size, 1), Image.NEAREST))[0]
-    places = np.arange(new_size) * (size / new_size)
-    return places.astype(np.float32).astype(np.int64).clip(max=size - 1)  # float32 as in torch
+        row = Image.fromarray(np.arange(size, dtype=np.int32)[None])  # (1, size)
+        return np.asarray(row.resize((new_size, 1), Image.NEAREST))[0]
+    index = np.arange(new_size) * (size / new_size)
+    return index.astype(np.float32).astype(np.int64).clip(max=size - 1)  # float32 as in torch
 
 
 def _blank(size: tuple[int, int]) -> np.ndarray:
-    """What stands for an image of that size where only its size is asked for; takes no memory."""
+    """An image of that size without memory, for functions that use only its size."""
     return np.broadcast_to(np.uint8(0), size)

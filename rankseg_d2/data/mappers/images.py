@@ -1,6 +1,7 @@
-"""From the record of a data set to a sample: what a model takes."""
+"""Mappers of images: record of a data set -> sample, the input of a model."""
 
 import logging
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,25 +15,32 @@ from torch import Tensor
 
 from ...tasks import LABEL_KEYS, TASKS, find
 from ..formats.label_images import UnreadableError, check_depth, present_values, read_label_map
-from .augmentations import PAD_VALUE, contiguous, pad
+from .augmentations import PAD_VALUE, in_order, pad
+from .packed_masks import BitPackedMasks, IdMapMasks
 from .targets import Augmented, check_same_size, objects
 
 logger = logging.getLogger(__name__)
 
-FORMATS = ("RGB", "BGR")
+_FORMATS = ("RGB", "BGR")
 
 
 class TestMapper:
-    """The image of a record, resized; what else the record has stays, for evaluators.
+    """The resized image of a record; other keys of the record are kept, for evaluators.
 
-    With `present_of`, a task, the sample has `present_classes` too, which the oracle ranks by.
+    With `present_of`, a task, the sample has `present_classes`, the oracle's ranking.
     """
 
-    __test__ = False  # no test of pytest's
+    __test__ = False  # pytest must not collect it
 
-    def __init__(self, augmentations, image_format, metadata, present_of=None):
+    def __init__(
+        self,
+        augmentations: list[T.Augmentation],
+        image_format: str,
+        metadata: Any,
+        present_of: str | None = None,
+    ) -> None:
         self.augmentations = T.AugmentationList(augmentations)
-        self.image_format = check_format(image_format)
+        self.image_format = _check_format(image_format)
         self.metadata = metadata
         self.present_of = present_of
 
@@ -49,26 +57,36 @@ class TestMapper:
 
 
 class TrainMapper:
-    """Image, label map (where `reads_labels`) and instances of a record, augmented alike.
+    """Image, label map (with `reads_labels`) and instances of a record, with the same transforms.
 
     Args:
         task: semantic, panoptic or instance: what the instances are.
-        size_divisibility: images are padded to a multiple of it; -1: not.
-        skip_corrupt: of files that cannot be read warn, and take another image.
-        keep_empty: keep objects that were cropped away, with an empty mask.
+        size_divisibility: images are padded to a multiple of it; -1: no padding.
+        skip_corrupt: warn about a file that cannot be read, and use another image.
+        keep_empty: keep objects outside the crop, with an empty mask.
     """
 
-    def __init__(self, task, augmentations, image_format, metadata, *, reads_labels=False,
-                 size_divisibility=-1, skip_corrupt=False, keep_empty=False):  # fmt: skip
+    def __init__(
+        self,
+        task: str,
+        augmentations: list[T.Augmentation],
+        image_format: str,
+        metadata: Any,
+        *,
+        reads_labels: bool = False,
+        size_divisibility: int = -1,
+        skip_corrupt: bool = False,
+        keep_empty: bool = False,
+    ) -> None:
         self.target = find(TASKS[task].target)
         self.augmentations = T.AugmentationList(augmentations)
-        self.image_format = check_format(image_format)
+        self.image_format = _check_format(image_format)
         self.metadata = metadata
         self.reads_labels = reads_labels
         self.size_divisibility = size_divisibility
         self.skip_corrupt = skip_corrupt
         self.keep_empty = keep_empty
-        self.left_out = set()  # of what was warned
+        self.left_out = set()  # messages already logged
         self.ignore_label = metadata.get("ignore_label", 255)
         largest = max(self.ignore_label, len(metadata.get("stuff_classes", ())) - 1)
         types = (torch.uint8, torch.int16, torch.int32)
@@ -84,10 +102,11 @@ class TrainMapper:
                 raise
             if str(error) not in self.left_out:
                 self.left_out.add(str(error))
-                logger.warning("left out, for INPUT.CORRUPT is skip: %s", error)
-            return None  # the loader takes another image
+                logger.warning("skipped, because INPUT.CORRUPT is skip: %s", error)
+            return None  # the dataloader uses another image
 
     def map(self, record: dict) -> dict:
+        """The sample of a record; errors about unreadable files are not caught."""
         sample = {key: value for key, value in record.items() if key not in LABEL_KEYS}
         sample["image"], augmented = self.augment(sample, record)
         classes, masks = self.target(augmented)
@@ -99,12 +118,15 @@ class TrainMapper:
 
     @staticmethod
     def read(sample: dict) -> np.ndarray:
+        """The RGB image of a record (H, W, 3)."""
         return read_image(sample)
 
-    def augment(self, sample: dict, record: dict, transforms=None) -> tuple[Tensor, Augmented]:
-        """The image of a sample (3, H, W), and what its targets are made of.
+    def augment(
+        self, sample: dict, record: dict, transforms: T.TransformList | None = None
+    ) -> tuple[Tensor, Augmented]:
+        """The augmented image (3, H, W), and the input of the target function.
 
-        `transforms` are those that were drawn for another image; without them, they are drawn now.
+        transforms: those of another image; None: draw new ones.
         """
         image = self.read(sample)
         native_size = image.shape[:2]
@@ -114,7 +136,7 @@ class TrainMapper:
         else:
             aug_input.transform(transforms)
         size = aug_input.image.shape[:2]
-        padded_size = round_up(size, self.size_divisibility)
+        padded_size = _round_up(size, self.size_divisibility)
         labels = aug_input.sem_seg
         if labels is not None:
             labels = np.ascontiguousarray(pad(labels, padded_size, self.ignore_label))
@@ -124,9 +146,11 @@ class TrainMapper:
         )
         return to_tensor(aug_input.image, self.image_format, padded_size), augmented
 
-    def instances(self, augmented: Augmented, classes: list[int], masks) -> Instances:
-        """Classes and masks as detectron2's; where a mirror swaps classes, they are swapped."""
-        if self.mirrored and is_mirrored(augmented.transforms):
+    def instances(
+        self, augmented: Augmented, classes: list[int], masks: IdMapMasks | BitPackedMasks
+    ) -> Instances:
+        """Classes and masks as Instances; in a mirrored image, flip_pairs swap classes."""
+        if self.mirrored and _is_mirrored(augmented.transforms):
             classes = [self.mirrored.get(name, name) for name in classes]
         instances = Instances(augmented.padded_size)
         instances.gt_classes = torch.tensor(classes, dtype=torch.int64)
@@ -134,7 +158,7 @@ class TrainMapper:
         return instances
 
     def _read_labels(self, record, size):
-        """The label map as int32, of which the transforms take the nearest pixel as upstream's."""
+        """The label map as int32: for this type, transforms take upstream's nearest pixel."""
         if not self.reads_labels or "sem_seg_file_name" not in record:
             return None
         path = record["sem_seg_file_name"]
@@ -144,7 +168,7 @@ class TrainMapper:
 
     def _mirrored_labels(self, augmented: Augmented) -> Tensor:
         labels = augmented.labels
-        if not self.mirrored or not is_mirrored(augmented.transforms):
+        if not self.mirrored or not _is_mirrored(augmented.transforms):
             return labels
         swapped = labels.clone()
         for a, b in self.mirrored.items():
@@ -152,55 +176,57 @@ class TrainMapper:
         return swapped
 
 
-def check_format(image_format: str) -> str:
-    if image_format not in FORMATS:
-        raise ValueError(f"INPUT.FORMAT must be one of {', '.join(FORMATS)}, not {image_format!r}")
+def _check_format(image_format: str) -> str:
+    if image_format not in _FORMATS:
+        raise ValueError(f"INPUT.FORMAT must be RGB or BGR; got {image_format!r}")
     return image_format
 
 
 def read_image(record: dict) -> np.ndarray:
-    """The upright RGB image (H, W, 3) of a record; it adds height and width if they are missing."""
+    """The upright RGB image (H, W, 3) of a record; adds height and width to the record."""
     if "file_name" not in record:
         raise ValueError(
-            "a record has no file_name; of a video, which has file_names, "
-            "INPUT.DATASET_MAPPER_NAME must be video_semantic or video_instance"
+            "a record has no file_name; for videos, which have file_names, set "
+            "INPUT.DATASET_MAPPER_NAME to video_semantic or video_instance"
         )
     path = record["file_name"]
     try:
         image = utils.read_image(path, "RGB")
     except FileNotFoundError as error:
         raise FileNotFoundError(f"the image {path} does not exist") from error
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # all sorts of damage
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise UnreadableError(f"the image {path} cannot be read: {error}") from error
-    if not path.lower().endswith((".jpg", ".jpeg")):  # which have 8 bits
+    if not path.lower().endswith((".jpg", ".jpeg")):  # a JPEG has 8 bits
         with PathManager.open(path, "rb") as file, Image.open(file) as head:
             check_depth(head, path)
     utils.check_image_size(record, image)
     return image
 
 
-def to_tensor(image: np.ndarray, image_format: str, size=None) -> Tensor:
-    """An RGB image (h, w, 3), padded to `size` if that is given, as (3, H, W) of the format."""
-    image = contiguous(image if size is None else pad(image, size, PAD_VALUE))
+def to_tensor(
+    image: np.ndarray, image_format: str, size: tuple[int, int] | None = None
+) -> Tensor:
+    """RGB image (h, w, 3) -> tensor (3, H, W) in RGB or BGR, padded to `size` if given."""
+    image = in_order(image if size is None else pad(image, size, PAD_VALUE))
     planes = np.empty((3, *image.shape[:2]), np.uint8)
     cv2.split(image, list(planes if image_format == "RGB" else planes[::-1]))
     return torch.from_numpy(planes)
 
 
-def round_up(size: tuple[int, int], divisibility: int) -> tuple[int, int]:
-    """(height, width) as multiples of a number, if that is above 0."""
+def _round_up(size: tuple[int, int], divisibility: int) -> tuple[int, int]:
+    """(height, width) rounded up to multiples of `divisibility`, if that is above 0."""
     if divisibility <= 0:
         return tuple(size)
     return tuple(-(-side // divisibility) * divisibility for side in size)
 
 
-def is_mirrored(transforms: T.TransformList) -> bool:
+def _is_mirrored(transforms: T.TransformList) -> bool:
     flips = T.HFlipTransform, T.VFlipTransform
     return sum(isinstance(transform, flips) for transform in transforms.transforms) % 2 == 1
 
 
-def present_classes(record: dict, task: str, metadata) -> list[int] | None:
-    """Ids of the classes that a record's labels have at their native size; None without labels."""
+def present_classes(record: dict, task: str, metadata: Any) -> list[int] | None:
+    """Ids of the classes in a record's labels at their native size; None without labels."""
     source = next((key for key in TASKS[task].present_keys if key in record), None)
     if source is None:
         return None

@@ -1,8 +1,10 @@
-"""The masks of a training sample, packed for the way from the data loader to the device.
+"""The masks of a training sample, packed to be sent from the dataloader to the device.
 
-Both kinds have `.tensor`, bool (N, H, W), as detectron2's BitMasks, and live in `Instances`. The N
-full masks exist only where that is asked for: the model does so on its device.
+Both kinds have `.tensor`, bool (N, H, W), like detectron2's BitMasks, and can be fields of
+`Instances`. The model unpacks them on its device: `.tensor` is computed on access.
 """
+
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -13,12 +15,12 @@ from ..formats.label_images import present_values
 
 
 class _PackedMasks:
-    """N masks in one tensor that they share, and the key of each in there: (N,).
+    """N masks that share one tensor, and the key (N,) of each mask in it.
 
-    A subclass has `tensor`, `nonempty`, and `_boxes` as an array (N, 4).
+    A subclass has `tensor`, `nonempty`, and `_boxes`, an array (N, 4).
     """
 
-    def __init__(self, packed: Tensor, keys: Tensor):
+    def __init__(self, packed: Tensor, keys: Tensor) -> None:
         self.packed = packed
         self.keys = keys
 
@@ -30,18 +32,18 @@ class _PackedMasks:
     def device(self) -> torch.device:
         return self.packed.device
 
-    def to(self, *args, **kwargs):
+    def to(self, *args, **kwargs) -> "_PackedMasks":
         return type(self)(self.packed.to(*args, **kwargs), self.keys.to(*args, **kwargs))
 
-    def __getitem__(self, item):
-        """Always masks: an integer gives a single one."""
+    def __getitem__(self, item: int | slice | Tensor) -> "_PackedMasks":
+        """Some of the masks; an integer gives one mask, with N = 1."""
         return type(self)(self.packed, self.keys[item].reshape(-1))
 
     def __len__(self) -> int:
         return len(self.keys)
 
-    def __iter__(self):
-        """One (H, W) tensor at a time."""
+    def __iter__(self) -> Iterator[Tensor]:
+        """The masks (H, W), one by one."""
         return (self[i].tensor[0] for i in range(len(self)))
 
     def get_bounding_boxes(self) -> Boxes:
@@ -55,7 +57,7 @@ class _PackedMasks:
 class IdMapMasks(_PackedMasks):
     """Masks that do not overlap: a map of ids (H, W), and the id of each mask (N,)."""
 
-    def __init__(self, id_map: Tensor, ids: Tensor):
+    def __init__(self, id_map: Tensor, ids: Tensor | Sequence[int]) -> None:
         super().__init__(id_map, torch.as_tensor(ids, dtype=id_map.dtype))
 
     @property
@@ -73,17 +75,17 @@ class IdMapMasks(_PackedMasks):
         starts = np.ones(ids.shape, bool)  # of runs of an id along a row
         np.not_equal(ids[:, 1:], ids[:, :-1], out=starts[:, 1:])
         starts = np.flatnonzero(starts)
-        values, places = np.unique(ids.ravel()[starts], return_inverse=True)
+        values, index = np.unique(ids.ravel()[starts], return_inverse=True)
         y0, x0 = np.divmod(starts, width)
         x1 = x0 + np.diff(starts, append=ids.size)
         low = np.full((len(values), 2), ids.size)
         high = np.zeros((len(values), 2), low.dtype)
         for axis, (first, last) in enumerate(((x0, x1), (y0, y0 + 1))):
-            np.minimum.at(low[:, axis], places, first)
-            np.maximum.at(high[:, axis], places, last)
+            np.minimum.at(low[:, axis], index, first)
+            np.maximum.at(high[:, axis], index, last)
         boxes = np.concatenate([low, high], 1)
-        place = np.searchsorted(values, keys).clip(max=len(values) - 1)
-        return np.where((values[place] == keys)[:, None], boxes[place], 0)
+        found = np.searchsorted(values, keys).clip(max=len(values) - 1)
+        return np.where((values[found] == keys)[:, None], boxes[found], 0)
 
 
 class BitPackedMasks(_PackedMasks):
@@ -113,7 +115,7 @@ class BitPackedMasks(_PackedMasks):
 
 
 def _extent(used: np.ndarray) -> np.ndarray:
-    """First and one past the last place that is used, zeros if there is none: (N, L) -> (N, 2)."""
+    """First and one past the last used index, zeros if none is used: (N, L) -> (N, 2)."""
     ends = np.stack([used.argmax(1), used.shape[1] - used[:, ::-1].argmax(1)], 1)
     return np.where(used.any(1, keepdims=True), ends, 0)
 
@@ -123,10 +125,10 @@ def _bits(numbers: Tensor) -> Tensor:
 
 
 def pack(pieces: list[tuple[int, int, np.ndarray]], size: tuple[int, int]) -> np.ndarray:
-    """A map of ids from 1 (H, W) or, where masks overlap, their bits (ceil(N/8), H, W).
+    """A map of ids from 1 (H, W) or, if masks overlap, their bits (ceil(N/8), H, W).
 
     Args:
-        pieces: top, left and bool pixels of each of the N masks: all of it that is not False.
+        pieces: of each of the N masks: top, left and bool pixels of a box; outside it is False.
     """
     ids = np.zeros(size, np.min_scalar_type(len(pieces)))
     area = 0
@@ -145,10 +147,10 @@ def pack(pieces: list[tuple[int, int, np.ndarray]], size: tuple[int, int]) -> np
 
 
 def packed_masks(packed: np.ndarray, count: int) -> IdMapMasks | BitPackedMasks:
-    """The masks of what `pack` made."""
+    """The N = `count` masks of an array that `pack` made."""
     packed = np.ascontiguousarray(packed)
     if packed.ndim == 3:
         return BitPackedMasks(torch.from_numpy(packed), torch.arange(count))
-    if packed.dtype == np.uint16:  # which torch hardly knows
+    if packed.dtype == np.uint16:  # torch has few functions for it
         packed = packed.astype(np.int16 if count < 2**15 else np.int32)
     return IdMapMasks(torch.from_numpy(packed), torch.arange(1, count + 1))

@@ -1,18 +1,20 @@
-"""Masks of COCO annotations: polygons, run lengths or arrays, drawn as pycocotools draws them."""
+"""Draw the masks of COCO annotations, polygons, RLEs or arrays, as pycocotools does."""
 
 import numpy as np
 
 from ..formats import rle
 from .packed_masks import pack
 
-GRID = 5  # pycocotools rounds corners to fifths of a pixel
+_GRID = 5  # pycocotools rounds corners to fifths of a pixel
 
 
-def draw_polygons(polygons: list[np.ndarray], size: tuple[int, int]):
+def draw_polygons(
+    polygons: list[np.ndarray], size: tuple[int, int]
+) -> tuple[int, int, np.ndarray]:
     """The union of polygons (n, 2), corners (x, y), in a window of `size`: (top, left, pixels).
 
-    The pixels are those of the polygons' box. As if drawn on a large canvas of which the window was
-    cut out, at the origin: polygons may reach beyond it.
+    The pixels are those of the polygons' bounding box. Polygons may extend beyond the window, which
+    is at the origin; they are drawn as on a larger canvas and cropped.
     """
     corners = np.concatenate([np.zeros((0, 2)), *polygons])
     low = np.clip(np.floor(corners.min(0, initial=np.inf)) - 1, 0, size[::-1])
@@ -25,17 +27,17 @@ def draw_polygons(polygons: list[np.ndarray], size: tuple[int, int]):
 
 
 def _shift(polygon: np.ndarray, origin: np.ndarray) -> np.ndarray:
-    """Corners relative to `origin`, of which pycocotools takes the same fifths of a pixel.
+    """Corners relative to `origin` that pycocotools rounds to the same fifths of a pixel.
 
-    It adds 1/2 and cuts off, which is not rounding where corners are negative; these are moved down
-    to the middle between two cuts.
+    It adds 1/2 and truncates, which does not round negative corners; these are moved down to the
+    middle of their interval.
     """
-    fifths = np.floor(GRID * polygon + 0.5) - GRID * origin
-    return (fifths - 0.9 * (fifths < 0)) / GRID
+    fifths = np.floor(_GRID * polygon + 0.5) - _GRID * origin
+    return (fifths - 0.9 * (fifths < 0)) / _GRID
 
 
 def draw_shapes(shapes: list, size: tuple[int, int]) -> np.ndarray:
-    """What `pack` makes of masks of `size`: polygons, COCO's RLEs, arrays (H, W)."""
+    """The packed masks (see `pack`) of polygons, COCO's RLEs or arrays (H, W) of `size`."""
     masks = rle.decode_columns([_as_rle(shape, size) for shape in shapes])  # (N, W, H)
     pieces = [(0, 0, mask) for mask in masks]
     return np.ascontiguousarray(pack(pieces, size[::-1]).swapaxes(-2, -1))
@@ -50,7 +52,7 @@ def _as_rle(shape, size: tuple[int, int]) -> dict:
     shape = rle.to_rle(shape, *size)
     if tuple(shape["size"]) != tuple(size):
         raise ValueError(
-            f"a mask is {shape['size'][1]} x {shape['size'][0]} (width x height), but its image "
-            f"{size[1]} x {size[0]}; they must be of one size"
+            f"a mask is {shape['size'][1]} x {shape['size'][0]} (width x height), but its image is "
+            f"{size[1]} x {size[0]}; both must have the same size"
         )
     return shape

@@ -1,8 +1,9 @@
-"""The augmentations of upstream's recipes, from a config."""
+"""The lists of augmentations of upstream's recipes, from a config."""
 
 import sys
 
 import numpy as np
+from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 
 from ...errors import unknown_name
@@ -14,12 +15,12 @@ from .augmentations import (
     ResizeShortestEdgeAndCrop,
 )
 
-FLIPS = ("none", "horizontal", "vertical", "flip_by_clip")  # the last one is horizontal
-DETR_SHORT_EDGES = [400, 500, 600]  # before the crop
+_FLIPS = ("none", "horizontal", "vertical", "flip_by_clip")  # the last one is horizontal
+_DETR_SHORT_EDGES = [400, 500, 600]  # before the crop
 
 
-def shortest_edge(cfg, *, constrain_area: bool) -> list[T.Augmentation]:
-    """Resize, crop, SSD's colours, flip: MaskFormer's and Mask2Former's."""
+def shortest_edge(cfg: CfgNode, *, constrain_area: bool) -> list[T.Augmentation]:
+    """Resize, crop, SSD's colours, flip: MaskFormer's and Mask2Former's recipe."""
     keys = cfg.INPUT
     crop = {}
     if keys.CROP.ENABLED:
@@ -31,35 +32,35 @@ def shortest_edge(cfg, *, constrain_area: bool) -> list[T.Augmentation]:
     return [_resize(keys, **crop), *colours, *_flips(keys)]
 
 
-def large_scale_jitter(cfg) -> list[T.Augmentation]:
+def large_scale_jitter(cfg: CfgNode) -> list[T.Augmentation]:
     """Flip, resize by a scale from a wide range, crop or pad to a square: Mask2Former's on COCO."""
     keys = cfg.INPUT
     return [*_flips(keys), LargeScaleJitter(keys.MIN_SCALE, keys.MAX_SCALE, keys.IMAGE_SIZE)]
 
 
-def detr(cfg) -> list[T.Augmentation]:
+def detr(cfg: CfgNode) -> list[T.Augmentation]:
     """Flip and resize; half of the time after a resize and a crop: MaskFormer's on COCO."""
     keys = cfg.INPUT
     flips, resize = _flips(keys), _resize(keys)
     if not keys.CROP.ENABLED:
         return [*flips, resize]
     crop = ResizeShortestEdgeAndCrop(
-        DETR_SHORT_EDGES, sys.maxsize, "choice", keys.CROP.TYPE, tuple(keys.CROP.SIZE)
+        _DETR_SHORT_EDGES, sys.maxsize, "choice", keys.CROP.TYPE, tuple(keys.CROP.SIZE)
     )
     return [OneOf([*flips, resize], [*flips, crop, resize])]
 
 
-def clip(cfg, *, has_label_maps: bool) -> list[T.Augmentation]:
+def clip(cfg: CfgNode, *, has_label_maps: bool) -> list[T.Augmentation]:
     """Crop, resize, flip, change colours, rotate: Mask2Former's on videos."""
     keys = cfg.INPUT
     crop = [T.RandomCrop(keys.CROP.TYPE, keys.CROP.SIZE)] if keys.CROP.ENABLED else []
     colours = [ColorAugSSD()] if keys.COLOR_AUG_SSD else []
-    void = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE if has_label_maps else 0
+    ignore = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE if has_label_maps else 0
     known = {
         "brightness": T.RandomBrightness(0.9, 1.1),
         "contrast": T.RandomContrast(0.9, 1.1),
         "saturation": RandomSaturation(0.9, 1.1),
-        "rotation": RandomRotation(15, 0.1, void),
+        "rotation": RandomRotation(15, 0.1, ignore),
     }
     for name in keys.AUGMENTATIONS:
         if name not in known:
@@ -68,36 +69,36 @@ def clip(cfg, *, has_label_maps: bool) -> list[T.Augmentation]:
     return [*crop, _resize(keys), *_flips(keys), *colours, *more]
 
 
-def at_test_time(cfg) -> list[T.Augmentation]:
-    """Resize the shortest edge to INPUT.MIN_SIZE_TEST; 0 leaves the image as it is."""
+def at_test_time(cfg: CfgNode) -> list[T.Augmentation]:
+    """Resize the shortest edge to INPUT.MIN_SIZE_TEST; 0 keeps the image's size."""
     keys = cfg.INPUT
     return [T.ResizeShortestEdge(keys.MIN_SIZE_TEST, keys.MAX_SIZE_TEST, "choice")]
 
 
 class OneOf(T.Augmentation):
-    """One of two lists of augmentations, each half of the time."""
+    """One of two lists of augmentations, each with probability 1/2."""
 
-    def __init__(self, first, second):
+    def __init__(self, first: list[T.Augmentation], second: list[T.Augmentation]) -> None:
         super().__init__()
         self.lists = T.AugmentationList(first), T.AugmentationList(second)
 
-    def __call__(self, aug_input):
+    def __call__(self, aug_input: T.AugInput) -> T.Transform:
         first, second = self.lists
         return (first if np.random.rand() > 0.5 else second)(aug_input)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"OneOf{self.lists}"
 
 
 def _resize(keys, **crop) -> ResizeShortestEdgeAndCrop:
-    style = keys.MIN_SIZE_TRAIN_SAMPLING.removesuffix("_by_clip")  # clips are always one whole
+    style = keys.MIN_SIZE_TRAIN_SAMPLING.removesuffix("_by_clip")  # a clip always has one size
     return ResizeShortestEdgeAndCrop(keys.MIN_SIZE_TRAIN, keys.MAX_SIZE_TRAIN, style, **crop)
 
 
 def _flips(keys) -> list[T.Augmentation]:
     flip = keys.RANDOM_FLIP
-    if flip not in FLIPS:
-        raise ValueError(f"INPUT.RANDOM_FLIP must be one of {', '.join(FLIPS)}, not {flip!r}")
+    if flip not in _FLIPS:
+        raise ValueError(f"INPUT.RANDOM_FLIP must be one of {', '.join(_FLIPS)}; got {flip!r}")
     if flip == "none":
         return []
     return [T.RandomFlip(horizontal=flip != "vertical", vertical=flip == "vertical")]

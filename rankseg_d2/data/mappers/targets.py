@@ -1,10 +1,12 @@
-"""What a model learns from a sample: its classes (N,) and masks (N, H, W), one function per task.
+"""The training targets of a sample: classes (N,) and masks (N, H, W), one function per task.
 
-Each takes an `Augmented` record and gives the class ids and the packed masks. Pixels of crowds and
-of void belong to no mask.
+Each function takes an `Augmented` record and returns class ids and packed masks. Pixels of crowds
+and ignored pixels are in no mask.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,32 +14,34 @@ from detectron2.data import transforms as T
 
 from ..formats.label_images import positions_of_ids, present_values, read_segment_ids
 from .augmentations import pad
-from .packed_masks import IdMapMasks, pack, packed_masks
+from .packed_masks import BitPackedMasks, IdMapMasks, pack, packed_masks
 from .polygons import draw_polygons, draw_shapes
+
+Target = tuple[list[int], IdMapMasks | BitPackedMasks]  # class ids, masks
 
 
 @dataclass(frozen=True)
 class Augmented:
-    """A record, what was done to its image, and its label map after that, if it has one."""
+    """A record, the transforms of its image, and its transformed label map."""
 
     record: dict
     labels: torch.Tensor | None  # (H, W)
     ignore_label: int
     transforms: T.TransformList
-    native_size: tuple[int, int]  # (height, width) of the image before that
-    size: tuple[int, int]  # and after
+    native_size: tuple[int, int]  # (height, width) of the image before the transforms
+    size: tuple[int, int]  # after the transforms
     padded_size: tuple[int, int]
 
 
-def semantic_target(sample: Augmented):
-    """One mask for each class that is present, by rising id."""
+def semantic_target(sample: Augmented) -> Target:
+    """One mask for each class that is present, sorted by id."""
     needed(sample.record, "sem_seg_file_name")
     classes = present_values(sample.labels.numpy())
     classes = classes[classes != sample.ignore_label].tolist()
     return classes, IdMapMasks(sample.labels, classes)
 
 
-def panoptic_target(sample: Augmented):
+def panoptic_target(sample: Augmented) -> Target:
     """One mask for each segment that is not a crowd, in the order of `segments_info`."""
     record = sample.record
     path = needed(record, "pan_seg_file_name")
@@ -48,19 +52,19 @@ def panoptic_target(sample: Augmented):
     if segments and not numbers.any():
         raise ValueError(
             f"none of the segments_info of {record['file_name']} is in its panoptic image {path}; "
-            "the json file and the folder of PNG files must be of one data set"
+            "use the json and the folder of PNG files of the same data set"
         )
-    masks = _place(numbers, len(segments), sample)
+    masks = _transformed(numbers, len(segments), sample)
     return [segment["category_id"] for segment in segments], masks
 
 
-def instance_target(sample: Augmented):
-    """One mask for each annotation that is not a crowd, in their order."""
+def instance_target(sample: Augmented) -> Target:
+    """One mask for each annotation that is not a crowd, in the order of the record."""
     annotations = objects(needed(sample.record, "annotations"))
     if not all("segmentation" in annotation for annotation in annotations):
         raise ValueError(
-            f"an annotation of {sample.record['file_name']} has no `segmentation`; masks are what "
-            "mask classification learns from, boxes are not enough"
+            f"an annotation of {sample.record['file_name']} has no `segmentation`; add masks: "
+            "mask classification cannot learn from boxes"
         )
     classes = [annotation["category_id"] for annotation in annotations]
     shapes = [annotation["segmentation"] for annotation in annotations]
@@ -69,7 +73,7 @@ def instance_target(sample: Augmented):
             packed = draw_shapes(shapes, sample.native_size)
         except ValueError as error:
             raise ValueError(f"the masks of {sample.record['file_name']}: {error}") from error
-        return classes, _place(packed, len(shapes), sample)
+        return classes, _transformed(packed, len(shapes), sample)
     pieces = []
     for shape in shapes:
         polygons = [np.array(polygon, float).reshape(-1, 2) for polygon in shape]
@@ -78,15 +82,15 @@ def instance_target(sample: Augmented):
     return classes, packed_masks(pack(pieces, sample.padded_size), len(shapes))
 
 
-def _place(packed: np.ndarray, count: int, sample: Augmented):
-    """What `pack` made at the native size, moved as the image was."""
+def _transformed(packed: np.ndarray, count: int, sample: Augmented) -> IdMapMasks | BitPackedMasks:
+    """The masks that `pack` made at the native size, transformed as the image was."""
 
     def move(plane):
         return pad(sample.transforms.apply_segmentation(plane), sample.padded_size, 0)
 
     if packed.ndim == 3:
         return packed_masks(np.stack([move(plane) for plane in packed]), count)
-    # As bytes: for labels of 8 bits, the transforms choose the nearest pixel as Pillow does.
+    # As bytes, because the transforms take the nearest pixel as Pillow does for 8 bits only.
     pixels = packed[..., None].view(np.uint8)
     moved = np.stack([move(pixels[..., i]) for i in range(pixels.shape[-1])], -1)
     return packed_masks(moved.view(packed.dtype)[..., 0], count)
@@ -97,20 +101,23 @@ def objects(entries: list[dict]) -> list[dict]:
     return [entry for entry in entries if not entry.get("iscrowd", 0)]
 
 
-def needed(record: dict, key: str):
+def needed(record: dict, key: str) -> Any:
+    """The value of a record's key; ValueError if it is absent."""
     if key not in record:
         raise ValueError(
-            f"the record of {record['file_name']} has no {key}, which the task needs; choose "
-            "INPUT.DATASET_MAPPER_NAME by what the data set is labelled with"
+            f"the record of {record['file_name']} has no {key}, which the task needs; set "
+            "INPUT.DATASET_MAPPER_NAME to a mapper for the labels of this data set"
         )
     return record[key]
 
 
-def check_same_size(image_path, image_size, label_path, label_size) -> None:
-    """Raise ValueError where a label image, (height, width), does not fit its image."""
+def check_same_size(
+    image_path: str, image_size: Sequence[int], label_path: str, label_size: Sequence[int]
+) -> None:
+    """Raise ValueError if the sizes (height, width) of an image and its label image differ."""
     if tuple(image_size) != tuple(label_size):
         (h, w), (label_h, label_w) = image_size, label_size
         raise ValueError(
             f"the image {image_path} is {w} x {h} (width x height), but its label image "
-            f"{label_path} is {label_w} x {label_h}; they must be of one size"
+            f"{label_path} is {label_w} x {label_h}; both must have the same size"
         )

@@ -1,7 +1,7 @@
-"""Videos: clips of a few frames to learn from, and whole videos to predict.
+"""Mappers of videos: clips of a few frames to train on, whole videos to predict.
 
-A frame is mapped as an image is (`mapper.py`). What is drawn for the first frame of a clip, scale,
-flip, crop, colours, is done to all of them, and an object or class is the same row in every frame.
+Frames are mapped like images (`images.py`). All frames of a clip share the scale, flip, crop and
+colours drawn for the first one, and an object or class is the same row in every frame.
 """
 
 import random
@@ -10,6 +10,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 
 from ...tasks import LABEL_KEYS, TASKS, VIDEO_LABEL_KEYS, find
@@ -18,16 +19,19 @@ from .images import TestMapper, TrainMapper, present_classes, read_image, to_ten
 from .packed_masks import IdMapMasks
 from .targets import Augmented, instance_target, needed, objects, semantic_target
 
-NOT_IN_SAMPLES = LABEL_KEYS | set(VIDEO_LABEL_KEYS.values())  # keys of a record
+_NOT_IN_SAMPLES = LABEL_KEYS | set(VIDEO_LABEL_KEYS.values())  # keys of a record
+
+
+ClipTarget = tuple[list[int], list[int], list]  # ids, class ids, masks of each frame
 
 
 @dataclass(frozen=True)
 class FrameSampler:
-    """Which frames of a video are a clip: calls with a number of frames give their indices.
+    """Choose the frames of a clip: length of a video -> indices of its frames.
 
-    A reference frame, and `number` - 1 others up to `reach` frames before or after it, drawn with
-    replacement as upstream draws them; or, unless `is_random`, one every `interval` frames. They
-    are in the order of time unless `shuffle`. A video that is too short repeats a frame.
+    A reference frame is drawn. With `is_random`, `number` - 1 others are drawn from the frames at
+    most `reach` before or after it, with replacement as in upstream; else they follow it at
+    `interval` frames. They are in temporal order unless `shuffle`. A short video repeats frames.
     """
 
     number: int
@@ -37,12 +41,12 @@ class FrameSampler:
     shuffle: bool
 
     @classmethod
-    def from_config(cls, cfg):
+    def from_config(cls, cfg: CfgNode) -> "FrameSampler":
         keys = cfg.INPUT
         for key, lowest in (("FRAME_NUM", 1), ("FRAME_RANGE", 0), ("INTERVAL", 1)):
             if keys[f"SAMPLING_{key}"] < lowest:
                 raise ValueError(
-                    f"INPUT.SAMPLING_{key} must be {lowest} or more, not {keys[f'SAMPLING_{key}']}"
+                    f"INPUT.SAMPLING_{key} must be {lowest} or more; got {keys[f'SAMPLING_{key}']}"
                 )
         return cls(
             keys.SAMPLING_FRAME_NUM,
@@ -71,23 +75,23 @@ class FrameSampler:
 class ClipTrainMapper(TrainMapper):
     """A clip of a video: `image`, `instances` and `file_names` are lists over its T frames.
 
-    Row n of every frame's instances is the same object, or class if the task is semantic. Its
-    `gt_classes` is its class, its `gt_ids` its id, or -1 in frames that do not show it; what no
-    frame shows is left out.
+    Row n of every frame's instances is the same object, or class if the task is semantic.
+    `gt_classes` is its class; `gt_ids` is its id, or -1 in frames that do not show it. Objects that
+    no frame shows are left out.
     """
 
-    def __init__(self, sample_frames: FrameSampler, task: str, *args, **kwargs):
+    def __init__(self, sample_frames: FrameSampler, task: str, *args, **kwargs) -> None:
         super().__init__(task, *args, **kwargs)
         self.sample_frames = sample_frames
         self.clip_target = find(TASKS[task].clip_target)
 
     @staticmethod
     def read(frame: dict) -> np.ndarray:
-        return read_frame(frame)
+        return _read_frame(frame)
 
     def map(self, record: dict) -> dict:
-        sample = {key: x for key, x in record.items() if key not in NOT_IN_SAMPLES}
-        chosen = self.sample_frames(len(video_paths(record)))
+        sample = {key: x for key, x in record.items() if key not in _NOT_IN_SAMPLES}
+        chosen = self.sample_frames(len(_video_paths(record)))
         sample["image"], frames, transforms = [], [], None
         for index in chosen:
             frame = frame_record(record | sample, index)
@@ -100,26 +104,26 @@ class ClipTrainMapper(TrainMapper):
         ids, classes, masks = self.clip_target(frames)
         present = torch.stack([masks_of_frame.nonempty() for masks_of_frame in masks])  # (T, N)
         sample["instances"] = []
-        for frame, masks_of_frame, is_there in zip(frames, masks, present, strict=True):
+        for frame, masks_of_frame, is_present in zip(frames, masks, present, strict=True):
             instances = self.instances(frame, classes, masks_of_frame)
-            instances.gt_ids = torch.tensor(ids, dtype=torch.int64).where(is_there, -1)
+            instances.gt_ids = torch.tensor(ids, dtype=torch.int64).where(is_present, -1)
             sample["instances"].append(instances[present.any(0)])
         return sample
 
 
 class ClipTestMapper(TestMapper):
-    """A whole video, of which `image` reads each frame when that is asked for (`LazyFrames`)."""
+    """A whole video; `image` is `LazyFrames`, which reads each frame on access."""
 
     def __call__(self, record: dict) -> dict:
         sample = {key: value for key, value in record.items() if key != "annotations"}
-        paths = video_paths(record)
+        paths = _video_paths(record)
         if "height" not in record or "width" not in record:
             sample["height"], sample["width"] = image_size(paths[0])
         video = {key: sample[key] for key in ("video_id", "height", "width") if key in sample}
         sample["image"] = LazyFrames(
             paths,
             partial(
-                resized_frame,
+                _resized_frame,
                 video=video,
                 augmentations=self.augmentations,
                 image_format=self.image_format,
@@ -136,36 +140,36 @@ class ClipTestMapper(TestMapper):
         return sample
 
 
-def resized_frame(path: str, video: dict, augmentations, image_format: str) -> torch.Tensor:
+def _resized_frame(path: str, video: dict, augmentations, image_format: str) -> torch.Tensor:
     """One frame of a video, resized: (3, H, W)."""
-    aug_input = T.AugInput(read_frame({"file_name": path} | video))
+    aug_input = T.AugInput(_read_frame({"file_name": path} | video))
     augmentations(aug_input)
     return to_tensor(aug_input.image, image_format)
 
 
-def read_frame(frame: dict) -> np.ndarray:
-    """Its RGB image (H, W, 3), of the size that its record says, or else is made to say."""
+def _read_frame(frame: dict) -> np.ndarray:
+    """The RGB image (H, W, 3) of a frame; checks height and width of its record, or adds them."""
     image = read_image({"file_name": frame["file_name"]})
     height, width = image.shape[:2]
-    said = frame.setdefault("height", height), frame.setdefault("width", width)
-    if said != (height, width):
+    expected = frame.setdefault("height", height), frame.setdefault("width", width)
+    if expected != (height, width):
         raise ValueError(
             f"the frame {frame['file_name']} is {width} x {height} (width x height), but its video "
-            f"{frame.get('video_id', '')} is {said[1]} x {said[0]}; all frames of a video must be "
-            "of one size, which its record says"
+            f"{frame.get('video_id', '')} is {expected[1]} x {expected[0]}; all frames of a video "
+            "must have the same size"
         )
     return image
 
 
-def semantic_clip(frames: list[Augmented]):
-    """Ids, class ids, and masks of each frame: one instance for each class of the clip."""
+def semantic_clip(frames: list[Augmented]) -> ClipTarget:
+    """One instance for each class of the clip; its id is the class id."""
     targets = [semantic_target(frame) for frame in frames]
     classes = sorted(set().union(*(classes for classes, _ in targets)))
     return classes, classes, [IdMapMasks(masks.packed, classes) for _, masks in targets]
 
 
-def instance_clip(frames: list[Augmented]):
-    """Ids, class ids, and masks of each frame: one instance for each object that is no crowd."""
+def instance_clip(frames: list[Augmented]) -> ClipTarget:
+    """One instance for each object of the clip that is not a crowd."""
     by_frame = [
         {note["id"]: note for note in objects(needed(frame.record, "annotations"))}
         for frame in frames
@@ -179,16 +183,16 @@ def instance_clip(frames: list[Augmented]):
     return list(classes), list(classes.values()), masks
 
 
-def video_paths(record: dict) -> list[str]:
-    """The files of a video's frames, at least one."""
+def _video_paths(record: dict) -> list[str]:
+    """The files of a video's frames; ValueError if it has none."""
     if "file_names" not in record:
         raise ValueError(
             f"the record of {record.get('file_name', 'a video')} has no file_names, the frames of "
-            "a video; of an image, INPUT.DATASET_MAPPER_NAME must be another one"
+            "a video; for images, set INPUT.DATASET_MAPPER_NAME to a mapper of images"
         )
     if not record["file_names"]:
         raise ValueError(
-            f"the video {record.get('video_id', '')} is empty, for its record has no frame in "
-            "file_names; leave it out"
+            f"the video {record.get('video_id', '')} is empty: its file_names has no frame; remove "
+            "its record"
         )
     return record["file_names"]

@@ -1,4 +1,4 @@
-"""The classes of a data set of one's own: from its yaml, a file, a known list, or its json."""
+"""The classes of an own data set: from its yaml, a file, a known list, or its json."""
 
 import functools
 from pathlib import Path
@@ -9,15 +9,15 @@ from ...files import read_json
 from ..classes import load_classes
 from .keys import Keys
 
-FACTS = ("name", "color", "isthing")
-EXPECTED = (
-    "a list of names or of {name, color, isthing}, a .txt or .json file of them, or a list that "
-    "is known, such as ade20k_150"
+_FACTS = ("name", "color", "isthing")
+_EXPECTED = (
+    "a list of names or of {name, color, isthing}, a .txt or .json file of them, or a known list "
+    "such as ade20k_150"
 )
 
 
 class Class(NamedTuple):
-    """One class; `raw_id` is its number in the json, where there is one."""
+    """One class; `raw_id` is its id in the json, None without json."""
 
     name: str
     color: tuple[int, ...] | None = None
@@ -26,9 +26,9 @@ class Class(NamedTuple):
 
 
 def read_classes(keys: Keys) -> tuple[Class, ...]:
-    """What the key `classes` says, by class id."""
-    said = keys.take("classes", (list, str), EXPECTED)
-    entries = _entries(keys, said) if isinstance(said, str) else said
+    """The classes that the key `classes` lists, by class id."""
+    value = keys.take("classes", (list, str), _EXPECTED)
+    entries = _entries(keys, value) if isinstance(value, str) else value
     where = f"{keys.where}: classes"
     classes = tuple(_class(entry, f"{where}[{i}]") for i, entry in enumerate(entries))
     if not classes:
@@ -36,16 +36,16 @@ def read_classes(keys: Keys) -> tuple[Class, ...]:
     names = [entry.name for entry in classes]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"{where} has {twice[0]!r} twice; give each class a name of its own")
+        raise ValueError(f"{where} has {twice[0]!r} twice; give each class its own name")
     if len({entry.color is None for entry in classes}) > 1:
         raise ValueError(f"{where} must all have a color, or none")
     return classes
 
 
 def read_json_classes(keys: Keys, jsons: list[Path]) -> tuple[Class, ...]:
-    """The categories of the json files, by rising number, or as the key `classes` orders them.
+    """The categories of the json files, sorted by id, or in the order of the key `classes`.
 
-    The smallest file is read; whether the others agree is seen when they are loaded.
+    Only the smallest file is read; categories of the others are checked when they are loaded.
     """
     for path in jsons:
         if not path.is_file():
@@ -67,9 +67,9 @@ def read_json_classes(keys: Keys, jsons: list[Path]) -> tuple[Class, ...]:
 
 
 def _merged(entry: Class, category: Class) -> Class:
-    """What the yaml says of a class, and the json where the yaml is silent."""
+    """A class of the yaml, with missing fields from the json."""
     pairs = zip(entry, category, strict=True)
-    return Class(*(theirs if mine is None else mine for mine, theirs in pairs))
+    return Class(*(in_json if in_yaml is None else in_yaml for in_yaml, in_json in pairs))
 
 
 def _entries(keys: Keys, name: str) -> list:
@@ -94,17 +94,17 @@ def _entries(keys: Keys, name: str) -> list:
 
 
 def _facts(entry: dict) -> dict:
-    """What counts here, of a list that may know more of each class."""
-    return {key: entry[key] for key in FACTS if key in entry}
+    """The fields of a class that are used; a list may have more of them."""
+    return {key: entry[key] for key in _FACTS if key in entry}
 
 
 def _class(entry, where: str) -> Class:
     if not isinstance(entry, dict):
         entry = {"name": entry}
     for key in entry:
-        if key not in FACTS:
-            raise unknown_name(f"a key of {where}", str(key), FACTS)
-    name, color, isthing = map(entry.get, FACTS)
+        if key not in _FACTS:
+            raise unknown_name(f"a key of {where}", str(key), _FACTS)
+    name, color, isthing = map(entry.get, _FACTS)
     if not isinstance(name, str):
         raise ValueError(f"{where} must be a name, got {name!r}; put it in quotes")
     if color is not None and not _is_color(color):
@@ -123,10 +123,10 @@ def _is_color(color) -> bool:
 
 @functools.lru_cache
 def _categories(path: Path, modified: int) -> tuple[Class, ...]:
-    """The categories of a COCO json by rising id; read again where the file has changed."""
+    """The categories of a COCO json, sorted by id; a changed file is read again."""
     content = read_json(path)
     if not isinstance(content, dict) or not content.get("categories"):
-        raise ValueError(f"{path} is not a COCO json of labels, for it has no categories")
+        raise ValueError(f"{path} is not a COCO json of labels: it has no categories")
     try:
         categories = sorted(content["categories"], key=lambda category: category["id"])
         classes = [_class(_facts(category), f"{path}: categories") for category in categories]

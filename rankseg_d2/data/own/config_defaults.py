@@ -1,29 +1,31 @@
-"""What a config takes from its data: data sets, number of classes, the value of void."""
+"""Config keys that follow from the data: data sets, number of classes, ignored label."""
 
 import os
 
+from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
 from ..._yaml import beside
 from .register import register_own_data
 
-NUM_CLASSES, IGNORE_VALUE = "MODEL.SEM_SEG_HEAD.NUM_CLASSES", "MODEL.SEM_SEG_HEAD.IGNORE_VALUE"
+_NUM_CLASSES = "MODEL.SEM_SEG_HEAD.NUM_CLASSES"
+_IGNORE_VALUE = "MODEL.SEM_SEG_HEAD.IGNORE_VALUE"
 
 
-def register_files(cfg) -> list[str]:
-    """Register the data sets of DATASETS.FILES, once per process; the names of all splits."""
+def register_files(cfg: CfgNode) -> list[str]:
+    """Register the data sets of DATASETS.FILES, once per process; returns the names of splits."""
     files = cfg.DATASETS.get("FILES", ())
     return [name for path in files for name in register_own_data(path)]
 
 
-def follow_data(cfg, sources: list[tuple[str, set[str]]], class_list: str) -> None:
+def follow_data(cfg: CfgNode, sources: list[tuple[str, set[str]]], class_list: str) -> None:
     """Register the data sets of DATASETS.FILES; set the keys that follow from them or from TRAIN.
 
-    A key that is set by the source that names the data sets, or by a later one, stays.
+    A key stays if the source that names the data sets sets it, or a later source.
 
     Args:
-        sources: of the config, later ones win: (what it is called, the keys that it sets).
-        class_list: what the metadata calls the names of the classes that the model learns.
+        sources: of the config, later ones win: (name of the source, keys that it sets).
+        class_list: the metadata field with the names of the model's classes.
     """
     if cfg.DATASETS.FILES:
         named_by, said = _since(sources, "DATASETS.FILES")
@@ -35,8 +37,8 @@ def follow_data(cfg, sources: list[tuple[str, set[str]]], class_list: str) -> No
         if not (cfg.DATASETS.TRAIN or cfg.DATASETS.TEST):
             raise ValueError(
                 f"{named_by}: DATASETS.TRAIN and TEST would be the splits train and val of "
-                f"DATASETS.FILES, but there are only {', '.join(names)}; name the splits so, or "
-                "set the two keys"
+                f"DATASETS.FILES, but these have only {', '.join(names)}; rename the splits, or "
+                "set both keys"
             )
         used = [name for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST) if name in names]
     else:
@@ -47,24 +49,24 @@ def follow_data(cfg, sources: list[tuple[str, set[str]]], class_list: str) -> No
 
 
 def _since(sources: list[tuple[str, set[str]]], key: str) -> tuple[str, set[str]]:
-    """The last source that sets a key, and all keys that are set there or later."""
-    last = max(place for place, (_, keys) in enumerate(sources) if key in keys)
+    """The last source that sets a key, and all keys that it or a later source sets."""
+    last = max(i for i, (_, keys) in enumerate(sources) if key in keys)
     return sources[last][0], set().union(*(keys for _, keys in sources[last:]))
 
 
 def _follow_metadata(cfg, dataset: str, said: set[str], class_list: str) -> None:
     metadata, head = MetadataCatalog.get(dataset), cfg.MODEL.SEM_SEG_HEAD
     names = metadata.get(class_list) or metadata.get("thing_classes")
-    if NUM_CLASSES not in said and names:
+    if _NUM_CLASSES not in said and names:
         head.NUM_CLASSES = len(names)
         _check_topk(cfg, dataset)
-    void = metadata.get("ignore_label", head.IGNORE_VALUE)
-    if IGNORE_VALUE not in said:
-        head.IGNORE_VALUE = void
-    elif void != head.IGNORE_VALUE:
+    ignore = metadata.get("ignore_label", head.IGNORE_VALUE)
+    if _IGNORE_VALUE not in said:
+        head.IGNORE_VALUE = ignore
+    elif ignore != head.IGNORE_VALUE:
         raise ValueError(
-            f"{IGNORE_VALUE} is {head.IGNORE_VALUE}, but void in {dataset} is read as {void}, "
-            "whatever it is in the files; leave out the key"
+            f"{_IGNORE_VALUE} is {head.IGNORE_VALUE}, but {dataset} uses {ignore} for ignored "
+            "pixels after loading; remove the key"
         )
 
 
@@ -72,9 +74,8 @@ def _check_topk(cfg, dataset: str) -> None:
     ranking, number = cfg.MODEL.RANKSEG, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     if (ranking.FLAG or ranking.USE_GT) and number < ranking.TOPK:
         raise ValueError(
-            f"MODEL.RANKSEG.TOPK is {ranking.TOPK}, but {NUM_CLASSES} follows the data set "
-            f"{dataset}, which has {number} classes; set TOPK to 1 to {number}: `rankseg-d2 "
-            "dataset stats FILE` says how many an image needs"
+            f"MODEL.RANKSEG.TOPK must be in [1, {number}], the number of classes of {dataset}; got "
+            f"{ranking.TOPK}. `rankseg-d2 dataset stats` says how many categories an image has"
         )
 
 
@@ -82,12 +83,12 @@ def _find(names, source: str) -> tuple[str, ...]:
     """The absolute paths of the files that a config names: beside it, or in the working folder."""
     found = []
     for name in names:
-        places = [beside(str(name), source), os.path.expanduser(str(name))]
-        path = next((path for path in places if os.path.isfile(path)), None)
+        paths = [beside(str(name), source), os.path.expanduser(str(name))]
+        path = next((path for path in paths if os.path.isfile(path)), None)
         if path is None:
             raise FileNotFoundError(
-                f"{source}: DATASETS.FILES names {name}, but there is no "
-                f"{' and no '.join(dict.fromkeys(map(os.path.abspath, places)))}"
+                f"{source}: DATASETS.FILES names {name}, but no such file exists: neither "
+                f"{' nor '.join(dict.fromkeys(map(os.path.abspath, paths)))}"
             )
         found.append(os.path.abspath(path))
     return tuple(found)

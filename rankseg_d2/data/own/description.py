@@ -1,7 +1,8 @@
-"""The yaml of a data set of one's own: what it may say (docs/own_data.md), and what it says."""
+"""Read the yaml of an own data set (docs/own_data.md)."""
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,43 +14,43 @@ from ...tasks import OWN_LABELS
 from .classes import Class, read_classes, read_json_classes
 from .keys import Keys
 
-FILE_KEYS = {"image_suffix", "label_suffix"}  # of folders: a json names its files itself
-VALUE_KEYS = {"label_offset", "ignore", "background"}  # of label images
-KEYS = FILE_KEYS | VALUE_KEYS | {
+_FILE_KEYS = {"image_suffix", "label_suffix"}  # for folders only: a json names its files
+_VALUE_KEYS = {"label_offset", "ignore", "background"}  # for label images only
+_KEYS = _FILE_KEYS | _VALUE_KEYS | {
     "name", "images", "videos", "labels", "classes", "splits", "flip_pairs"
 }  # fmt: skip
-SPLITS = (
+_SPLITS = (
     "{train: train, val: val} for sub-folders, {train: train.txt, val: val.txt} for lists of "
-    "names, {train: 0.9, val: 0.1} for parts of all, or {train: {images: ..., labels: ...}, ...}"
+    "names, {train: 0.9, val: 0.1} for parts, or {train: {images: ..., labels: ...}, ...}"
 )
-LABELS = (
+_LABELS = (
     "a folder of label images, a COCO instance json, or {json: a COCO panoptic json, folder: its "
     "PNG files}"
 )
-VIDEO_LABELS = "a folder with a folder of label images for each video, or a json as YouTube-VIS has"
+_VIDEO_LABELS = "a folder with a folder of label images for each video, or a YouTube-VIS json"
 
 
 class Split(NamedTuple):
-    """Where a split's images and labels are, and which of them are its own."""
+    """Where a split's images and labels are, and which of them belong to it."""
 
     name: str
     images: Path
     kind: str  # semantic, instances, panoptic, video_semantic or video_instances
     labels: Path  # the folder of label images, or the json
     segments: Path | None = None  # the PNG files of a panoptic json
-    chosen: Path | tuple[float, float] | None = None  # by a list of names, a part of all, or all
+    chosen: Path | tuple[float, float] | None = None  # a list of names, a range, or all
 
 
 class Values(NamedTuple):
-    """What the values in label images mean: the class id is value - offset."""
+    """The meaning of the values in label images: the class id is value - offset."""
 
     offset: int = 0
     ignore: tuple[int, ...] = ()
-    background: int | None = None  # the class id of value 0, where the offset leaves that free
+    background: int | None = None  # the class id of value 0, if the offset leaves 0 free
 
 
 class OwnData(NamedTuple):
-    """What the yaml of a data set says."""
+    """The content of the yaml of a data set."""
 
     path: Path
     name: str
@@ -62,17 +63,18 @@ class OwnData(NamedTuple):
 
     @property
     def kind(self) -> str:
+        """The kind of labels, the same in all splits; a key of OWN_LABELS."""
         return self.splits[0].kind
 
     @property
     def ignore_label(self) -> int:
-        """Void in the labels as they are read: detectron2's 255, unless that is a class."""
-        return _void(len(self.classes))
+        """The label of ignored pixels after loading: 255, or 65535 if 255 is a class."""
+        return _ignore_label(len(self.classes))
 
     def label_table(self) -> np.ndarray | None:
-        """Value -> class id, `ignore_label`, or -1 for a value that means nothing.
+        """Value -> class id, `ignore_label`, or -1 for a value without meaning.
 
-        None where values are class ids and `ignore_label` as they are.
+        None if the values are already class ids and `ignore_label`.
         """
         first, ignore, background = self.values
         if not OWN_LABELS[self.kind].are_images or (first == 0 and ignore == (self.ignore_label,)):
@@ -87,12 +89,12 @@ class OwnData(NamedTuple):
 
 
 def read_own_data(path: str | os.PathLike) -> OwnData:
-    """What the file says, checked; of the data itself only a json is read, for its classes."""
+    """The checked content of a data set's yaml; reads no data but a json, for its classes."""
     path = Path(path).expanduser().resolve()
     if not path.is_file():
-        raise FileNotFoundError(f"the data set file {path} does not exist; it is a yaml that says "
-                                "where images, labels and classes are (docs/own_data.md)")
-    keys = Keys(read_yaml(str(path)), KEYS, path, str(path))
+        raise FileNotFoundError(f"the data set file {path} does not exist; write a yaml with the "
+                                "paths of images and labels, and the classes (docs/own_data.md)")
+    keys = Keys(read_yaml(str(path)), _KEYS, path, str(path))
     name = keys.take("name", str, "a word, such as street")
     if not re.fullmatch(r"[\w.-]+", name):
         raise ValueError(f"{path}: name must be letters, digits, '_', '-' or '.', got {name!r}")
@@ -101,10 +103,10 @@ def read_own_data(path: str | os.PathLike) -> OwnData:
         classes = read_classes(keys)
         values = _values(keys, classes)
     else:
-        unused = sorted((FILE_KEYS | VALUE_KEYS) & keys.values.keys())
+        unused = sorted((_FILE_KEYS | _VALUE_KEYS) & keys.values.keys())
         if unused:
             raise ValueError(f"{path}: {unused[0]} is for folders of label images, but labels is a "
-                             "json, which names files and classes itself; leave it out")
+                             "json, which has file names and class ids; remove the key")
         classes, values = read_json_classes(keys, [split.labels for split in splits]), Values()
     suffixes = (keys.take(key, str, "the end of file names, such as _mask.png", "")
                 for key in ("image_suffix", "label_suffix"))
@@ -112,35 +114,35 @@ def read_own_data(path: str | os.PathLike) -> OwnData:
 
 
 def _splits(keys: Keys) -> tuple[Split, ...]:
-    said = keys.take("splits", dict, SPLITS)
-    parts = [isinstance(value, int | float) for value in said.values()]
-    if not said or any(parts) != all(parts):
-        raise ValueError(f"{keys.where}: splits must be of one form, {SPLITS}; got {said}")
-    for name in said:
+    entries = keys.take("splits", dict, _SPLITS)
+    are_parts = [isinstance(value, int | float) for value in entries.values()]
+    if not entries or any(are_parts) != all(are_parts):
+        raise ValueError(f"{keys.where}: splits must be of one form, {_SPLITS}; got {entries}")
+    for name in entries:
         if not re.fullmatch(r"[\w-]+", str(name)):
             raise ValueError(f"{keys.where}: a split's name must be a word, got {name!r}")
-    by = _by_parts if any(parts) else _by_names
-    splits = tuple(by(keys, {str(name): value for name, value in said.items()}))
+    make = _by_parts if any(are_parts) else _by_names
+    splits = tuple(make(keys, {str(name): value for name, value in entries.items()}))
     if len({split.kind for split in splits}) > 1:
         kinds = ", ".join(f"{split.name}: {split.kind}" for split in splits)
         raise ValueError(f"{keys.where}: labels must be of one kind in all splits, got {kinds}")
     return splits
 
 
-def _by_parts(keys: Keys, said: dict):
-    if not all(0 < value <= 1 for value in said.values()) or sum(said.values()) > 1 + 1e-9:
-        raise ValueError(f"{keys.where}: parts in splits must be above 0, and 1 at most together, "
-                         f"got {said}")
+def _by_parts(keys: Keys, parts: dict) -> Iterator[Split]:
+    if not all(0 < value <= 1 for value in parts.values()) or sum(parts.values()) > 1 + 1e-9:
+        raise ValueError(f"{keys.where}: parts in splits must be above 0, and their sum at most 1, "
+                         f"got {parts}")
     start = 0.0
-    for name, value in said.items():
+    for name, value in parts.items():
         end = start + value
-        end = 1.0 if end > 1 - 1e-9 else end  # parts that add up to all leave nothing out
+        end = 1.0 if end > 1 - 1e-9 else end  # rounding must not leave out the last positions
         yield _split(keys, keys, name)._replace(chosen=(start, end))
         start = end
 
 
-def _by_names(keys: Keys, said: dict):
-    for name, value in said.items():
+def _by_names(keys: Keys, entries: dict) -> Iterator[Split]:
+    for name, value in entries.items():
         where = f"{keys.where}: splits: {name}"
         if isinstance(value, dict):
             own = Keys(value, {"images", "videos", "labels"}, keys.path, where)
@@ -149,7 +151,7 @@ def _by_names(keys: Keys, said: dict):
             yield _split(images, labels, name)
             continue
         if not isinstance(value, str):
-            raise ValueError(f"{where} must be as in {SPLITS}; got {value!r}")
+            raise ValueError(f"{where} must be as in {_SPLITS}; got {value!r}")
         split = _split(keys, keys, name)
         if value.endswith(".txt"):
             yield split._replace(chosen=keys.beside(value))
@@ -157,30 +159,30 @@ def _by_names(keys: Keys, said: dict):
             yield split._replace(images=split.images / value, labels=split.labels / value)
         else:
             raise ValueError(f"{where} is the sub-folder {value!r}, but a json and a path with * "
-                             "have none; write {images: ..., labels: ...} (videos: ... for videos) "
-                             "with what each split has, or a list of names, a .txt file")
+                             "have no sub-folders; write {images: ..., labels: ...} (videos: ... "
+                             "for videos) for each split, or a .txt file, a list of names")
 
 
 def _split(images: Keys, labels: Keys, name: str) -> Split:
-    said = labels.take("labels", (str, dict), LABELS)
+    value = labels.take("labels", (str, dict), _LABELS)
     if "videos" in images.values:
-        return _video_split(images, labels, name, said)
+        return _video_split(images, labels, name, value)
     folder = images.file("images", "a folder")
-    if isinstance(said, dict):
-        parts = Keys(said, {"json", "folder"}, labels.path, f"{labels.where}: labels")
+    if isinstance(value, dict):
+        parts = Keys(value, {"json", "folder"}, labels.path, f"{labels.where}: labels")
         json, pngs = parts.file("json", "a COCO panoptic json"), parts.file("folder", "a folder")
         return Split(name, folder, "panoptic", json, pngs)
-    kind = "instances" if said.endswith(".json") else "semantic"
-    return Split(name, folder, kind, labels.beside(said))
+    kind = "instances" if value.endswith(".json") else "semantic"
+    return Split(name, folder, kind, labels.beside(value))
 
 
-def _video_split(images: Keys, labels: Keys, name: str, said: str | dict) -> Split:
+def _video_split(images: Keys, labels: Keys, name: str, value: str | dict) -> Split:
     if "images" in images.values:
-        raise ValueError(f"{images.where}: there are images and videos; keep one of them")
-    if isinstance(said, dict):
-        raise ValueError(f"{labels.where}: labels of videos must be {VIDEO_LABELS}, got {said}")
-    kind = "video_instances" if said.endswith(".json") else "video_semantic"
-    return Split(name, images.file("videos", "a folder"), kind, labels.beside(said))
+        raise ValueError(f"{images.where}: both images and videos are set; keep one of them")
+    if isinstance(value, dict):
+        raise ValueError(f"{labels.where}: labels of videos must be {_VIDEO_LABELS}, got {value}")
+    kind = "video_instances" if value.endswith(".json") else "video_semantic"
+    return Split(name, images.file("videos", "a folder"), kind, labels.beside(value))
 
 
 def _values(keys: Keys, classes: tuple[Class, ...]) -> Values:
@@ -188,14 +190,14 @@ def _values(keys: Keys, classes: tuple[Class, ...]) -> Values:
     if offset < 0:
         raise ValueError(f"{keys.where}: label_offset must be 0 or more, got {offset}")
     end = offset + len(classes)
-    said = keys.take("ignore", (int, list), "a value or a list of values", _void(end))
-    ignore = set(said if isinstance(said, list) else [said])
+    value = keys.take("ignore", (int, list), "a value or a list of values", _ignore_label(end))
+    ignore = set(value if isinstance(value, list) else [value])
     for value in ignore:
         if type(value) is not int or value < 0:
             raise ValueError(f"{keys.where}: ignore must be whole numbers from 0, got {value!r}")
         if offset <= value < end:
             raise ValueError(f"{keys.where}: ignore has {value}, which is the class "
-                             f"{classes[value - offset].name!r}; take it out, or mend label_offset")
+                             f"{classes[value - offset].name!r}; remove it, or fix label_offset")
     background = _background(keys, classes, offset)
     if background == "ignore":
         ignore, background = ignore | {0}, None
@@ -206,14 +208,14 @@ def _values(keys: Keys, classes: tuple[Class, ...]) -> Values:
 
 
 def _background(keys: Keys, classes: tuple[Class, ...], offset: int) -> int | str | None:
-    """"ignore", or the class id of the value 0; None where the yaml does not say."""
+    """"ignore", or the class id of the value 0; None if the yaml has no `background`."""
     background = keys.take("background", str, "`ignore` or the name of a class", None)
     if background is None:
         return None
     if offset == 0:
-        raise ValueError(f"{keys.where}: background says what 0 is where label_offset leaves it "
-                         f"free, but with label_offset 0 it is the class {classes[0].name!r}; set "
-                         "label_offset: 1, or leave out background")
+        raise ValueError(f"{keys.where}: background is the meaning of the value 0, but with "
+                         f"label_offset 0 that is the class {classes[0].name!r}; set "
+                         "label_offset: 1, or remove background")
     if background == "ignore":
         return background
     return _class_id(background, classes, f"{keys.where}: background, if not `ignore`,")
@@ -235,6 +237,6 @@ def _class_id(name, classes: tuple[Class, ...], where: str) -> int:
     return names.index(name)
 
 
-def _void(end: int) -> int:
-    """The usual value of void where those below `end` are classes."""
+def _ignore_label(end: int) -> int:
+    """The usual label of ignored pixels, if values below `end` are classes."""
     return 255 if end <= 255 else 65535

@@ -1,30 +1,30 @@
-"""The keys of a yaml mapping, taken with their types checked."""
+"""Read the keys of a yaml mapping and check their types."""
 
 from pathlib import Path
 from typing import Any
 
 from ...errors import unknown_name
 
-REQUIRED = object()
+_REQUIRED = object()
 
 
 class Keys:
-    """One mapping of the yaml `path`; `where` is what errors call it."""
+    """One mapping of the yaml `path`; `where` is its name in errors."""
 
-    def __init__(self, values: dict, known: set[str], path: Path, where: str):
+    def __init__(self, values: dict, known: set[str], path: Path, where: str) -> None:
         self.values, self.path, self.where = values, path, where
         for key in values:
             if key not in known:
                 raise unknown_name(f"a key of {where}", str(key), known)
 
-    def take(self, key: str, kind: type | tuple, expected: str, default: Any = REQUIRED):
-        """The value of a key, which must be of that type; `default` where it is not there."""
+    def take(self, key: str, kind: type | tuple, expected: str, default: Any = _REQUIRED) -> Any:
+        """The value of a key, of type `kind`; `default` if it is absent or null."""
         value = self.values.get(key)
         if value is None:
-            if default is REQUIRED:
+            if default is _REQUIRED:
                 raise ValueError(f"{self.where}: {key} is missing; it must be {expected}")
             return default
-        if isinstance(value, bool) or not isinstance(value, kind):  # True is an int to Python
+        if isinstance(value, bool) or not isinstance(value, kind):  # a bool is an int in Python
             raise ValueError(f"{self.where}: {key} must be {expected}, got {value!r}")
         return value
 
@@ -33,4 +33,5 @@ class Keys:
         return self.beside(self.take(key, str, expected))
 
     def beside(self, name: str) -> Path:
+        """A path relative to the yaml."""
         return self.path.parent / Path(name).expanduser()

@@ -1,7 +1,8 @@
-"""The records of a split of one's own data: images and labels, paired."""
+"""The records of a split of an own data set: images paired with labels."""
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,32 +18,34 @@ from ..formats.youtube_vis import check_frames, load_video_instances
 from ..holding_out import position
 from .description import OwnData, Split
 
-IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-LABELS = (".png", ".tif", ".tiff", ".bmp")
+_IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+_LABELS = (".png", ".tif", ".tiff", ".bmp")
 
 
 class Fault(NamedTuple):
-    """What is wrong with one file."""
+    """A problem of one file."""
 
     kind: str  # such as "image without label"
     file: str
     text: str = ""
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.kind}: {self.file}" + (f" ({self.text})" if self.text else "")
 
 
+Pairs = tuple[list[dict], list[Fault]]  # records, and what does not pair
+
+
 def load_split(data: OwnData, split: Split) -> list[dict]:
-    """detectron2's records of the split, all paired; what DatasetCatalog calls."""
+    """The detectron2 records of a split, for DatasetCatalog; ValueError unless all files pair."""
     records, faults = find_records(data, split)
-    check = f"`rankseg-d2 dataset check {data.path}` lists them all"
     if faults:
-        raise ValueError(f"{data.path}, split {split.name}: {summary(faults)}; mend the names "
-                         "(image_suffix and label_suffix say what a pair does not share), or list "
-                         f"the good images in a file of splits; {check}")
+        raise ValueError(f"{data.path}, split {split.name}: {_summary(faults)}; fix the file names "
+                         "(image_suffix and label_suffix are what a pair does not share), or list "
+                         "the good images in a file and name it in splits; `rankseg-d2 dataset "
+                         f"check {data.path}` lists all faults")
     if not records:
-        raise ValueError(f"{data.path}: the split {split.name} is empty; of "
-                         f"{split.images} and {split.labels} nothing is its own; mend splits")
+        raise ValueError(f"{data.path}: {why_empty(data, split)}")
     if data.kind == "video_instances":
         check_frames(records)
     elif data.kind in ("instances", "panoptic"):
@@ -50,22 +53,39 @@ def load_split(data: OwnData, split: Split) -> list[dict]:
     return records
 
 
-def find_records(data: OwnData, split: Split) -> tuple[list[dict], list[Fault]]:
-    """Records of what pairs, by rising name, and what does not."""
+def find_records(data: OwnData, split: Split) -> Pairs:
+    """Records of all pairs, sorted by name, and a fault for each file without its pair."""
     return find(OWN_LABELS[split.kind].find_records)(data, split)
 
 
-def summary(faults: list[Fault]) -> str:
-    """How many of each kind, with the first file."""
+def why_empty(data: OwnData, split: Split) -> str:
+    """Why a split has no record, and what to do."""
+    what = "video" if split.kind.startswith("video") else "image"
+    if isinstance(split.chosen, Path):
+        return f"the split {split.name!r} is empty: list at least one {what} in {split.chosen}"
+    total = 0
+    if split.chosen is not None:
+        total = len(find_records(data, split._replace(chosen=None))[0])
+    if not total:
+        return (f"the split {split.name!r} is empty: {split.images} has no {what} with a label in "
+                f"{split.labels}; name other folders in images, labels or splits")
+    start, end = split.chosen
+    return (f"no {what} of {split.images} falls into the part {split.name!r} ({end - start:g} of "
+            f"{total} {what}s): make the part larger, or list its names in a file")
+
+
+def _summary(faults: list[Fault]) -> str:
+    """The number of faults of each kind, with the first file."""
     first = {fault.kind: fault for fault in reversed(faults)}
     counts = Counter(fault.kind for fault in faults)
     return "; ".join(f"{count} times {kind}, such as {first[kind].file}"
                      for kind, count in counts.items())
 
 
-def pair_label_images(data: OwnData, split: Split):
-    images = _files(split.images, data.image_suffix, IMAGES)
-    labels = _files(split.labels, data.label_suffix, LABELS)
+def pair_label_images(data: OwnData, split: Split) -> Pairs:
+    """Pair a folder of images with a folder of label images."""
+    images = _files(split.images, data.image_suffix, _IMAGES)
+    labels = _files(split.labels, data.label_suffix, _LABELS)
     names, faults = _choose(images, split, data.image_suffix)
     faults += [Fault("image without label", images[name]) for name in names if name not in labels]
     if not isinstance(split.chosen, Path):
@@ -78,19 +98,21 @@ def pair_label_images(data: OwnData, split: Split):
     return records, faults
 
 
-def pair_instances(data: OwnData, split: Split):
+def pair_instances(data: OwnData, split: Split) -> Pairs:
+    """The images of a COCO instance json."""
     ids = {entry.raw_id: i for i, entry in enumerate(data.classes)}
     try:
         records = load_instances(
             split.labels, split.images, {"thing_dataset_id_to_contiguous_id": ids}
         )
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{split.labels} is not a COCO instance json: {error!r}; a panoptic one "
-                         "is labels: {json: ..., folder: ...}") from error
+        raise ValueError(f"{split.labels} is not a COCO instance json: {error!r}; for a panoptic "
+                         "json, write labels: {json: ..., folder: ...}") from error
     return _chosen_records(records, split)
 
 
-def pair_segments(data: OwnData, split: Split):
+def pair_segments(data: OwnData, split: Split) -> Pairs:
+    """Pair the images of a COCO panoptic json with its PNG files."""
     content = read_json(split.labels)
     try:
         images = {image["id"]: image for image in content["images"]}
@@ -111,10 +133,10 @@ def pair_segments(data: OwnData, split: Split):
             for number, image in images.items() if number in annotations
         ]
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{split.labels} is not a COCO panoptic json: {error!r}; an instance json "
-                         "is labels: its name, without a folder") from error
+        raise ValueError(f"{split.labels} is not a COCO panoptic json: {error!r}; for an instance "
+                         "json, write labels: FILE, without a folder") from error
     records, faults = _chosen_records(records, split)
-    of_json = f"by {split.labels}"
+    of_json = f"in {split.labels}"
     faults += [Fault("image without label", image["file_name"], of_json)
                for number, image in images.items() if number not in annotations]
     faults += [Fault("label without image", annotation["file_name"], of_json)
@@ -129,12 +151,12 @@ def _segment(segment: dict, ids: dict, data: OwnData, json: Path) -> dict:
 
 
 def _image_name(record: dict, folder: Path) -> str:
-    """The path of an image below the folder, without extension."""
+    """The path of an image relative to the folder, without extension."""
     return Path(os.path.relpath(record["file_name"], folder)).with_suffix("").as_posix()
 
 
-def _chosen_records(records: list[dict], split: Split, name_of=_image_name):
-    """The records of the split, by `name_of(record, folder)`."""
+def _chosen_records(records: list[dict], split: Split, name_of: Callable = _image_name) -> Pairs:
+    """The records of the split; `name_of(record, folder)` is the name that it lists."""
     if split.chosen is None:
         return records, []
     by_name = {}
@@ -142,14 +164,15 @@ def _chosen_records(records: list[dict], split: Split, name_of=_image_name):
         name = name_of(record, split.images)
         if name in by_name:
             what = "videos" if "file_names" in record else "images"
-            raise ValueError(f"{split.labels} has two {what} {name!r}, which no split can tell "
-                             "apart; give each its own name")
+            raise ValueError(f"{split.labels} has two {what} {name!r}, so splits by name are "
+                             "ambiguous; give each its own name")
         by_name[name] = record
     names, faults = _choose(by_name, split)
     return [by_name[name] for name in names], faults
 
 
-def pair_label_videos(data: OwnData, split: Split):
+def pair_label_videos(data: OwnData, split: Split) -> Pairs:
+    """Pair the frames of each video with a folder of label images."""
     videos, label_folders = _video_folders(split.images), _video_folders(split.labels)
     names, faults = _choose(videos, split)
     if not isinstance(split.chosen, Path):
@@ -157,10 +180,10 @@ def pair_label_videos(data: OwnData, split: Split):
         faults += [Fault("labels without video", str(label_folders[name])) for name in alone]
     records = []
     for name in names:
-        frames = _files(videos[name], data.image_suffix, IMAGES)
+        frames = _files(videos[name], data.image_suffix, _IMAGES)
         labels = {}
         if name in label_folders:
-            labels = _files(label_folders[name], data.label_suffix, LABELS)
+            labels = _files(label_folders[name], data.label_suffix, _LABELS)
         faults += [Fault("image without label", frames[k]) for k in frames if k not in labels]
         faults += [Fault("label without image", labels[k]) for k in labels if k not in frames]
         keys = sorted(frames.keys() & labels.keys(), key=natural_order)
@@ -174,19 +197,18 @@ def pair_label_videos(data: OwnData, split: Split):
 
 
 def _video_folders(pattern: Path) -> dict[str, Path]:
-    """The folder of each video's files: `*` in the path is its name, by default the last part."""
+    """The folder of each video's files; `*` in the path, or at its end, is the video's name."""
     parts = pattern.parts
-    place = parts.index("*") if "*" in parts else len(parts)
-    base, rest = Path(*parts[:place]), parts[place + 1 :]
-    if not base.is_dir():
-        raise FileNotFoundError(f"the folder {base} does not exist; paths in a data set's yaml "
-                                "are relative to the yaml")
+    star = parts.index("*") if "*" in parts else len(parts)
+    base, rest = Path(*parts[:star]), parts[star + 1 :]
+    _check_folder(base)
     folders = {entry.name: entry.joinpath(*rest) for entry in base.iterdir()}
     return {name: folder for name, folder in sorted(folders.items())
             if folder.is_dir() and not name.startswith(".")}
 
 
-def pair_object_videos(data: OwnData, split: Split):
+def pair_object_videos(data: OwnData, split: Split) -> Pairs:
+    """The videos of a YouTube-VIS json."""
     ids = {entry.raw_id: i for i, entry in enumerate(data.classes)}
     records = load_video_instances(
         split.labels, split.images, {"thing_dataset_id_to_contiguous_id": ids}
@@ -195,13 +217,13 @@ def pair_object_videos(data: OwnData, split: Split):
 
 
 def _video_name(record: dict, folder: Path) -> str:
-    """The path of a video's frames below the folder, or its id where all frames lie there."""
+    """The relative path of a video's frames, or the video's id if they are in `folder` itself."""
     name = Path(os.path.relpath(record["file_names"][0], folder)).parent.as_posix()
     return str(record["video_id"]) if name == "." else name
 
 
 def _choose(known: dict, split: Split, suffix: str = "") -> tuple[list[str], list[Fault]]:
-    """The names of the split, and those of its list that are not known."""
+    """The names of the split, and a fault for each name of its list that is not in `known`."""
     if split.chosen is None:
         return sorted(known), []
     if isinstance(split.chosen, tuple):
@@ -211,17 +233,21 @@ def _choose(known: dict, split: Split, suffix: str = "") -> tuple[list[str], lis
         raise FileNotFoundError(f"splits: {split.name}: {split.chosen} does not exist")
     lines = split.chosen.read_text(encoding="utf-8-sig").splitlines()
     listed = dict.fromkeys(line.strip() for line in lines if line.strip())
-    names = [name if name in known else _without_end(name, suffix, IMAGES) for name in listed]
+    names = [name if name in known else _without_end(name, suffix, _IMAGES) for name in listed]
     faults = [Fault("listed image missing", name, str(split.chosen))
               for name in names if name not in known]
     return [name for name in names if name in known], faults
 
 
-def _files(folder: Path, suffix: str, extensions: tuple[str, ...]) -> dict[str, str]:
-    """Path below the folder without `suffix`, or else extension -> path, of all such files."""
+def _check_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise FileNotFoundError(f"the folder {folder} does not exist; paths in a data set's yaml "
                                 "are relative to the yaml")
+
+
+def _files(folder: Path, suffix: str, extensions: tuple[str, ...]) -> dict[str, str]:
+    """The files with the suffix or one of the extensions: relative path without that -> path."""
+    _check_folder(folder)
     files = {}
     for root, _, names in os.walk(folder, followlinks=True):
         for name in names:
@@ -230,8 +256,8 @@ def _files(folder: Path, suffix: str, extensions: tuple[str, ...]) -> dict[str, 
                 continue
             key = _without_end(path.relative_to(folder).as_posix(), suffix, extensions)
             if key in files:
-                raise ValueError(f"{files[key]} and {path} share a name; remove one of them, or "
-                                 "tell them apart by image_suffix and label_suffix")
+                raise ValueError(f"{files[key]} and {path} have the same name; remove one of them, "
+                                 "or set image_suffix and label_suffix")
             files[key] = str(path)
     return files
 
@@ -244,24 +270,24 @@ def _without_end(name: str, suffix: str, extensions: tuple[str, ...]) -> str:
 
 
 def _check_first(record: dict, split: Split) -> None:
-    """Raise where already the first files are not those of the json."""
-    mend = f"; name the folders that belong to {split.labels}"
+    """Raise an error if the files of the first record do not fit the json."""
+    fix = f"; name the folders that belong to {split.labels}"
     for key in {"file_name", "pan_seg_file_name"} & record.keys():
         if not os.path.isfile(record[key]):
             raise FileNotFoundError(f"{split.labels} names {record[key]}, which does not exist"
-                                    + mend)
+                                    + fix)
     if split.kind == "panoptic":
         ids = present_values(read_segment_ids(record["pan_seg_file_name"]))
         for fault in segment_faults(record, ids):
-            raise ValueError(f"{split.labels} does not belong to {split.segments}: {fault}{mend}")
+            raise ValueError(f"{split.labels} does not belong to {split.segments}: {fault}{fix}")
 
 
 def segment_faults(record: dict, ids: np.ndarray) -> list[Fault]:
-    """Where the segments of the json are not those of its PNG; 0 is void."""
-    there = set(ids.tolist()) - {0}
-    said = {segment["id"] for segment in record["segments_info"]}
-    if there == said:
+    """The fault if the segment ids of the json differ from those of its PNG, where 0 is none."""
+    in_png = set(ids.tolist()) - {0}
+    in_json = {segment["id"] for segment in record["segments_info"]}
+    if in_png == in_json:
         return []
-    parts = [f"{len(alone)} segments only in the {place}, such as id {min(alone)}"
-             for alone, place in ((said - there, "json"), (there - said, "PNG")) if alone]
+    parts = [f"{len(alone)} segments only in the {where}, such as id {min(alone)}"
+             for alone, where in ((in_json - in_png, "json"), (in_png - in_json, "PNG")) if alone]
     return [Fault("json and PNG differ", record["pan_seg_file_name"], "; ".join(parts))]

@@ -1,4 +1,4 @@
-"""Own data without code: a yaml file registers a data set, one name per split."""
+"""Register own data sets, described by a yaml, with one name per split."""
 
 import functools
 import logging
@@ -16,9 +16,9 @@ _registered: dict[str, OwnData] = {}
 
 
 def register_own_data(path: str | os.PathLike) -> list[str]:
-    """Register each split of the data set that a yaml describes; their names, <name>_<split>.
+    """Register each split of a yaml's data set; returns their names, <name>_<split>.
 
-    Again for the same file is no error; where the file has changed, it counts as it is now.
+    A second call with the same file is no error; a changed file replaces the former registration.
     """
     data = read_own_data(path)
     names = [f"{data.name}_{split.name}" for split in data.splits]
@@ -26,17 +26,17 @@ def register_own_data(path: str | os.PathLike) -> list[str]:
     if old == data and all(name in DatasetCatalog for name in names):
         return names
     if old is not None and old.path != data.path:
-        raise ValueError(f"{data.path}: the name {data.name!r} is that of {old.path} already; give "
-                         "one of them another `name`")
+        raise ValueError(f"{data.path}: {old.path} already has the name {data.name!r}; change the "
+                         "`name` of one of them")
     if old is not None:
         _forget(old)
     taken = [name for name in names if name in DatasetCatalog]
     if taken:
-        raise ValueError(f"{data.path}: a data set {taken[0]!r} is registered already, and not by "
-                         f"a yaml file; change `name`, which is {data.name!r}")
+        raise ValueError(f"{data.path}: a data set {taken[0]!r} is already registered, by code and "
+                         f"not by a yaml; change `name`, now {data.name!r}")
     for name, split in zip(names, data.splits, strict=True):
         DatasetCatalog.register(name, functools.partial(load_split, data, split))
-        MetadataCatalog.get(name).set(**metadata(data, split))
+        MetadataCatalog.get(name).set(**_metadata(data, split))
     _registered[data.name] = data
     return names
 
@@ -47,8 +47,8 @@ def _forget(data: OwnData) -> None:
             catalog.pop(f"{data.name}_{split.name}", None)
 
 
-def metadata(data: OwnData, split: Split) -> dict:
-    """What detectron2's MetadataCatalog knows of a split."""
+def _metadata(data: OwnData, split: Split) -> dict:
+    """The fields of a split in detectron2's MetadataCatalog."""
     classes = list(enumerate(data.classes))
     labels = OWN_LABELS[split.kind]
     things = [(i, entry) for i, entry in classes if entry.isthing or labels.only_things]
@@ -63,7 +63,7 @@ def metadata(data: OwnData, split: Split) -> dict:
         facts |= _named("thing", things, data)
     if labels.are_images:
         facts["sem_seg_root"] = str(split.labels)
-    elif split.chosen is None:  # a part of a json has no file of its own: see the records
+    elif split.chosen is None:  # a part has no json of its own
         facts["json_file" if labels.only_things else "panoptic_json"] = str(split.labels)
     if split.kind == "panoptic":
         facts |= {"panoptic_root": str(split.segments), "label_divisor": 1000}
@@ -74,7 +74,7 @@ def metadata(data: OwnData, split: Split) -> dict:
 
 
 def _named(kind: str, classes: list, data: OwnData) -> dict:
-    """<kind>_classes, their numbers in the files, and their colors if there are."""
+    """<kind>_classes, the map from their ids in the files, and their colours if they have any."""
     raw_ids = {
         data.values.offset + i if entry.raw_id is None else entry.raw_id: i for i, entry in classes
     }

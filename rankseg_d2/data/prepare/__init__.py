@@ -1,0 +1,1 @@
+"""How the files of public data sets are made, once: jobs, worker processes, conversions."""

@@ -1,7 +1,8 @@
-"""How public data sets are prepared: several processes, a progress bar, and never a half file.
+"""Prepare the files of public data sets in several processes; no file is ever half written.
 
-A `Preparation` knows what it makes from what, and keeps a record beside its files: begun, finished,
-by which rule, from which state of the sources. Started again after it was killed, it goes on.
+A `Preparation` names its sources and outputs. It keeps a record beside the outputs: whether it
+finished, the version of its rule, and the state of the sources. After a kill, the next start
+resumes.
 """
 
 import json
@@ -18,67 +19,70 @@ import numpy as np
 from ...files import listed, read_json, remove_leftovers, write_bytes, write_json
 from .processes import run_jobs
 
-UNKNOWN = -1  # in a table of label values: this value must not occur
+UNKNOWN = -1  # in a table of label values: the value must not occur
 
 
 class Job(NamedTuple):
-    """One file to make: `convert(job)` runs in any process, so all of it can be pickled."""
+    """One file to make. `convert(job)` runs in any process, so all fields can be pickled."""
 
-    target: Path | None  # None: what it returns is all that it makes
+    target: Path | None  # None: `convert` writes no file, it only returns a result
     sources: tuple[Path, ...]
     args: tuple = ()
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """What one command makes of one split. All paths are below `root`, and may be patterns."""
+    """What one command makes for one split. All paths are below `root` and may be patterns."""
 
-    command: str  # as in `rankseg-d2 dataset prepare COMMAND`
+    command: str  # of `rankseg-d2 dataset prepare COMMAND`
     root: Path
     record: str
     outputs: tuple[str, ...]
     sources: tuple[str, ...]
-    version: int = 1  # of the rule: raise it when files that exist are not what it makes any more
+    version: int = 1  # of the rule: raise it when existing files must be made again
 
     @property
     def command_line(self) -> str:
         return f"rankseg-d2 dataset prepare {self.command} --root {self.root}"
 
     def require(self) -> None:
-        """Raise what a user can act on, unless the outputs are there, whole and up to date.
+        """Raise an error with the command to run, unless the outputs are complete and up to date.
 
-        Without a record the files come from another tool, and are taken as they are.
+        Files without a record come from another tool and are used as they are.
         """
         record, where = self.read_record(), self.root / self.record
         if record is not None and not record["finished"]:
             raise RuntimeError(
                 f"the preparation that {where} records was not finished; run "
-                f"`{self.command_line}` again: it goes on where it stopped"
+                f"`{self.command_line}` again: it resumes where it stopped"
             )
         for output in self.outputs:
             if not any(listed(self.root, output)):
                 raise FileNotFoundError(
-                    f"{self.root / output} is not there; make it with `{self.command_line}`"
+                    f"{self.root / output} does not exist; make it with `{self.command_line}`"
                 )
         if record is None:
             return
         if record["version"] != self.version:
             raise RuntimeError(
-                f"{where} records files made by rule {record['version']}, and now rule "
-                f"{self.version} holds; make them anew with `{self.command_line}`"
+                f"{where} records files of rule {record['version']}, but the current rule is "
+                f"{self.version}; make them again with `{self.command_line}`"
             )
         for pattern, made_from in record["sources"].items():
-            now = state(self.root, pattern)
-            if now["files"] and now != made_from:  # published files may be deleted afterwards
+            now = _state(self.root, pattern)
+            if now["files"] and now != made_from:  # users may delete the sources afterwards
                 raise RuntimeError(
-                    f"what {where} records is older than its source {self.root / pattern}: it was "
-                    f"made from {_told(made_from)}, and now there are {_told(now)}; bring it up "
-                    f"to date with `{self.command_line}`"
+                    f"the preparation of {where} is older than its source {self.root / pattern}: "
+                    f"it was made from {_described(made_from)}, but now the source has "
+                    f"{_described(now)}; update it with `{self.command_line}`"
                 )
 
     @contextmanager
     def making(self, **options) -> Iterator[float]:
-        """Around the work: gives the time in seconds that a file must not be older than."""
+        """Record the start and the end of the work.
+
+        Yields a time in seconds: files older than that must be made again.
+        """
         before = self.read_record()
         record = self._new_record(options)
         if before is not None:
@@ -90,7 +94,7 @@ class Preparation:
         self._write_record(record | {"finished": True})
 
     def is_done(self, jobs: Iterable[Job], **options) -> bool:
-        """Whether all is made, from these very sources; or by another tool, which is accepted."""
+        """Whether all outputs exist and the record, if present, matches sources and options."""
         outputs_exist = all(any(listed(self.root, output)) for output in self.outputs)
         if not outputs_exist or not all(job.target is None or job.target.is_file() for job in jobs):
             return False
@@ -107,22 +111,22 @@ class Preparation:
         try:
             return read_json(path)
         except ValueError as error:
-            raise ValueError(f"The record of a preparation is damaged: {error} Delete it, and run "
+            raise ValueError(f"The record of a preparation is damaged: {error} Delete it and run "
                              f"`{self.command_line}`.") from error
 
     def check_sources(self) -> None:
-        """Raise what a user can act on, if a source is not there at all."""
+        """Raise FileNotFoundError if a source has no file."""
         for pattern in self.sources:
             if not any(listed(self.root, pattern)):
                 raise FileNotFoundError(
-                    f"there is no {self.root / pattern}; get the data set (datasets/README.md says "
-                    "where from) and put it there, or set --root or DETECTRON2_DATASETS to the "
-                    "folder that holds it"
+                    f"{self.root / pattern} does not exist; download the data set "
+                    "(datasets/README.md says where) into that folder, or set --root or "
+                    "DETECTRON2_DATASETS to the folder of the data sets"
                 )
 
     def _new_record(self, options: dict) -> dict:
         self.check_sources()
-        states = {pattern: state(self.root, pattern) for pattern in self.sources}
+        states = {pattern: _state(self.root, pattern) for pattern in self.sources}
         facts = {"version": self.version, "options": options, "sources": states}
         return facts | {"not_before": 0.0, "finished": False}
 
@@ -130,16 +134,16 @@ class Preparation:
         write_json(self.root / self.record, record)
 
 
-def state(root: Path, pattern: str) -> dict:
-    """How many files a pattern finds, and the newest one's time in whole seconds."""
+def _state(root: Path, pattern: str) -> dict:
+    """The number of files that a pattern finds, and the newest one's time in whole seconds."""
     times = [os.stat(path).st_mtime for path in listed(root, pattern)]
     return {"files": len(times), "newest": int(max(times, default=0))}
 
 
 def _must_start_anew(before: dict, now: dict) -> bool:
-    """Whether the files' times do not tell which must be made anew.
+    """Whether all files must be made again, because their times do not show which are outdated.
 
-    So it is if rule, options or kind of source are others, and if a source has become older.
+    That is so if the rule, the options or the kind of source changed, or a source became older.
     """
     made_from, sources = before["sources"], now["sources"]
     is_same = all(before[key] == now[key] for key in ("version", "options"))
@@ -148,7 +152,7 @@ def _must_start_anew(before: dict, now: dict) -> bool:
     return any(sources[x]["newest"] < made_from[x]["newest"] for x in sources)
 
 
-def _told(found: dict) -> str:
+def _described(found: dict) -> str:
     day = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found["newest"]))
     return f"{found['files']} files, the newest of {day}"
 
@@ -156,7 +160,7 @@ def _told(found: dict) -> str:
 def make_files(
     convert: Callable, jobs: Iterable[Job], title: str, workers: int, not_before: float = 0
 ) -> None:
-    """Call `convert` for each job whose target is missing, or older than a source of it."""
+    """Call `convert` for each job whose target is missing, empty or older than a source."""
     jobs = list(jobs)
     remove_leftovers({job.target.parent for job in jobs})
     todo = [job for job in jobs if not _is_fresh(job, not_before)]
@@ -173,16 +177,16 @@ def make_json(
     workers: int,
     **options,
 ) -> None:
-    """A json in COCO's format from what `convert` returns: {"image": ..., "annotations": [...]}.
+    """Write a COCO json of what `convert` returns: {"image": ..., "annotations": [...]} per job.
 
-    What another tool has made is kept.
+    Files of another tool are kept.
     """
     if preparation.is_done(jobs, **options):
         return
     with preparation.making(**options):
         journal = json_file.with_name(f".{json_file.name}.journal")
         facts = preparation.read_record()
-        parts = collect(convert, jobs, journal, facts, json_file.stem, workers)
+        parts = _collect(convert, jobs, journal, facts, json_file.stem, workers)
         annotations = [x for part in parts for x in part["annotations"]]
         content = {
             "images": [part["image"] for part in parts],
@@ -193,13 +197,13 @@ def make_json(
         journal.unlink()
 
 
-def collect(
+def _collect(
     convert: Callable, jobs: Iterable[Job], journal: Path, facts: dict, title: str, workers: int
 ) -> list:
-    """`convert(job)`, in the order of the jobs; results are jsonable, and known by first source.
+    """The results of `convert(job)` in the order of the jobs; they must be json content.
 
-    Each result is a line of the file `journal` as soon as it is there, so that a second call
-    after a kill has only the rest to do; unless `facts`, its first line, have changed meanwhile.
+    Each result is appended to the file `journal` under the name of the job's first source, so a
+    call after a kill makes only the rest; unless `facts`, the first line, differ.
     """
     jobs = {job.sources[0].name: job for job in jobs}
     remove_leftovers({job.target.parent for job in jobs.values() if job.target})
@@ -223,7 +227,7 @@ def collect(
 def _read_journal(path: Path, facts: dict) -> dict:
     if not path.is_file():
         return {}
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # the last one, if cut off, is lost
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # drops a truncated last line
     if not lines or json.loads(lines[0]) != facts:
         return {}
     return dict(map(json.loads, lines[1:]))
@@ -239,13 +243,13 @@ def _is_fresh(job: Job, not_before: float) -> bool:
 
 
 def map_values(values: np.ndarray, table: np.ndarray, path: Path, allowed: str) -> np.ndarray:
-    """table[values]; a value with UNKNOWN in the table, or beyond it, is an error."""
+    """table[values]; ValueError if a value is beyond the table or UNKNOWN in it."""
     inside = np.minimum(values, len(table))
     labels = np.append(table, UNKNOWN)[inside]  # (H, W)
     if (labels == UNKNOWN).any():
         wrong = ", ".join(map(str, np.unique(values[labels == UNKNOWN])[:5]))
         raise ValueError(
-            f"{path} has the value {wrong}, but a label map of this data set has {allowed}; the "
-            "file is damaged or belongs to another data set or release"
+            f"{path} has the value {wrong}, but a label map of this data set has {allowed}; "
+            "download this data set and release again"
         )
     return labels

@@ -1,4 +1,4 @@
-"""Worker processes that make or read files: one pool for all, with a progress bar."""
+"""Run jobs in worker processes, with a progress bar."""
 
 import multiprocessing
 import os
@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 
 def usable_cpus() -> int:
-    """How many processors this process may run on."""
+    """The number of CPUs that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -20,7 +20,10 @@ def usable_cpus() -> int:
 def run_jobs(
     convert: Callable, todo: Sequence, total: int, title: str, workers: int
 ) -> Iterator[tuple]:
-    """(job, convert(job)) one after the other, made by `workers` processes, with a progress bar."""
+    """Yield (job, convert(job)) in order; `workers` processes make them.
+
+    total: the number of files that the progress bar shows, those already made included.
+    """
     with tqdm(total=total, initial=total - len(todo), desc=title, unit="files") as bar:
         for pair in zip(todo, _results(convert, todo, workers), strict=True):
             bar.update()
@@ -47,19 +50,19 @@ def _results(convert: Callable, todo: Sequence, workers: int) -> Iterator:
 
 
 def _context():
-    """How workers start: never as forks of this process, whose threads they would not have.
+    """The start method of workers: not fork, because a fork lacks this process' threads.
 
-    Where possible they are forks of a server, which imports torch once for all of them.
+    A fork server, where available, imports torch and the data sets once for all workers.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["rankseg_d2.data.datasets"])
+    context.set_forkserver_preload([__name__])
     return context
 
 
 def _end_with_parent() -> None:
-    """In a worker: one whose parent is killed would wait, with its locks, for ever."""
+    """Exit this worker when its parent is killed; it would wait forever and keep its locks."""
 
     def watch():
         multiprocessing.parent_process().join()

@@ -1,8 +1,8 @@
 """Write a split of `shapes` to disk: JPEG images, label PNG, COCO panoptic and instance json.
 
-Those of videos are in `clips.py`. A split is built in a hidden folder beside its own and renamed
-when it is whole. Whoever needs it holds a lock meanwhile, which the system takes back from a
-process that dies.
+A split is built in a hidden folder beside its own, which is renamed when it is complete. The
+process that builds it holds a lock; the system releases the lock if the process dies.
+`videos.py` writes the files of videos.
 """
 
 import functools
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,16 +25,16 @@ from .vocabulary import Vocabulary, check_num_categories, make_vocabulary
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1  # of what is drawn and written: splits of another one are made anew
+VERSION = 1  # of drawing and files: splits of another version are made again
 SPLITS = ("train", "val")
-MIN_AREA = 16  # pixels; of what shows less, the pixels are void
+MIN_AREA = 16  # pixels; smaller segments are ignored
 JPEG_QUALITY = 92
-WORTH = 300  # images that are drawn in the seconds that a process takes to start
+IMAGES_PER_PROCESS = 300  # as many are drawn in the seconds that a process takes to start
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What a split is made of; its files follow from it alone."""
+    """The parameters of a split of images; they determine its files."""
 
     num_categories: int
     split: str
@@ -42,27 +43,33 @@ class Spec:
     width: int = 128
     version: int = VERSION
 
-    def __post_init__(self):
-        check_num_categories(self.num_categories)
-        if self.split not in SPLITS or self.num_images < 1:
-            raise ValueError(
-                f"a split of shapes is one of {', '.join(SPLITS)} and has 1 image or more, not "
-                f"{self.split!r} with {self.num_images}"
-            )
+    def __post_init__(self) -> None:
+        check_split(self, self.num_images, "image")
+
+
+def check_split(spec: Any, count: int, what: str) -> None:
+    """Raise ValueError unless `spec` names a split of shapes with `count` >= 1 images or videos."""
+    check_num_categories(spec.num_categories)
+    if spec.split not in SPLITS or count < 1:
+        raise ValueError(
+            f"a split of shapes must be one of {', '.join(SPLITS)} with 1 {what} or more, got "
+            f"{spec.split!r} with {count}"
+        )
 
 
 def ignore_label(num_categories: int) -> int:
-    """The label of void pixels: the highest value of 8 bits, or of 16 where these are needed."""
+    """The label of ignored pixels: 255, or 65535 if 255 is a category."""
     return 255 if num_categories <= 255 else 65535
 
 
 def ensure_split(
-    folder: Path, spec, num_workers: int | None = None, write: Callable | None = None
+    folder: Path, spec: Any, num_workers: int | None = None, write: Callable | None = None
 ) -> None:
-    """Make the split in `folder` unless it is there; other processes wait for the one that does.
+    """Make the split in `folder` unless it exists; one process makes it, others wait.
 
-    `spec` is a dataclass, of whose split `write(folder, spec, num_workers)` makes the files; by
-    default, those of images.
+    Args:
+        spec: a dataclass, the parameters of the split; `folder` keeps them in spec.json.
+        write: write(folder, spec, num_workers) makes the files; by default, those of images.
     """
     if _is_made(folder, spec):
         return
@@ -74,7 +81,7 @@ def ensure_split(
     except OSError as error:
         raise RuntimeError(
             f"shapes cannot be written to {folder} ({error.strerror}); set the environment "
-            "variable DETECTRON2_DATASETS to a folder with room where you may write"
+            "variable DETECTRON2_DATASETS to a folder that you can write to, on a disk with space"
         ) from error
 
 
@@ -84,8 +91,8 @@ def _is_made(folder: Path, spec) -> bool:
     file = folder / "spec.json"
     if not file.is_file():
         raise RuntimeError(
-            f"{folder} is where shapes would be written, but holds other files (no spec.json); "
-            "move it away, or set the environment variable DETECTRON2_DATASETS to another folder"
+            f"shapes would be written to {folder}, but that holds other files (no spec.json); "
+            "move it, or set the environment variable DETECTRON2_DATASETS to another folder"
         )
     return read_json(file) == asdict(spec)
 
@@ -98,7 +105,7 @@ def _lock(path: Path):
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            logger.info("Waiting for another process, which writes shapes to %s", path.parent)
+            logger.info("Waiting for another process that writes shapes to %s", path.parent)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -126,18 +133,22 @@ def _write_images(folder: Path, spec: Spec, num_workers: int) -> None:
 
 
 def draw_all(
-    draw_one: Callable[[int], dict], count: int, title: str, num_workers: int, worth: int = WORTH
+    draw_one: Callable[[int], dict],
+    count: int,
+    title: str,
+    num_workers: int,
+    per_process: int = IMAGES_PER_PROCESS,
 ) -> list[dict]:
-    """What `draw_one`, which writes files, returns for 0 to count - 1; in several processes.
+    """The results of `draw_one` for 0 to count - 1; it writes files, in several processes.
 
-    A process is started for each `worth` of them, which take as long as its start.
+    One process is used for every `per_process` calls, because its start takes as long as these.
     """
-    workers = min(num_workers, 1 + count // worth)
-    return [found for _, found in run_jobs(draw_one, range(count), count, title, workers)]
+    workers = min(num_workers, 1 + count // per_process)
+    return [drawn for _, drawn in run_jobs(draw_one, range(count), count, title, workers)]
 
 
 def _draw_image(folder: Path, spec: Spec, index: int) -> dict:
-    """Write the files of one image; its panoptic annotation, with the mask of each thing."""
+    """Write the files of one image; returns its panoptic annotation and the masks of its things."""
     from PIL import Image
 
     vocabulary = make_vocabulary(spec.num_categories)
@@ -160,12 +171,12 @@ def _draw_image(folder: Path, spec: Spec, index: int) -> dict:
 
 
 def annotate(scene: Scene, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[dict]]:
-    """Class labels (H, W), segment ids (H, W), 0 for void, and COCO's facts of the segments."""
+    """Class labels (H, W), segment ids (H, W) with 0 for ignored, and COCO's segments_info."""
     paints = [*scene.grounds, *scene.things]
     areas = np.bincount(numbers.ravel(), minlength=len(paints))
     num_categories = len(scene.vocabulary.categories)
-    void = ignore_label(num_categories)
-    labels = np.full(len(paints), void, np.uint8 if void == 255 else np.uint16)
+    ignore = ignore_label(num_categories)
+    labels = np.full(len(paints), ignore, np.uint8 if ignore == 255 else np.uint16)
     ids = np.zeros(len(paints), np.int32)
     segments = []
     for number in np.flatnonzero(areas >= MIN_AREA).tolist():
@@ -190,7 +201,7 @@ def _box(mask: np.ndarray) -> list[int]:
 
 
 def encode(ids: np.ndarray, segments: list[dict], vocabulary: Vocabulary) -> dict[int, dict]:
-    """Segment id -> COCO's run lengths, of the things."""
+    """Segment id -> RLE, for the things."""
     things = [s["id"] for s in segments if s["category_id"] <= vocabulary.num_things]
     masks = ids == np.array(things, ids.dtype)[:, None, None]  # (N, H, W)
     return {
@@ -213,7 +224,7 @@ def _write_jsons(folder: Path, spec: Spec, annotations: list[dict]) -> None:
         for segment in annotation["segments_info"]
         if segment["id"] in masks
     ]
-    for number, instance in enumerate(instances, 1):  # pycocotools takes 0 for no match
+    for number, instance in enumerate(instances, 1):  # to pycocotools, id 0 means no match
         instance["id"] = number
     things = [category for category in categories if category["isthing"]]
     for name, rows, kinds in [
@@ -225,7 +236,7 @@ def _write_jsons(folder: Path, spec: Spec, annotations: list[dict]) -> None:
 
 
 def coco_categories(num_categories: int) -> list[dict]:
-    """COCO's facts of all categories; ids are from 1 on, as in COCO."""
+    """The categories of COCO's json; ids start at 1, as in COCO."""
     categories = make_vocabulary(num_categories).categories
     colors = np.random.default_rng(num_categories).integers(32, 256, (num_categories, 3)).tolist()
     return [

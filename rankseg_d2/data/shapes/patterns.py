@@ -1,4 +1,4 @@
-"""What things and stuff are made of: shapes, textures and colours, as functions of the plane."""
+"""The shapes, textures and colours of things and stuff, as functions of points (u, v)."""
 
 import numpy as np
 
@@ -27,7 +27,7 @@ def _drop(u, v):
     return ((u - 0.25) ** 2 + v**2 <= 0.36) | ((abs(v) <= 0.43 * (u + 1)) & (u <= 0))
 
 
-# Where the shape is: (u, v) in [-1, 1] -> bool. Few categories use the first ones only.
+# (u, v) in [-1, 1] -> whether the point is inside. A small vocabulary uses the first ones only.
 SHAPES = {
     "disc": lambda u, v: u**2 + v**2 <= 0.7,
     "square": lambda u, v: np.maximum(abs(u), abs(v)) <= 0.72,
@@ -57,7 +57,7 @@ def _bricks(u, v):
     return ((v % 1 <= 0.25) | ((u / 2 + rows / 2) % 1 <= 0.15)).astype(np.float32)
 
 
-# How much of the second tone there is: (u, v) in periods of the texture -> 0 to 1.
+# (u, v) in periods of the texture -> weight of the second tone, 0 to 1.
 TEXTURES = {
     "plain": lambda u, v: np.full_like(u, 0.3),
     "striped": lambda u, v: (v % 1 <= 0.5).astype(np.float32),
@@ -88,7 +88,7 @@ COLORS = {
     "lime": (160, 225, 80),
 }
 
-# A ground is the colour, faded, with this second tone.
+# The second tone of each ground; the first one is the category's colour, faded.
 GROUNDS = {
     "wall": (205, 200, 190),
     "field": (75, 125, 60),

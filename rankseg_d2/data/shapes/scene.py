@@ -1,7 +1,7 @@
-"""Scenes of `shapes`: what there is, where, and how it moves; and the picture of it at any time.
+"""Scenes of `shapes`: things and grounds with positions and velocities; their pictures at any time.
 
-Lengths are in image heights, times in frames. A scene follows from its seed alone, and a picture
-from its scene and the time, so that the frames of a clip are pictures of one scene.
+Lengths are in image heights, times in frames. The seed determines the scene, and scene and time
+determine the picture: the frames of a video are pictures of one scene.
 """
 
 from dataclasses import dataclass
@@ -11,18 +11,18 @@ import numpy as np
 from .patterns import COLORS, GROUNDS, SHAPES, TEXTURES
 from .vocabulary import Category, Vocabulary
 
-NUM_THINGS = (3, 10)  # the lowest and the highest number in a scene
+NUM_THINGS = (3, 10)  # fewest and most in a scene
 NUM_GROUNDS = (2, 4)
 RADII = (0.09, 0.24)
-CROWDING, CROWD_SPREAD = 0.4, 0.12  # how often a thing is by the one before, and how far away
+CROWDING, CROWD_SPREAD = 0.4, 0.12  # probability that a thing is near the one before; distance
 SPEED, SPIN, CAMERA_SPEED = 0.015, 0.06, 0.005  # standard deviations, per frame
-TONE_NOISE = 18  # of a thing's or ground's colour, of 255
+TONE_NOISE = 18  # standard deviation of a colour, of 255
 PIXEL_NOISE = 7
 
 
 @dataclass(frozen=True)
 class Paint:
-    """How one thing or ground looks: its category, and what is its own."""
+    """The appearance of one thing or ground."""
 
     category: int
     tones: np.ndarray  # (2, 3): the colour and the second tone of the texture
@@ -40,12 +40,12 @@ class Thing(Paint):
 
 @dataclass(frozen=True)
 class Ground(Paint):
-    anchor: np.ndarray  # (x, y): the ground is where its anchor is the nearest
+    anchor: np.ndarray  # (x, y): the ground covers the points whose nearest anchor this is
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Things from back to front, before the grounds."""
+    """Grounds, and things in front of them, from back to front."""
 
     seed: tuple[int, ...]
     vocabulary: Vocabulary
@@ -53,11 +53,11 @@ class Scene:
     things: tuple[Thing, ...]
     camera: np.ndarray  # velocity (x, y)
     wave: np.ndarray  # of the borders between grounds: amplitude, frequency, phase
-    light: np.ndarray  # brightness, and how it changes along x and y
+    light: np.ndarray  # brightness, and its gradient along x and y
 
 
 def make_scene(vocabulary: Vocabulary, seed: tuple[int, ...], aspect: float) -> Scene:
-    """The scene of a seed; `aspect` is width / height of the pictures."""
+    """The scene of a seed; `aspect` is width / height of its pictures."""
     rng = np.random.default_rng(seed)
     types = vocabulary.scene_types
     scene_type = types[rng.choice(len(types), p=vocabulary.type_odds)]
@@ -114,13 +114,15 @@ def _make_thing(rng, vocabulary, category, center: np.ndarray) -> Thing:
 
 
 def _vary(rng, tones: np.ndarray) -> np.ndarray:
-    """Both tones changed alike."""
+    """The same random change to both tones."""
     return tones + rng.normal(0, TONE_NOISE, 3).astype(np.float32)
 
 
 def draw(scene: Scene, height: int, width: int, time: float = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Picture (H, W, 3) uint8, RGB, and what each pixel shows (H, W): the number of the ground, or,
-    numbered on from these, of the thing."""
+    """RGB picture (H, W, 3) uint8, and the number of the ground or thing at each pixel (H, W).
+
+    Grounds are numbered first, then things.
+    """
     y, x = np.mgrid[:height, :width].astype(np.float32)
     x, y = (x + 0.5) / height, (y + 0.5) / height
     picture, numbers = _draw_grounds(scene, x + scene.camera[0] * time, y + scene.camera[1] * time)
@@ -134,7 +136,7 @@ def draw(scene: Scene, height: int, width: int, time: float = 0) -> tuple[np.nda
 
 
 def _draw_grounds(scene: Scene, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Each point belongs to the ground whose anchor is nearest, with wavy borders."""
+    """Give each point to the ground with the nearest anchor; borders are wavy."""
     amplitude, frequency, phase = scene.wave.astype(np.float32)
     wavy_x = x + amplitude * np.sin(frequency * y + phase)
     wavy_y = y + amplitude * np.sin(frequency * x - phase)
@@ -151,7 +153,7 @@ def _draw_grounds(scene: Scene, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarra
 
 
 def _draw_thing(picture, numbers, number, thing: Thing, vocabulary, height, time) -> None:
-    """Draw over what is there, in the square around the thing."""
+    """Draw a thing over the picture, inside the square around it."""
     category = vocabulary.categories[thing.category]
     cx, cy = thing.center + thing.velocity * time
     low = [max(0, int((c - thing.radius) * height)) for c in (cy, cx)]
@@ -175,6 +177,6 @@ def _turn(x, y, angle: float):
 
 
 def _painted(paint: Paint, category: Category, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Colours (N, 3) of the points (N,), in the thing's or ground's own axes."""
+    """Colours (N, 3) of points (N,) given in the axes of the thing or ground."""
     weight = TEXTURES[category.texture](u / paint.period, v / paint.period)[:, None]
     return paint.tones[0] * (1 - weight) + paint.tones[1] * weight

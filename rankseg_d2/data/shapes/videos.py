@@ -1,5 +1,6 @@
-"""Write a split of videos of `shapes` to disk: frames and label PNG as VSPW has them, and a json of
-YouTube-VIS's form. A video is a scene of `scene.py` at the times 0, 1, 2, ...
+"""Write a split of videos of `shapes` to disk, as VSPW (frames, label PNG) and YouTube-VIS (json).
+
+A video is a scene of `scene.py` at the times 0, 1, 2, ...
 """
 
 import functools
@@ -13,6 +14,7 @@ from .build import (
     JPEG_QUALITY,
     SPLITS,
     annotate,
+    check_split,
     coco_categories,
     draw_all,
     encode,
@@ -20,16 +22,16 @@ from .build import (
     ignore_label,
 )
 from .scene import draw, make_scene
-from .vocabulary import check_num_categories, make_vocabulary
+from .vocabulary import make_vocabulary
 
-VERSION = 1  # of what is drawn and written
-IS_VIDEO = 1  # in seeds: other scenes than those of images
-WORTH = 20  # videos that are drawn in the seconds that a process takes to start
+VERSION = 1  # of drawing and files
+IS_VIDEO = 1  # in seeds: scenes differ from those of images
+VIDEOS_PER_PROCESS = 20  # as many are drawn in the seconds that a process takes to start
 
 
 @dataclass(frozen=True)
 class ClipSpec:
-    """What a split of videos is made of; its files follow from it alone."""
+    """The parameters of a split of videos; they determine its files."""
 
     num_categories: int
     split: str
@@ -40,34 +42,29 @@ class ClipSpec:
     width: int = 128
     version: int = VERSION
 
-    def __post_init__(self):
-        check_num_categories(self.num_categories)
-        if self.split not in SPLITS or self.num_videos < 1:
-            raise ValueError(
-                f"a split of shapes is one of {', '.join(SPLITS)} and has 1 video or more, not "
-                f"{self.split!r} with {self.num_videos}"
-            )
+    def __post_init__(self) -> None:
+        check_split(self, self.num_videos, "video")
         if not 1 <= self.shortest <= self.longest:
             raise ValueError(
-                "videos of shapes have from 1 frame up, the longest as many as the shortest or "
-                f"more, not {self.shortest} to {self.longest}"
+                "videos of shapes must have 1 frame or more, and shortest <= longest, got "
+                f"{self.shortest} to {self.longest}"
             )
 
 
 def ensure_clips(folder: Path, spec: ClipSpec, num_workers: int | None = None) -> None:
-    """Make the split in `folder` unless it is there."""
+    """Make the split of videos in `folder` unless it exists."""
     ensure_split(folder, spec, num_workers, _write_videos)
 
 
 def label_table(num_categories: int) -> np.ndarray:
-    """Value in the label images -> category: 0 is void, others are 1 more than the category."""
+    """Value in the label images -> category: 0 is ignored, other values are category + 1."""
     return np.append(ignore_label(num_categories), np.arange(num_categories))
 
 
 def _write_videos(folder: Path, spec: ClipSpec, num_workers: int) -> None:
     draw_one = functools.partial(_draw_video, folder, spec)
     title = f"shapes video {spec.split}"
-    drawn = draw_all(draw_one, spec.num_videos, title, num_workers, WORTH)
+    drawn = draw_all(draw_one, spec.num_videos, title, num_workers, VIDEOS_PER_PROCESS)
     videos = [content["video"] for content in drawn]
     objects = [entry for content in drawn for entry in content["objects"]]
     things = [kind for kind in coco_categories(spec.num_categories) if kind["isthing"]]
@@ -82,26 +79,26 @@ def _write_videos(folder: Path, spec: ClipSpec, num_workers: int) -> None:
 
 
 def _draw_video(folder: Path, spec: ClipSpec, index: int) -> dict:
-    """Write the files of one video; what the json says of it and of its objects."""
+    """Write the files of one video; returns its entries in the json: the video, its objects."""
     from PIL import Image
 
     seed = (spec.num_categories, SPLITS.index(spec.split), index, IS_VIDEO)
     scene = make_scene(make_vocabulary(spec.num_categories), seed, spec.width / spec.height)
     lengths = np.random.default_rng((*seed, 0))
     length = int(lengths.integers(spec.shortest, spec.longest, endpoint=True))
-    place = folder / "data" / f"{index:05d}"
+    target = folder / "data" / f"{index:05d}"
     for name in ("origin", "mask"):
-        (place / name).mkdir(parents=True)
+        (target / name).mkdir(parents=True)
     found = []
     for time in range(length):
         picture, numbers = draw(scene, spec.height, spec.width, time)
         labels, ids, segments = annotate(scene, numbers)
         found.append((segments, encode(ids, segments, scene.vocabulary)))
-        Image.fromarray(picture).save(place / f"origin/{time:08d}.jpg", quality=JPEG_QUALITY)
-        Image.fromarray(_values(labels, spec.num_categories)).save(place / f"mask/{time:08d}.png")
+        Image.fromarray(picture).save(target / f"origin/{time:08d}.jpg", quality=JPEG_QUALITY)
+        Image.fromarray(_values(labels, spec.num_categories)).save(target / f"mask/{time:08d}.png")
     video = {
         "id": index + 1,
-        "file_names": [f"{place.name}/origin/{time:08d}.jpg" for time in range(length)],
+        "file_names": [f"{target.name}/origin/{time:08d}.jpg" for time in range(length)],
         "length": length,
         "height": spec.height,
         "width": spec.width,
@@ -110,16 +107,16 @@ def _draw_video(folder: Path, spec: ClipSpec, index: int) -> dict:
 
 
 def _values(labels: np.ndarray, num_categories: int) -> np.ndarray:
-    """Categories as the label images have them: see `label_table`."""
+    """Categories -> values of the label images; see `label_table`."""
     values = np.where(labels == ignore_label(num_categories), 0, labels.astype(np.int32) + 1)
     return values.astype(np.uint8 if num_categories < 255 else np.uint16)
 
 
 def _objects(video_id: int, found: list[tuple[list[dict], dict]]) -> list[dict]:
-    """The things of a video, with null where a frame does not show them.
+    """The objects of a video's json, with None for frames that do not show them.
 
-    found: the segments of each frame, and the masks of the things among them by segment id; a
-    thing's id is the same in every frame.
+    found: of each frame, its segments, and the masks of its things by segment id; a thing has the
+    same id in every frame.
     """
     categories = {s["id"]: s["category_id"] for segments, masks in found for s in segments
                   if s["id"] in masks}  # fmt: skip

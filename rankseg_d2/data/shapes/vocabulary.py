@@ -1,4 +1,4 @@
-"""The categories of `shapes`, and which of them are seen together."""
+"""The categories of `shapes`, and which of them occur together."""
 
 import functools
 import itertools
@@ -10,14 +10,14 @@ from .patterns import COLORS, GROUNDS, SHAPES, TEXTURES
 
 MIN_CATEGORIES, MAX_CATEGORIES = 10, 2000
 THING_SHARE = 0.7  # of the categories; the others are stuff
-OWN_THINGS, MORE_THINGS = 7, 5  # of a scene type: its own, and some of other types
+OWN_THINGS, MORE_THINGS = 7, 5  # of a scene type: its own, and those of other types
 MORE_GROUNDS = 2
 SEED = 2022
 
 
 @dataclass(frozen=True)
 class Category:
-    """A thing is a shape, stuff a ground, each with a colour and a texture."""
+    """A shape (thing) or ground (stuff) with a colour and a texture."""
 
     name: str
     form: str  # of SHAPES for things, of GROUNDS for stuff
@@ -28,7 +28,7 @@ class Category:
 
 @dataclass(frozen=True)
 class SceneType:
-    """The categories that one kind of scene has, the usual ones first, and how probable each is."""
+    """The categories of one kind of scene, most probable first, and their probabilities."""
 
     things: np.ndarray
     grounds: np.ndarray
@@ -38,7 +38,7 @@ class SceneType:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """All categories (things first, then stuff) and scene types, with the odds of each type."""
+    """All categories (things, then stuff), and the scene types with their probabilities."""
 
     categories: tuple[Category, ...]
     num_things: int
@@ -48,7 +48,7 @@ class Vocabulary:
 
 @functools.lru_cache(maxsize=8)
 def make_vocabulary(num_categories: int) -> Vocabulary:
-    """The vocabulary of that size: always the same one."""
+    """The vocabulary of a number of categories; the same in every call."""
     check_num_categories(num_categories)
     rng = np.random.default_rng([SEED, num_categories])
     num_things = round(THING_SHARE * num_categories)
@@ -59,19 +59,20 @@ def make_vocabulary(num_categories: int) -> Vocabulary:
 
 
 def check_num_categories(num_categories: int) -> None:
-    """Raise ValueError for a number that `shapes` does not have."""
+    """Raise ValueError for a number of categories that `shapes` does not support."""
     if not MIN_CATEGORIES <= num_categories <= MAX_CATEGORIES:
         raise ValueError(
-            f"shapes has {MIN_CATEGORIES} to {MAX_CATEGORIES} categories, not {num_categories}; "
-            "the number is in the data set's name (shapes1000_panoptic_train has 1000)"
+            f"shapes must have {MIN_CATEGORIES} to {MAX_CATEGORIES} categories, got "
+            f"{num_categories}; the number is in the data set's name, such as "
+            "shapes1000_panoptic_train"
         )
 
 
 def _choose(rng, count: int, forms: dict, is_thing: bool) -> list[Category]:
-    """`count` combinations of few forms, colours and textures: every one has look-alikes."""
+    """`count` combinations of few forms, colours and textures, so that categories are similar."""
     names = [list(forms), list(COLORS), list(TEXTURES)]
     sizes = [2, 2, 2]
-    while np.prod(sizes) < count:  # the attribute that is least used up, in turn
+    while np.prod(sizes) < count:  # extend the attribute with the smallest used share
         shares = [size / len(options) for size, options in zip(sizes, names, strict=True)]
         sizes[int(np.argmin(shares))] += 1
     used = [options[:size] for options, size in zip(names, sizes, strict=True)]
@@ -85,7 +86,7 @@ def _choose(rng, count: int, forms: dict, is_thing: bool) -> list[Category]:
 
 
 def _scene_types(rng, num_things: int, num_categories: int) -> list[SceneType]:
-    """Every category is at home in one scene type, and a guest in some others."""
+    """Scene types; each category belongs to one of them and is a guest in some others."""
     count = max(2, num_things // OWN_THINGS)
     types = []
     for things, grounds in zip(
@@ -101,13 +102,13 @@ def _scene_types(rng, num_things: int, num_categories: int) -> list[SceneType]:
 
 
 def _with_guests(rng, own: np.ndarray, start: int, stop: int, count: int) -> np.ndarray:
-    """`own`, and up to `count` others, not more than half of those that there are."""
+    """`own` and up to `count` other categories, at most half of the others."""
     others = np.setdiff1d(np.arange(start, stop), own)
     guests = rng.permutation(others)[: min(count, (len(others) + 1) // 2)]
     return rng.permutation(np.concatenate([own, guests]))
 
 
 def _long_tail(count: int, exponent: float) -> np.ndarray:
-    """Probabilities that fall with the rank: Zipf's law."""
+    """Probabilities that decrease with the rank (Zipf's law)."""
     odds = np.arange(1, count + 1) ** -exponent
     return odds / odds.sum()

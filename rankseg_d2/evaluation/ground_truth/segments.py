@@ -1,22 +1,21 @@
-"""The true segments of a panoptic data set, from its json or from its records."""
+"""Ground-truth segments of a panoptic data set, from its json or from its records."""
 
 import os
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.utils.file_io import PathManager
 
-from ...files import read_json
 from ..panoptic_quality import Segments
+from .records import read_ground_truth
 
 
-class PanopticTruth:
-    """Classes and images of a data set; the PNG files are not read here.
+class PanopticGroundTruth:
+    """The classes and images of a data set, without the content of the PNG files.
 
     Attributes:
-        names, is_thing, dataset_ids: of each class (C,).
-        images: image id -> (PNG file, Segments).
-        row_of: (is it a thing, contiguous category id) -> class.
+        names, is_thing, dataset_ids: one for each class (C,).
+        images: image id -> (path of the PNG, Segments).
+        row_of: (is a thing, contiguous category id) -> class.
     """
 
     def __init__(self, dataset_name: str):
@@ -24,9 +23,9 @@ class PanopticTruth:
         things = metadata.get("thing_dataset_id_to_contiguous_id")
         stuff = metadata.get("stuff_dataset_id_to_contiguous_id")
         if metadata.get("panoptic_json"):
-            self.read_json(os.fspath(metadata.panoptic_json), metadata.panoptic_root)
+            self._read_json(os.fspath(metadata.panoptic_json), metadata.panoptic_root)
         else:
-            self.read_records(dataset_name, metadata, set((things or {}).values()))
+            self._read_records(dataset_name, metadata, set((things or {}).values()))
             things = stuff = None  # records have contiguous ids
         own = {dataset_id: row for row, dataset_id in enumerate(self.dataset_ids)}
         self.row_of = {
@@ -36,13 +35,9 @@ class PanopticTruth:
             if dataset_id in own
         }
 
-    def read_json(self, path: str, root: str) -> None:
-        content = read_json(path, PathManager.open)
-        if missing := {"annotations", "categories"} - content.keys():
-            raise ValueError(
-                f"{path} has no {' and no '.join(sorted(missing))}; panoptic_json must be a json "
-                "in COCO's panoptic format"
-            )
+    def _read_json(self, path: str, root: str) -> None:
+        advice = "panoptic_json must be a json in COCO's panoptic format."
+        content = read_ground_truth(path, {"annotations", "categories"}, advice)
         categories = content["categories"]
         self.dataset_ids = [category["id"] for category in categories]
         self.names = [category.get("name", str(category["id"])) for category in categories]
@@ -54,13 +49,13 @@ class PanopticTruth:
             if unknown := {info["category_id"] for info in infos} - row.keys():
                 raise ValueError(
                     f"{path}: image {image['image_id']} has segments of category "
-                    f"{sorted(unknown)[0]}, which is not in its categories"
+                    f"{min(unknown)}, which is not in its categories. Fix the json."
                 )
             segments = Segments.of(infos, [row[info["category_id"]] for info in infos])
             png = os.path.join(root, image["file_name"])
             self.images[image["image_id"]] = png, segments
 
-    def read_records(self, dataset_name: str, metadata, thing_ids: set[int]) -> None:
+    def _read_records(self, dataset_name: str, metadata, thing_ids: set[int]) -> None:
         self.names = list(metadata.stuff_classes)
         self.dataset_ids = list(range(len(self.names)))
         self.is_thing = np.isin(self.dataset_ids, list(thing_ids))
@@ -68,9 +63,9 @@ class PanopticTruth:
         for record in DatasetCatalog.get(dataset_name):
             if "pan_seg_file_name" not in record or "segments_info" not in record:
                 raise ValueError(
-                    f"the data set {dataset_name!r} has neither panoptic_json in its metadata nor "
-                    "pan_seg_file_name and segments_info in each record: panoptic evaluation "
-                    "needs one of them, or MODEL.MASK_FORMER.TEST.PANOPTIC_ON False"
+                    f"The data set {dataset_name!r} has neither panoptic_json in its metadata nor "
+                    "pan_seg_file_name and segments_info in each record. Add one of them, or set "
+                    "MODEL.MASK_FORMER.TEST.PANOPTIC_ON False."
                 )
             infos = record["segments_info"]
             segments = Segments.of(infos, [info["category_id"] for info in infos])

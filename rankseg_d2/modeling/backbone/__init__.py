@@ -1,5 +1,6 @@
 """Backbones. Each registers under the name that MODEL.BACKBONE.NAME gives."""
 
+from detectron2.config import CfgNode
 from detectron2.modeling import BACKBONE_REGISTRY
 
 from ...errors import unknown_name
@@ -16,7 +17,7 @@ __all__ = [
 ]
 
 
-def check_backbone(cfg) -> None:
+def check_backbone(cfg: CfgNode) -> None:
     """Raise KeyError with the nearest names if MODEL.BACKBONE.NAME is not registered."""
     name = cfg.MODEL.BACKBONE.NAME
     if name not in BACKBONE_REGISTRY:

@@ -1,6 +1,7 @@
 """DeepLab's ResNet: a stem of three 3x3 convolutions (R50c, R101c) and dilated last stages."""
 
-from detectron2.layers import CNNBlockBase, Conv2d, get_norm
+from detectron2.config import CfgNode
+from detectron2.layers import CNNBlockBase, Conv2d, ShapeSpec, get_norm
 from detectron2.modeling import BACKBONE_REGISTRY, ResNet
 from detectron2.modeling.backbone import BasicStem, BottleneckBlock
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ STEMS = {"basic": BasicStem, "deeplab": DeepLabStem}
 
 
 @register(BACKBONE_REGISTRY)
-def build_resnet_deeplab_backbone(cfg, input_shape) -> ResNet:
+def build_resnet_deeplab_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
     """The ResNet that MODEL.RESNETS describes, frozen up to MODEL.BACKBONE.FREEZE_AT."""
     options = cfg.MODEL.RESNETS
     _check_options(options)
@@ -42,7 +43,7 @@ def build_resnet_deeplab_backbone(cfg, input_shape) -> ResNet:
     for i, dilation in enumerate((1, 1, options.RES4_DILATION, options.RES5_DILATION)):
         count = NUM_BLOCKS[options.DEPTH][i]
         grid = options.RES5_MULTI_GRID if i == 3 else [1] * count
-        # A stage is dilated in the place of its stride.
+        # A dilated stage has no stride.
         stride = 2 if i > 0 and dilation == 1 else 1
         stages.append(
             ResNet.make_stage(
@@ -63,7 +64,7 @@ def build_resnet_deeplab_backbone(cfg, input_shape) -> ResNet:
     return model.freeze(cfg.MODEL.BACKBONE.FREEZE_AT)
 
 
-def _check_options(options) -> None:
+def _check_options(options: CfgNode) -> None:
     allowed = {
         "STEM_TYPE": tuple(STEMS),
         "DEPTH": tuple(NUM_BLOCKS),
@@ -85,7 +86,7 @@ def _check_options(options) -> None:
     if any(options.DEFORM_ON_PER_STAGE):
         raise ValueError(
             "MODEL.RESNETS.DEFORM_ON_PER_STAGE asks for deformable convolutions, which "
-            "build_resnet_deeplab_backbone has not; set all of it to False"
+            "build_resnet_deeplab_backbone does not have; set all of it to False"
         )
 
 

@@ -1,12 +1,16 @@
 """Swin Transformer (Liu et al., ICCV 2021), with the parameter names of upstream's checkpoints."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
+from ..gradient_checkpointing import run_layer
 from ..registering import register
 
 
@@ -22,8 +26,8 @@ class D2SwinTransformer(Backbone):
     def __init__(
         self,
         embed_dim: int = 96,
-        depths=(2, 2, 6, 2),
-        num_heads=(3, 6, 12, 24),
+        depths: Sequence[int] = (2, 2, 6, 2),
+        num_heads: Sequence[int] = (3, 6, 12, 24),
         window_size: int = 7,
         *,
         in_channels: int = 3,
@@ -33,9 +37,9 @@ class D2SwinTransformer(Backbone):
         mlp_ratio: float = 4.0,
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.3,
-        out_features=("res2", "res3", "res4", "res5"),
+        out_features: Sequence[str] = ("res2", "res3", "res4", "res5"),
         use_checkpoint: bool = False,
-        **attention,
+        **attention: Any,
     ):
         super().__init__()
         names = _stage_names(embed_dim, depths, num_heads, out_features)
@@ -64,7 +68,7 @@ class D2SwinTransformer(Backbone):
         self.apply(_init_linear)
 
     @classmethod
-    def from_config(cls, cfg, input_shape):
+    def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
         swin = cfg.MODEL.SWIN
         return {
             "embed_dim": swin.EMBED_DIM,
@@ -139,10 +143,7 @@ class Stage(nn.Module):
         mask = shift_mask(*x.shape[1:3], self.window_size, self.shift, x.device)
         for block in self.blocks:
             block_mask = mask if block.shift else None
-            if use_checkpoint:
-                x = checkpoint(block, x, block_mask, use_reentrant=False)
-            else:
-                x = block(x, block_mask)
+            x = run_layer(block, x, block_mask, use_checkpoint=use_checkpoint)
         return x
 
 
@@ -179,7 +180,7 @@ class Block(nn.Module):
         return x[:, :height, :width]
 
     def drop(self, branch: Tensor) -> Tensor:
-        """Leave the branch out for a random part of the batch (stochastic depth)."""
+        """Drop the branch for a random part of the batch (stochastic depth)."""
         if not self.training or self.drop_path == 0:
             return branch
         kept = branch.new_empty(len(branch), 1, 1, 1).bernoulli_(1 - self.drop_path)
@@ -264,13 +265,13 @@ def to_windows(x: Tensor, size: int) -> Tensor:
     return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
 
-def from_windows(x: Tensor, size: int, padded) -> Tensor:
+def from_windows(x: Tensor, size: int, padded: tuple[int, int]) -> Tensor:
     """(B, W, N, D) -> (B, h, w, D)."""
     x = x.unflatten(2, (size, size)).unflatten(1, (-1, padded[1] // size))
     return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
 
-def shift_mask(height: int, width: int, size: int, shift: int, device) -> Tensor:
+def shift_mask(height: int, width: int, size: int, shift: int, device: torch.device) -> Tensor:
     """(W, N, N): -100 between tokens that only the cyclic shift has brought into one window."""
     sides = height + -height % size, width + -width % size
     rows, columns = (torch.arange(side, device=device) >= side - shift for side in sides)
@@ -289,7 +290,7 @@ def relative_position_index(size: int) -> Tensor:
 
 
 def _stage_names(embed_dim, depths, num_heads, out_features) -> list[str]:
-    """The names of the stages up to the last that is asked for."""
+    """The names of the stages, up to the last one in `out_features`."""
     names = [f"res{i + 2}" for i in range(len(depths))]
     if not out_features or not set(out_features) <= set(names):
         raise ValueError(
@@ -304,7 +305,7 @@ def _stage_names(embed_dim, depths, num_heads, out_features) -> list[str]:
         if embed_dim * 2**i % heads:
             raise ValueError(
                 f"MODEL.SWIN.NUM_HEADS: {heads} heads cannot share the {embed_dim * 2**i} channels "
-                f"of {names[i]}; take a divisor, or change MODEL.SWIN.EMBED_DIM"
+                f"of {names[i]}; choose a divisor, or change MODEL.SWIN.EMBED_DIM"
             )
     return names[: max(names.index(name) for name in out_features) + 1]
 

@@ -3,9 +3,12 @@
 import logging
 import math
 import re
+from collections.abc import Sequence
+from typing import Any
 
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,9 +19,9 @@ from .pyramid import change_stride
 
 logger = logging.getLogger(__name__)
 
-BLOCK = re.compile(r"\.\d+\.")  # in names of parameters: they are of a numbered block
+BLOCK = re.compile(r"\.\d+\.")  # in the name of a parameter of a numbered block
 STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
-# How timm's families are told to take images of any size; most of them need not be told.
+# The options by which timm's families accept images of any size; most families need none.
 ANY_SIZE = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
 
 
@@ -26,9 +29,9 @@ ANY_SIZE = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
 class TimmBackbone(Backbone):
     """Images -> feature name -> (B, channels, H / stride, W / stride), strides 4, 8, 16, 32.
 
-    `model` is timm's, with its parameter names. A level that it does not have is made from the
-    nearest one by `resample`; of a plain ViT all levels are made from the last map. A patch size
-    that is no power of 2 (DINOv2's 14) gets the image resized until the next power of 2 is right.
+    `model` is timm's, with its parameter names. `resample` makes the levels that it does not have
+    from the nearest one; all levels of a plain ViT come from its last map. If the patch size is not
+    a power of 2 (DINOv2's 14), the image is resized so that the strides are.
     """
 
     @configurable
@@ -38,7 +41,7 @@ class TimmBackbone(Backbone):
         *,
         pretrained: bool = False,
         in_channels: int = 3,
-        out_features=("res2", "res3", "res4", "res5"),
+        out_features: Sequence[str] = ("res2", "res3", "res4", "res5"),
         drop_path_rate: float = 0.0,
     ):
         super().__init__()
@@ -74,7 +77,7 @@ class TimmBackbone(Backbone):
         self._check_any_size(name, in_channels)
 
     @classmethod
-    def from_config(cls, cfg, input_shape):
+    def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
         options = cfg.MODEL.TIMM
         return {
             "name": options.NAME,
@@ -116,9 +119,9 @@ class TimmBackbone(Backbone):
         return features
 
     def layers_above(self) -> dict[str, int]:
-        """Of each parameter the number of blocks above its own, for layer-wise decay.
+        """For each parameter the number of blocks above its own, for layer-wise decay.
 
-        What comes before the first block counts as that, what comes after the last one as the last.
+        Parameters before the first block count as the first, those after the last as the last.
         """
         from timm.models import group_parameters
 
@@ -139,7 +142,7 @@ class TimmBackbone(Backbone):
         except (AssertionError, RuntimeError) as error:
             raise ValueError(
                 f"MODEL.TIMM.NAME: {name} does not take images of any size (timm says: "
-                f"{str(error) or 'an assertion failed'}); take a model that does, such as "
+                f"{str(error) or 'an assertion failed'}); choose a model that does, such as "
                 "resnet50, convnext_tiny, swin_tiny_patch4_window7_224, vit_small_patch14_dinov2"
             ) from error
         self.train(training)
@@ -156,7 +159,7 @@ def _create(name: str, pretrained: bool, in_channels: int, drop_path_rate: float
         try:
             model = timm.create_model(name, **options, **sizes)
             break
-        except TypeError as error:  # the message names what the model's constructor refuses
+        except TypeError as error:  # the message names the option that the model does not have
             if "drop_path_rate" in str(error):
                 raise ValueError(
                     f"MODEL.TIMM.DROP_PATH_RATE must be 0 for {name}, which has no stochastic "
@@ -171,7 +174,7 @@ def _create(name: str, pretrained: bool, in_channels: int, drop_path_rate: float
     if not hasattr(model, "forward_intermediates"):
         raise ValueError(
             f"MODEL.TIMM.NAME: {name} gives no feature maps in timm {timm.__version__}; update "
-            "timm, or take another model"
+            "timm, or choose another model"
         )
     if pretrained:
         mean, std = ([255 * x for x in model.pretrained_cfg[key]] for key in ("mean", "std"))
@@ -185,7 +188,7 @@ def _create(name: str, pretrained: bool, in_channels: int, drop_path_rate: float
 
 
 def _check_name(name: str) -> None:
-    """Raise KeyError with near names; a model of a hub ("hf-hub:...") is known there only."""
+    """Raise KeyError with near names; the names of a hub ("hf-hub:...") are not checked."""
     import timm
 
     if ":" in name:
@@ -201,14 +204,14 @@ def _check_name(name: str) -> None:
 def _no_weights(name: str, error: Exception) -> str:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return (
-        f"MODEL.TIMM.PRETRAINED: the weights of {name} could not be had ({reason}); set it to "
+        f"MODEL.TIMM.PRETRAINED: the weights of {name} cannot be loaded ({reason}); set it to "
         "False, and MODEL.WEIGHTS to a local file of this model's weights "
         "(<file>?matching_heuristics=True)"
     )
 
 
 def _nearest(strides, wanted: int) -> int:
-    """The finer one of two that are equally near."""
+    """The nearest stride; the finer one of two that are equally near."""
     return min(strides, key=lambda stride: (abs(math.log2(stride / wanted)), stride))
 
 

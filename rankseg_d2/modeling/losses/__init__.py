@@ -1,4 +1,4 @@
-"""The set loss of mask classifiers: matching of queries with objects, and losses at points."""
+"""The set loss of mask classifiers: matching of queries with objects, and losses."""
 
 from .criterion import SetCriterion, build_criterion
 from .matcher import HungarianMatcher

@@ -1,4 +1,4 @@
-"""The set loss: classes and masks of the queries that the matcher pairs with true objects."""
+"""The set loss: classes and masks of queries that are matched with ground-truth objects."""
 
 from collections.abc import Iterator
 
@@ -6,6 +6,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from detectron2.config import CfgNode
 from torch import Tensor, nn
 
 from ...dtypes import at_least_float
@@ -24,7 +25,7 @@ from .points import (
 class SetCriterion(nn.Module):
     """Weighted `loss_ce`, `loss_mask`, `loss_dice`, and `_0`, `_1`, ... for auxiliary layers.
 
-    It knows logits (B, Q, C+1), masks (B, Q, T, h, w) and targets, nothing of data sets or ranks.
+    It knows logits (B, Q, C+1), masks (B, Q, T, h, w) and targets, but no data sets and no ranks.
     """
 
     def __init__(
@@ -43,8 +44,8 @@ class SetCriterion(nn.Module):
             loss_weights: of "loss_ce", "loss_mask", "loss_dice".
             num_points: points per mask and frame, cross-entropy and dice (Mask2Former), or None:
                 all pixels of the target's size, focal loss and dice (MaskFormer).
-            oversample_ratio, importance_ratio: as many candidates per point, and the share of the
-                points that are the least certain candidates.
+            oversample_ratio: random candidates per point.
+            importance_ratio: the share of the points that are the least certain candidates.
             deep_supervision: whether auxiliary layers have losses.
         """
         super().__init__()
@@ -108,7 +109,7 @@ class SetCriterion(nn.Module):
     def _class_losses(
         self, logits: Tensor, queries: Tensor, objects: Tensor, targets: list[dict]
     ) -> Tensor:
-        """Weighted mean cross-entropy of each layer; a query without an object says no-object."""
+        """Weighted mean cross-entropy of each layer; queries without an object target no-object."""
         num_layers, *_, columns = logits.shape
         logits = logits.flatten(1, 2)  # (layers, B*Q, C+1)
         labels = torch.cat([target["labels"] for target in targets])
@@ -128,13 +129,13 @@ class SetCriterion(nn.Module):
         """Mask and dice loss of each layer, summed over its pairs and frames: (layers,) each."""
         num_layers, num_pairs, frames = rows.shape[:3]
         rows = rows.flatten(0, 2)  # (layers * pairs * T, h, w)
-        # The number of each row's true mask among all images' masks and frames.
-        truth = (objects[..., None] * frames + torch.arange(frames, device=rows.device)).flatten()
+        # The index of each row's true mask among all images' masks and frames.
+        index = (objects[..., None] * frames + torch.arange(frames, device=rows.device)).flatten()
         true_masks = [target["masks"] for target in targets]
         if self.num_points is None:
-            pairs, mask_loss = _at_all_pixels(rows, truth, true_masks), sigmoid_focal_loss
+            pairs, mask_loss = _at_all_pixels(rows, index, true_masks), sigmoid_focal_loss
         else:
-            pairs, mask_loss = self._at_points(rows, truth, true_masks, points), sigmoid_ce_loss
+            pairs, mask_loss = self._at_points(rows, index, true_masks, points), sigmoid_ce_loss
         losses = [(mask_loss(*pair), dice_loss(*pair)) for pair in pairs]
         return tuple(
             torch.cat(parts).view(num_layers, num_pairs * frames).sum(1)
@@ -142,7 +143,7 @@ class SetCriterion(nn.Module):
         )
 
     def _at_points(
-        self, rows: Tensor, truth: Tensor, true_masks: list[Tensor], points: Tensor | None
+        self, rows: Tensor, index: Tensor, true_masks: list[Tensor], points: Tensor | None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Logits and true values at points, (some rows, P) each, some rows at a time."""
         pool = points
@@ -152,13 +153,13 @@ class SetCriterion(nn.Module):
             )
         true_values = sample_targets(true_masks, pool).flatten(0, 1)  # (sum of N * T, pool)
         rows_at_once = max(1, chunk_size(rows) // len(pool))
-        for some, index in zip(rows.split(rows_at_once), truth.split(rows_at_once), strict=True):
+        for some, own in zip(rows.split(rows_at_once), index.split(rows_at_once), strict=True):
             if points is None:
                 chosen = choose_points(some, pool, self.num_points, self.importance_ratio)
                 at = F.embedding(chosen, pool)  # (some, P, 2)
-                true = true_values.take(chosen + len(pool) * index[:, None])
+                true = true_values.take(chosen + len(pool) * own[:, None])
             else:
-                at, true = pool, true_values.index_select(0, index)
+                at, true = pool, true_values.index_select(0, own)
             yield point_sample(some, at), true.to(some.dtype)
 
 
@@ -186,15 +187,15 @@ def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def _at_all_pixels(
-    rows: Tensor, truth: Tensor, true_masks: list[Tensor]
+    rows: Tensor, index: Tensor, true_masks: list[Tensor]
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Logits, enlarged to the target's size, and true values, (some rows, H*W) each."""
     true_masks = torch.cat(pad_to_common_size(true_masks)).flatten(0, 1)  # (sum of N * T, H, W)
     size = true_masks.shape[-2:]
     rows_at_once = max(1, chunk_size(rows) // size.numel())
-    for some, index in zip(rows.split(rows_at_once), truth.split(rows_at_once), strict=True):
+    for some, own in zip(rows.split(rows_at_once), index.split(rows_at_once), strict=True):
         logits = F.interpolate(some[:, None], size, mode="bilinear", align_corners=False)
-        true = true_masks.index_select(0, index).to(some.dtype)
+        true = true_masks.index_select(0, own).to(some.dtype)
         yield logits.flatten(1), true.flatten(1)
 
 
@@ -222,7 +223,7 @@ def _mean_over_ranks(count: int, like: Tensor) -> Tensor:
     return total.clamp(min=1)
 
 
-def build_criterion(cfg) -> SetCriterion:
+def build_criterion(cfg: CfgNode) -> SetCriterion:
     """The set loss of MODEL.MASK_FORMER.*."""
     options = cfg.MODEL.MASK_FORMER
     kind = options.MASK_LOSS

@@ -1,4 +1,4 @@
-"""Which query stands for which true object: the cheapest assignment, for all layers at once.
+"""Matching of queries with ground-truth objects: the cheapest assignment, of all layers at once.
 
 Targets are a list with one dict per image: `labels` (N,), `masks` (N, T, H, W), and optionally
 `file_name` for error messages.
@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from ...dtypes import at_least_float
 from .points import pad_to_common_size, point_sample, sample_targets
 
-# Numbers held by one temporary tensor: what a CPU's cache likes, what a GPU's memory bears.
+# The most numbers in one temporary tensor, for a CPU's cache and for a GPU's memory.
 CPU_CHUNK, GPU_CHUNK = 2**21, 2**27
 LOSSES = {"class": "loss_ce", "mask": "loss_mask", "dice": "loss_dice"}  # of the costs' terms
 
@@ -26,7 +26,7 @@ class HungarianMatcher:
     """Cost = cost_class * class + cost_mask * mask + cost_dice * dice.
 
     With `num_points` (Mask2Former) masks are compared at random points, by sigmoid cross-entropy.
-    With None (MaskFormer) all pixels of the predicted size are, by sigmoid focal loss.
+    With None (MaskFormer) they are compared at all pixels, by sigmoid focal loss.
     """
 
     cost_class: float
@@ -54,7 +54,7 @@ class HungarianMatcher:
         from scipy.optimize import linear_sum_assignment
 
         terms = self.costs(logits, masks, targets, points)
-        costs = sum(terms.values()).cpu().numpy()  # (layers, B, Q, N of the fullest image)
+        costs = sum(terms.values()).cpu().numpy()  # (layers, B, Q, largest N)
         matches = []
         for layer, of_layer in enumerate(costs):
             matches.append([])
@@ -72,9 +72,9 @@ class HungarianMatcher:
         targets: list[dict],
         points: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Weighted costs by term, (layers, B, Q, N); columns after an image's own N mean nothing.
+        """Weighted costs by term, (layers, B, Q, N); N is the largest of the batch.
 
-        N is that of the fullest image. Arguments as in `__call__`.
+        Columns after an image's own N have no meaning. Arguments as in `__call__`.
         """
         with torch.autocast(logits.device.type, enabled=False):
             class_costs = _class_costs(at_least_float(logits), targets)
@@ -99,21 +99,21 @@ class HungarianMatcher:
                 points = torch.rand(self.num_points, 2, device=masks[0].device)
             true_values = sample_targets(true_masks, points).flatten(1)  # (sum of N, T*P)
             pairwise_mask = pairwise_sigmoid_ce
-        # (B, N, values of one mask): images with fewer objects are filled up
+        # (B, N, values of one mask): images with fewer objects are padded
         true_values = pad_sequence(true_values.split([len(m) for m in true_masks]), True)
 
         images_at_once = max(1, chunk_size(true_values) // (queries * true_values.shape[-1]))
         mask_costs, dice_costs = [], []
         for layer in masks:
-            for some, truth in zip(
+            for some, true in zip(
                 layer.split(images_at_once), true_values.split(images_at_once), strict=True
             ):
                 values = at_least_float(some)
                 if self.num_points is not None:
                     values = point_sample(values.flatten(0, 2), points)  # (b*Q*T, P)
                 values = values.reshape(len(some), queries, -1)  # (b, Q, values of one mask)
-                mask_costs.append(pairwise_mask(values, truth.to(values.dtype)))
-                dice_costs.append(pairwise_dice(values, truth.to(values.dtype)))
+                mask_costs.append(pairwise_mask(values, true.to(values.dtype)))
+                dice_costs.append(pairwise_dice(values, true.to(values.dtype)))
         shape = (len(masks), len(targets))
         return tuple(torch.cat(costs).unflatten(0, shape) for costs in (mask_costs, dice_costs))
 
@@ -158,7 +158,7 @@ def _class_costs(logits: Tensor, targets: list[dict]) -> Tensor:
 
 
 def layer_suffix(layer: int, last: int) -> str:
-    """What the names of a layer's losses end in: a number, but for the last layer."""
+    """The end of the names of a layer's losses: a number, except for the last layer."""
     return "" if layer == last else f"_{layer}"
 
 

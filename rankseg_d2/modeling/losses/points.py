@@ -43,7 +43,7 @@ def draw_pool(
 ) -> Tensor:
     """Uniform random points from which each mask chooses its own (`choose_points`): (pool, 2).
 
-    First oversample_ratio * num_points candidates, then those that every mask takes unseen. All
+    First oversample_ratio * num_points candidates, then the points that every mask takes. All
     masks share the pool, so that a target is sampled once for all decoder layers; for one mask the
     points are distributed as if it had drawn them alone (PointRend, section 3.1).
     """

@@ -3,8 +3,8 @@
     preprocess -> network -> losses             training
     preprocess -> network -> decide -> result   inference, which needs no ground truth
 
-A family (mask_classification.py, pixel_classification.py) says what `network`, `losses`, `decide`
-and `result` are. RankSeg (rankseg.py) adds a ranking between `network` and `decide`. Sliding
+A family (mask_classification.py, pixel_classification.py) defines `network`, `losses`, `decide`
+and `result`. RankSeg (rankseg.py) adds a ranking between `network` and `decide`. Sliding
 windows, test-time augmentation, windows of a video and `compile` call the same steps.
 """
 
@@ -45,7 +45,7 @@ class Segmentation(nn.Module):
         self.backbone = backbone
         self.sem_seg_head = sem_seg_head
         self.result_options = result_options
-        # Below 0 the batch is padded as the backbone needs it.
+        # A negative value stands for the backbone's own.
         self.size_divisibility = (
             backbone.size_divisibility if size_divisibility < 0 else size_divisibility
         )
@@ -99,7 +99,7 @@ class Segmentation(nn.Module):
         network = self._compiled_network or self.network
         return network(clips.tensor, clips.num_frames)
 
-    def compile(self, *args, **kwargs) -> None:
+    def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile `network`, in place, with the arguments of torch.compile.
 
         `model.eval().compile(fullgraph=True)` is one graph per size of input. As with any module
@@ -110,7 +110,7 @@ class Segmentation(nn.Module):
     def __getstate__(self) -> dict:
         return super().__getstate__() | {"_compiled_network": None}
 
-    # What a family says.
+    # The steps that a family defines.
 
     @property
     def num_classes(self) -> int:
@@ -121,7 +121,7 @@ class Segmentation(nn.Module):
         raise NotImplementedError
 
     def prepare_targets(self, batched_inputs: list[dict], clips: Clips) -> Any:
-        """What `losses` compares with."""
+        """The ground truth, in the form that `losses` takes."""
         raise NotImplementedError
 
     def losses(self, outputs: Outputs, targets: Any) -> dict[str, Tensor]:
@@ -137,17 +137,17 @@ class Segmentation(nn.Module):
         raise NotImplementedError
 
     def rank_features(self, outputs: Outputs) -> Tensor:
-        """What a multi-label head sees: (B, N, D)."""
+        """The input of a multi-label head: (B, N, D)."""
         raise NotImplementedError
 
     def class_embedding(self) -> Tensor:
         """The class embeddings that a multi-label head can share: (C, D)."""
         raise NotImplementedError
 
-    # What the optimizer and the checkpointer ask.
+    # For the optimizer and the checkpointer.
 
     def rate_parts(self) -> dict[str, str]:
-        """Parts of the model with a learning rate of their own, and the factor's key in SOLVER."""
+        """Parts of the model with their own learning rate: name -> the factor's key in SOLVER."""
         return {"backbone": "BACKBONE_MULTIPLIER"}
 
     def checkpoint_rows(self) -> dict[str, Rows]:

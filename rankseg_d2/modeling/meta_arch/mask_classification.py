@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,13 +23,13 @@ logger = logging.getLogger(__name__)
 
 
 class MaskFormer(Segmentation):
-    """Predicts a set of masks, each with one class: every kind of segmentation follows from it."""
+    """Predicts a set of masks, each with one class, from which all kinds of results are made."""
 
     tasks = ("semantic", "panoptic", "instance")
 
     @configurable
-    def __init__(self, *, criterion: nn.Module, rank_layer: int = 3, **options):
-        """`rank_layer`: the decoder layer, from 1, whose queries a multi-label head sees."""
+    def __init__(self, *, criterion: nn.Module, rank_layer: int = 3, **options: Any):
+        """`rank_layer`: the decoder layer, from 1, whose queries a multi-label head reads."""
         super().__init__(**options)
         self.criterion = criterion
         self.rank_layer = rank_layer
@@ -93,16 +94,16 @@ class MaskFormer(Segmentation):
 
 
 class VideoMaskFormer(MaskFormer):
-    """The same for clips: only how frames come in and how results go out differs.
+    """MaskFormer for clips: only the input of frames and the output of results differ.
 
-    With `windows` a video may be of any length. `label_callbacks` are then called with each label
-    map as soon as it is made: callback(sample, number of the frame, labels (H, W)).
+    With `windows` a video may have any length. Each label map then goes to the `label_callbacks`
+    as soon as it is made: callback(sample, number of the frame, labels (H, W)).
     """
 
     is_video = True
 
     @configurable
-    def __init__(self, *, windows: VideoWindows | None = None, **options):
+    def __init__(self, *, windows: VideoWindows | None = None, **options: Any):
         super().__init__(**options)
         self.windows = windows
         self.label_callbacks: list[Callable[[dict, int, np.ndarray], None]] = []

@@ -1,6 +1,7 @@
-"""Pixel classifiers: each pixel gets the class whose embedding its own feature is most like."""
+"""Pixel classifiers: each pixel gets the class whose embedding is most similar to its feature."""
 
 from dataclasses import replace
+from typing import Any
 
 from detectron2.config import CfgNode, configurable
 from detectron2.structures import ImageList
@@ -25,7 +26,7 @@ class PixelClassifier(Segmentation):
     tasks = ("semantic",)
 
     @configurable
-    def __init__(self, **options):
+    def __init__(self, **options: Any):
         super().__init__(**options)
 
     @classmethod
@@ -111,6 +112,6 @@ def enlarge(logits: Tensor, stride: int) -> Tensor:
 def cross_entropy(logits: Tensor, targets: Tensor, ignore_value: int) -> Tensor:
     """Mean over the pixels that are not ignored; 0 if all are."""
     height, width = targets.shape[-2:]
-    logits = logits[..., :height, :width]  # more is padding
+    logits = logits[..., :height, :width]  # the rest is padding
     losses = F.cross_entropy(logits, targets, ignore_index=ignore_value, reduction="sum")
     return losses / (targets != ignore_value).sum().clamp(min=1)

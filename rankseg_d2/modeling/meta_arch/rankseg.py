@@ -2,12 +2,13 @@
 
 `RankSeg` adds the ranking to a model of any family. Two small classes adapt it to regions (targets
 of categories that are not kept are dropped) and to pixels (labels become ranks). Criterion and
-matcher know nothing of it.
+matcher do not know of it.
 """
 
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -37,12 +38,14 @@ logger = logging.getLogger(__name__)
 
 
 class RankSeg:
-    """Adds the ranking to a model: comes before the model's class among the bases."""
+    """Adds the ranking to a model; list it before the model's class among the bases."""
 
     ranks = True
 
     @configurable
-    def __init__(self, *, ml_head: nn.Module | None, ranker: Ranker, rank_norm: bool, **options):
+    def __init__(
+        self, *, ml_head: nn.Module | None, ranker: Ranker, rank_norm: bool, **options: Any
+    ):
         """
         Args:
             ml_head: the multi-label head; None: the oracle, whose ranking comes from the labels.
@@ -99,13 +102,13 @@ class RankSeg:
         return outputs if self.ranker.oracle else replace(outputs, scores=self.score(outputs))
 
     def score(self, outputs: Outputs) -> Tensor:
-        """How strongly each category is seen in the image: (B, C) logits."""
+        """Scores of the categories of each image: (B, C) logits."""
         features = self.rank_features(outputs)  # (B, N, D)
         if self.ml_head.shared_dim is None:
             return self.ml_head(features)
         return self.ml_head(features, self.class_embedding())
 
-    def losses(self, outputs: Outputs, targets) -> dict[str, Tensor]:
+    def losses(self, outputs: Outputs, targets: Any) -> dict[str, Tensor]:
         present = multi_hot(self.labels_of(targets), self.num_classes)  # (B, C)
         present = present.to(self.device)
         scores = present if self.ranker.oracle else outputs.scores
@@ -128,7 +131,7 @@ class RankSeg:
         return result | {"ranking": ranking_result(outputs.ranking.image(i))}
 
     def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that weight decay would only pull together: class tokens."""
+        """Names of the parameters without weight decay: the class tokens."""
         if self.ranker.oracle:
             return set()
         return {f"ml_head.{name}" for name in self.ml_head.no_weight_decay()}
@@ -142,23 +145,23 @@ class RankSeg:
         rows |= {f"ml_norm.{name}": ranks for name in ("weight", "bias")}
         return super().checkpoint_rows() | rows
 
-    # What regions and pixels differ in.
+    # What differs between regions and pixels.
 
     no_object: bool  # whether the classifier has a column for no-object
 
     @staticmethod
     def rank_widths(head: nn.Module) -> tuple[int, int]:
-        """Channels of the features that the multi-label head sees, and of the class embeddings."""
+        """Channels of the multi-label head's input, and of the class embeddings."""
         raise NotImplementedError
 
     def adapt_classifier(self) -> None:
         """Change the classifier as the ranking needs it."""
 
-    def labels_of(self, targets) -> Sequence[Tensor]:
+    def labels_of(self, targets: Any) -> Sequence[Tensor]:
         """The category ids in each image, any number of times."""
         raise NotImplementedError
 
-    def ranked_targets(self, targets, ranking: Ranking):
+    def ranked_targets(self, targets: Any, ranking: Ranking) -> Any:
         """The targets with ranks for category ids."""
         raise NotImplementedError
 
@@ -169,11 +172,11 @@ class RankedRegions(RankSeg):
     no_object = True
 
     @staticmethod
-    def rank_widths(head):
+    def rank_widths(head: nn.Module) -> tuple[int, int]:
         width = head.predictor.class_embed.in_features
         return width, width
 
-    def adapt_classifier(self):
+    def adapt_classifier(self) -> None:
         predictor = self.sem_seg_head.predictor
         if not self.ranker.oracle:
             check_layer(self.rank_layer, predictor.num_layers)
@@ -193,12 +196,12 @@ class RankedRegions(RankSeg):
 
 
 class RankedPixels(RankSeg):
-    """For models that classify pixels: labels become ranks, those that are not kept are ignored."""
+    """For models that classify pixels: labels become ranks, and the other labels are ignored."""
 
     no_object = False
 
     @staticmethod
-    def rank_widths(head):
+    def rank_widths(head: nn.Module) -> tuple[int, int]:
         return head.token_width, head.class_width
 
     def labels_of(self, targets: Tensor) -> Tensor:
@@ -207,7 +210,13 @@ class RankedPixels(RankSeg):
     def ranked_targets(self, targets: Tensor, ranking: Ranking) -> Tensor:
         return relabel_map(targets, ranking, self.sem_seg_head.ignore_value)
 
-    def classify(self, pixels, classes, bias, ranking=None):
+    def classify(
+        self,
+        pixels: Tensor,
+        classes: Tensor,
+        bias: Tensor | None,
+        ranking: Ranking | None = None,
+    ) -> Tensor:
         """Logits of the ranked categories only: (B, h·w, D) -> (B, h·w, K)."""
         return self.ranker.classify(pixels, classes, bias, ranking, self.norm)
 
@@ -227,13 +236,13 @@ class RankSegPixelClassifier(RankedPixels, PixelClassifier):
 def keep_ranked(targets: list[dict], ranking: Ranking) -> list[dict]:
     """Targets with ranks for labels, without the objects whose category is not ranked.
 
-    In a training, the share of the objects that are kept is logged.
+    In training, the share of the objects that are kept is logged.
     """
     relabelled = []
     for i, target in enumerate(targets):
         valid = None if ranking.valid is None else ranking.valid[i]
         relabelled.append(relabel(target["labels"], ranking.index[i], valid))
-    # One copy from the device says how many objects are left of all images.
+    # One copy from the device for all images, instead of one per image.
     keeps = torch.cat([keep for _, keep in relabelled]).cpu()
     if has_event_storage() and len(keeps):
         get_event_storage().put_scalar("ranking/kept_objects", keeps.float().mean())
@@ -245,7 +254,7 @@ def keep_ranked(targets: list[dict], ranking: Ranking) -> list[dict]:
 
 
 def check_options(cfg: CfgNode, name: str) -> None:
-    """Raise ValueError or KeyError for options of MODEL.RANKSEG that are not possible."""
+    """Raise ValueError or KeyError for invalid options of MODEL.RANKSEG."""
     options, num_classes = cfg.MODEL.RANKSEG, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     if not (options.FLAG or options.USE_GT):
         raise ValueError(
@@ -283,8 +292,8 @@ def build_ml_head(cfg: CfgNode, in_dim: int, class_dim: int) -> nn.Module:
     options = cfg.MODEL.RANKSEG
     if options.LOSS_WEIGHT <= 0:
         logger.warning(
-            "MODEL.RANKSEG.LOSS_WEIGHT is %s, so that nothing trains the multi-label head; the "
-            "paper's is 10",
+            "MODEL.RANKSEG.LOSS_WEIGHT is %s, so nothing trains the multi-label head; the "
+            "paper's value is 10",
             options.LOSS_WEIGHT,
         )
     try:

@@ -1,16 +1,15 @@
-"""Semantic results of an image out of several forward passes that share one ranking.
+"""Semantic results of an image from several forward passes that share one ranking.
 
-Passes with rankings of their own would keep different categories: where one has a score, another
-has none, and a mean would take what was never scored for a score of zero. So each pass first runs
-the network, up to the scores of the categories. When all have run, the image is ranked, once. Then
-each pass classifies among the categories of that ranking. So the scores have the same columns, and
-no network runs twice.
+With one ranking per pass, the passes would keep different categories, and a mean would count a
+missing score as zero. So each pass first runs the network, up to the scores of the categories. Then
+the image is ranked once, and each pass classifies among the ranked categories. All scores have the
+same columns, and no network runs twice.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor, nn, no_grad
+from torch import Tensor, nn, no_grad, stack
 
 from ...ranking import Ranking
 from ..meta_arch.base import Segmentation
@@ -20,9 +19,9 @@ from ..results.segments import full_maps
 
 
 class Pass:
-    """What the network of a model has seen of an image; its results follow from a ranking."""
+    """A forward pass of a network over an image; its results follow once the ranking is known."""
 
-    scores: Tensor | None  # (1, C): what a ranking goes by; None where the model does not rank
+    scores: Tensor | None  # (1, C), for the ranking; None if the model does not rank
 
     def result(self, ranking: Ranking | None) -> dict:
         """The results, among the categories of the ranking."""
@@ -31,17 +30,17 @@ class Pass:
 
 @dataclass(frozen=True)
 class OnePass(Pass):
-    """A pass of one of our models: the outputs of its network and three sizes, no frames."""
+    """A pass of one of our models: the outputs of its network and three sizes, without frames."""
 
     model: Segmentation
     outputs: Outputs
     sizes: Sizes
 
     @property
-    def scores(self):
+    def scores(self) -> Tensor | None:
         return None if self.outputs.scores is None else self.outputs.scores.float()
 
-    def result(self, ranking):
+    def result(self, ranking: Ranking | None) -> dict:
         outputs = self.model.decide(self.outputs.ranked(ranking))
         return self.model.result(outputs, 0, self.sizes)
 
@@ -53,12 +52,12 @@ class ForeignPass(Pass):
     found: dict
     scores = None
 
-    def result(self, ranking):
+    def result(self, ranking: Ranking | None) -> dict:
         return self.found
 
 
 class SeveralPasses(nn.Module):
-    """A model around another one; subclasses say, in `run_pass`, which passes an image gets."""
+    """Wraps a model; subclasses define, in `run_pass`, the passes over an image."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -72,24 +71,26 @@ class SeveralPasses(nn.Module):
             )
         if getattr(self.innermost, "windows", None) is not None:
             raise ValueError(
-                f"{type(self).__name__} takes a video as a whole: set TEST.VIDEO.WINDOW 0, where "
+                f"{type(self).__name__} takes a video as a whole: set TEST.VIDEO.WINDOW 0, if "
                 "memory is enough for all frames at once"
             )
 
     @property
     def innermost(self) -> nn.Module:
-        """The model that the passes are of."""
+        """The model inside all wrappers."""
         return self.model.innermost if isinstance(self.model, SeveralPasses) else self.model
 
     @no_grad()
     def forward(self, batched_inputs: list[dict]) -> list[dict]:
-        """The results of each image or clip, as those of the model inside."""
+        """The results of each image or clip, in the form of the wrapped model's."""
         return [self.predict(sample) for sample in batched_inputs]
 
     def predict(self, sample: dict) -> dict:
-        seen = self.run_pass(sample)
-        ranking = None if seen.scores is None else self.innermost.ranker.rank(seen.scores)
-        return seen.result(ranking)
+        if not isinstance(sample["image"], Tensor):
+            sample = sample | {"image": list(sample["image"])}  # read once for all passes
+        one = self.run_pass(sample)
+        ranking = None if one.scores is None else self.innermost.ranker.rank(one.scores)
+        return one.result(ranking)
 
     def run_pass(self, sample: dict) -> Pass:
         raise NotImplementedError
@@ -111,10 +112,10 @@ def map_frames(sample: dict, function: Callable[[Tensor], Tensor]) -> Tensor | l
     return function(frames) if isinstance(frames, Tensor) else [function(x) for x in frames]
 
 
-def with_frames_read(sample: dict) -> dict:
-    """The sample of a clip with its frames in memory, so that passes do not read them again."""
-    frames = sample["image"]
-    return sample if isinstance(frames, Tensor) else sample | {"image": list(frames)}
+def stacked_scores(passes: Sequence[Pass]) -> Tensor | None:
+    """The category scores of all passes: (passes, 1, C). None if the model does not rank."""
+    scores = [one.scores for one in passes]
+    return None if scores[0] is None else stack(scores)
 
 
 def image_size(sample: dict) -> tuple[int, int]:

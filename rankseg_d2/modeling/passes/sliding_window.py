@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from detectron2.config import CfgNode
+from torch import Tensor, nn
 
+from ...ranking import Ranking
 from ..clips import output_size, window_slices
 from ..results.resizing import resize
 from .several import (
@@ -14,7 +16,7 @@ from .several import (
     map_frames,
     run_pass,
     semantic_scores,
-    with_frames_read,
+    stacked_scores,
     with_scores,
 )
 
@@ -22,15 +24,17 @@ from .several import (
 class SlidingWindow(SeveralPasses):
     """Averages the semantic scores of overlapping windows.
 
-    The ranking is the image's: a category's score is its highest in any window, since it is in the
-    image if it is in one of them. A mean would forget what is in a single one.
+    The ranking is the image's: a category's score is its highest in any window. A mean would lose a
+    category that only one window shows.
     """
 
-    def __init__(self, model, size: tuple[int, int], stride: tuple[int, int]):
+    def __init__(self, model: nn.Module, size: tuple[int, int], stride: tuple[int, int]):
         """`size` and `stride` are (height, width), in pixels of the model's input."""
         super().__init__(model)
-        if len(size) != 2 or len(stride) != 2 or not all(
-            1 <= step <= side for step, side in zip(stride, size, strict=True)
+        if (
+            len(size) != 2
+            or len(stride) != 2
+            or not all(1 <= step <= side for step, side in zip(stride, size, strict=True))
         ):
             raise ValueError(
                 "TEST.SLIDING_WINDOW.SIZE and STRIDE are (height, width), and a stride is at least "
@@ -40,12 +44,11 @@ class SlidingWindow(SeveralPasses):
         self.stride = tuple(stride)
 
     @classmethod
-    def from_config(cls, cfg, model) -> "SlidingWindow":
+    def from_config(cls, cfg: CfgNode, model: nn.Module) -> "SlidingWindow":
         options = cfg.TEST.SLIDING_WINDOW
         return cls(model, options.SIZE, options.STRIDE)
 
     def run_pass(self, sample: dict) -> "WindowPasses":
-        sample = with_frames_read(sample)
         size = image_size(sample)
         windows = self.windows(size)
         passes = [run_pass(self.model, crop(sample, *window)) for window in windows]
@@ -67,12 +70,11 @@ class WindowPasses(Pass):
     output_size: tuple[int, int]
 
     @property
-    def scores(self):
-        if self.passes[0].scores is None:
-            return None
-        return torch.stack([one.scores for one in self.passes]).amax(0)
+    def scores(self) -> Tensor | None:
+        scores = stacked_scores(self.passes)
+        return None if scores is None else scores.amax(0)
 
-    def result(self, ranking):
+    def result(self, ranking: Ranking | None) -> dict:
         total, count = None, torch.zeros(self.size)
         for (rows, columns), one in zip(self.windows, self.passes, strict=True):
             result = one.result(ranking)

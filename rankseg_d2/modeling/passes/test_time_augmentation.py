@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.data.transforms import ResizeShortestEdge
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...ranking import Ranking
 from ..clips import output_size
@@ -18,7 +19,7 @@ from .several import (
     map_frames,
     run_pass,
     semantic_scores,
-    with_frames_read,
+    stacked_scores,
     with_scores,
 )
 
@@ -26,13 +27,20 @@ from .several import (
 class TestTimeAugmentation(SeveralPasses):
     """Averages the semantic scores of the image at several scales, each flipped too.
 
-    The ranking is the image's: the mean over the scales of what the multi-label head says. Give
+    The ranking is the image's: it takes the mean of the category scores over the scales. Give
     images at their native size (INPUT.MIN_SIZE_TEST 0), so that they are resized only once.
     """
 
-    __test__ = False  # no test of pytest's
+    __test__ = False  # the name looks like a test to pytest
 
-    def __init__(self, model, min_sizes, max_size: int, flip: bool, flip_pairs=()):
+    def __init__(
+        self,
+        model: nn.Module,
+        min_sizes: Sequence[int],
+        max_size: int,
+        flip: bool,
+        flip_pairs: Sequence[tuple[int, int]] = (),
+    ):
         """`flip_pairs`: pairs of classes that a flip swaps, such as left and right arm."""
         super().__init__(model)
         if not min_sizes or min(min_sizes) < 1:
@@ -44,14 +52,13 @@ class TestTimeAugmentation(SeveralPasses):
         self.flip_pairs = flip_pairs
 
     @classmethod
-    def from_config(cls, cfg, model) -> "TestTimeAugmentation":
+    def from_config(cls, cfg: CfgNode, model: nn.Module) -> "TestTimeAugmentation":
         options = cfg.TEST.AUG
         found = (MetadataCatalog.get(name).get("flip_pairs") for name in cfg.DATASETS.TEST)
         pairs = next((pairs for pairs in found if pairs), ())
         return cls(model, options.MIN_SIZES, options.MAX_SIZE, options.FLIP, pairs)
 
     def run_pass(self, sample: dict) -> "AugmentedPasses":
-        sample = with_frames_read(sample)
         passes, mirrored = [], []
         for resizing in self.resizings:
             view = scaled(sample, resizing)
@@ -70,12 +77,11 @@ class AugmentedPasses(Pass):
     flip_pairs: Sequence[tuple[int, int]]
 
     @property
-    def scores(self):
-        if self.passes[0].scores is None:
-            return None
-        return torch.stack([one.scores for one in self.passes]).mean(0)
+    def scores(self) -> Tensor | None:
+        scores = stacked_scores(self.passes)
+        return None if scores is None else scores.mean(0)
 
-    def result(self, ranking):
+    def result(self, ranking: Ranking | None) -> dict:
         result = self.passes[0].result(ranking)
         total = semantic_scores(result)
         for one in self.passes[1:]:
@@ -85,21 +91,21 @@ class AugmentedPasses(Pass):
         return with_scores(result, total / (len(self.passes) + len(self.mirrored)))
 
     def swap(self, num_classes: int, device: torch.device) -> Tensor:
-        """What each category is in the mirror: (C,)."""
+        """The category that each category is in a flipped image: (C,)."""
         ids = torch.arange(num_classes)
         for a, b in self.flip_pairs:
             ids[[a, b]] = ids[[b, a]]
         return ids.to(device)
 
     def mirror(self, ranking: Ranking | None) -> Ranking | None:
-        """The ranking of the mirrored image: each category in the place of its counterpart."""
+        """The ranking of the flipped image: each category has the rank of its counterpart."""
         if ranking is None:
             return None
         swap = self.swap(ranking.C, ranking.index.device)
         return Ranking(ranking.scores[:, swap], swap[ranking.index], ranking.valid)
 
     def unflipped(self, result: dict) -> Tensor:
-        """Scores of a mirrored image for the image; ranked ones are in their places already."""
+        """Scores of a flipped image, flipped back; `mirror` has ordered ranked ones already."""
         scores = semantic_scores(result).flip(-1)
         if "sem_seg_classes" in result:
             return scores
@@ -107,10 +113,10 @@ class AugmentedPasses(Pass):
 
 
 def scaled(sample: dict, resizing: ResizeShortestEdge) -> dict:
-    """The sample with another size of its image, but not of its results."""
+    """The sample with its image at another size; the results keep theirs."""
     size = image_size(sample)
 
-    def resize(frame):
+    def resize(frame: Tensor) -> Tensor:
         pixels = frame.permute(1, 2, 0).cpu().numpy()  # (h, w, 3)
         pixels = resizing.get_transform(pixels).apply_image(pixels)
         return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))

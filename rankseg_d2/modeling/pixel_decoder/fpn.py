@@ -1,7 +1,10 @@
 """MaskFormer's pixel decoders: a feature pyramid, plain or with a transformer encoder on top."""
 
-from detectron2.config import configurable
-from detectron2.layers import Conv2d, get_norm
+from collections.abc import Callable
+from typing import Any
+
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,7 +22,9 @@ class BasePixelDecoder(nn.Module):
     """Top-down pyramid: each finer map is added to the coarser one, enlarged, and smoothed."""
 
     @configurable
-    def __init__(self, input_shape, *, conv_dim: int, mask_dim: int, norm: str):
+    def __init__(
+        self, input_shape: list[tuple[str, ShapeSpec]], *, conv_dim: int, mask_dim: int, norm: str
+    ):
         super().__init__()
         self.in_features = [name for name, _ in input_shape]
         channels = [shape.channels for _, shape in input_shape]
@@ -34,7 +39,7 @@ class BasePixelDecoder(nn.Module):
         self.add_module(name, conv_norm(channels, conv_dim, 3, norm, F.relu))
 
     @classmethod
-    def from_config(cls, cfg, input_shape):
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         head = cfg.MODEL.SEM_SEG_HEAD
         return {
             "input_shape": by_stride(input_shape, head.IN_FEATURES),
@@ -61,19 +66,21 @@ class BasePixelDecoder(nn.Module):
 
 @register(SEM_SEG_HEADS_REGISTRY)
 class TransformerEncoderPixelDecoder(BasePixelDecoder):
-    """The same pyramid, its coarsest map seen through a transformer encoder first."""
+    """The same pyramid, with a transformer encoder on its coarsest map."""
 
     @configurable
-    def __init__(self, input_shape, *, transformer: nn.Module, **options):
+    def __init__(
+        self, input_shape: list[tuple[str, ShapeSpec]], *, transformer: nn.Module, **options: Any
+    ):
         super().__init__(input_shape, **options)
         self.transformer = transformer
 
-    def add_coarsest(self, channels, conv_dim, norm):
+    def add_coarsest(self, channels: int, conv_dim: int, norm: str) -> None:
         self.input_proj = fill(Conv2d(channels, conv_dim, kernel_size=1))
         super().add_coarsest(conv_dim, conv_dim, norm)
 
     @classmethod
-    def from_config(cls, cfg, input_shape):
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         options = cfg.MODEL.MASK_FORMER
         transformer = Transformer(
             cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM,
@@ -82,10 +89,11 @@ class TransformerEncoderPixelDecoder(BasePixelDecoder):
             encoder_layers=cfg.MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS,
             dropout=options.DROPOUT,
             pre_norm=options.PRE_NORM,
+            use_checkpoint=options.USE_CHECKPOINT,
         )
         return super().from_config(cfg, input_shape) | {"transformer": transformer}
 
-    def encode(self, coarsest):
+    def encode(self, coarsest: Tensor) -> Tensor:
         x = self.input_proj(coarsest)  # (N, D, h, w)
         height, width = x.shape[-2:]
         position = sine_position((1, height, width), x.shape[1], x.device).flatten(0, 2)  # (hw, D)
@@ -94,8 +102,14 @@ class TransformerEncoderPixelDecoder(BasePixelDecoder):
         return x.transpose(1, 2).unflatten(2, (height, width))
 
 
-def conv_norm(in_channels: int, out_channels: int, kernel: int, norm: str, activation=None):
-    """Convolution, norm and activation; a bias only where there is no norm."""
+def conv_norm(
+    in_channels: int,
+    out_channels: int,
+    kernel: int,
+    norm: str,
+    activation: Callable[[Tensor], Tensor] | None = None,
+) -> Conv2d:
+    """Convolution, norm and activation; a bias only without a norm."""
     return fill(
         Conv2d(
             in_channels,

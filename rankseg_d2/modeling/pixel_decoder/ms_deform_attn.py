@@ -1,10 +1,11 @@
 """Mask2Former's pixel decoder: deformable attention over three scales, then one pyramid step."""
 
 import math
+from typing import Any
 
 import torch
-from detectron2.config import configurable
-from detectron2.layers import Conv2d
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import Conv2d, ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,13 +13,15 @@ from torch.nn import functional as F
 from ...dtypes import at_least_float
 from ...errors import unknown_name
 from ...ops import ms_deform_attn
-from ..attention import Residual, xavier_init_
+from ..attention import xavier_init_
+from ..gradient_checkpointing import run_layer
 from ..position_encoding import sine_position
 from ..registering import register
 from .build import PixelFeatures, by_stride
 from .fpn import NUM_SCALES, conv_norm, fill
 
 FEEDFORWARD_DIM = 1024
+ScaleSizes = tuple[tuple[int, int], ...]  # (h, w) of each scale
 
 
 @register(SEM_SEG_HEADS_REGISTRY)
@@ -28,7 +31,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
     @configurable
     def __init__(
         self,
-        input_shape,
+        input_shape: list[tuple[str, ShapeSpec]],
         *,
         transformer_in_features: list[str],
         conv_dim: int,
@@ -39,6 +42,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
         num_layers: int,
         dropout: float,
         common_stride: int,
+        use_checkpoint: bool = False,
     ):
         super().__init__()
         encoded = [item for item in input_shape if item[0] in transformer_in_features]
@@ -47,7 +51,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
             _project(shape.channels, conv_dim) for _, shape in reversed(encoded)
         )
         self.transformer = _Transformer(
-            conv_dim, num_heads, len(encoded), num_points, num_layers, dropout
+            conv_dim, num_heads, len(encoded), num_points, num_layers, dropout, use_checkpoint
         )
         finest = min(shape.stride for _, shape in encoded)
         lateral = input_shape[: int(math.log2(finest) - math.log2(common_stride))]
@@ -58,7 +62,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
         self.mask_features = fill(Conv2d(conv_dim, mask_dim, kernel_size=1))
 
     @classmethod
-    def from_config(cls, cfg, input_shape):
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         head = cfg.MODEL.SEM_SEG_HEAD
         wanted = head.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES
         for name in wanted:
@@ -77,10 +81,11 @@ class MSDeformAttnPixelDecoder(nn.Module):
             "num_layers": head.TRANSFORMER_ENC_LAYERS,
             "dropout": cfg.MODEL.MASK_FORMER.DROPOUT,
             "common_stride": head.COMMON_STRIDE,
+            "use_checkpoint": cfg.MODEL.MASK_FORMER.USE_CHECKPOINT,
         }
 
     def forward(self, features: dict[str, Tensor]) -> PixelFeatures:
-        """Never in half precision, whatever autocast says."""
+        """Always in float32 or better, also under autocast."""
         features = {name: at_least_float(feature) for name, feature in features.items()}
         with torch.autocast(next(iter(features.values())).device.type, enabled=False):
             return self.decode(features)
@@ -105,8 +110,9 @@ class MSDeformAttnPixelDecoder(nn.Module):
 class _Transformer(nn.Module):
     """Encoder over the tokens of all scales together."""
 
-    def __init__(self, dim, num_heads, num_scales, num_points, num_layers, dropout):
+    def __init__(self, dim, num_heads, num_scales, num_points, num_layers, dropout, use_checkpoint):
         super().__init__()
+        self.use_checkpoint = use_checkpoint
         self.level_embed = nn.Parameter(torch.empty(num_scales, dim))
         self.encoder = nn.Module()
         self.encoder.layers = nn.ModuleList(
@@ -127,15 +133,17 @@ class _Transformer(nn.Module):
             ]
         )  # (S, D)
         centers = torch.cat([cell_centers(*size, device) for size in sizes])  # (S, 2)
+        use_checkpoint = self.use_checkpoint and self.training
         for layer in self.encoder.layers:
-            x = layer(x, position, centers, sizes)
+            x = run_layer(layer, x, position, centers, sizes, use_checkpoint=use_checkpoint)
         maps = x.transpose(1, 2).split([height * width for height, width in sizes], 2)
         return [part.unflatten(2, size) for part, size in zip(maps, sizes, strict=True)]
 
 
-class _EncoderLayer(Residual):
+class _EncoderLayer(nn.Module):
     def __init__(self, dim, num_heads, num_scales, num_points, dropout):
-        super().__init__(dropout, pre_norm=False)
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
         self.self_attn = MSDeformAttn(dim, num_heads, num_scales, num_points)
         self.norm1 = nn.LayerNorm(dim)
         self.linear1 = nn.Linear(dim, FEEDFORWARD_DIM)
@@ -144,15 +152,10 @@ class _EncoderLayer(Residual):
         xavier_init_(self.linear1)
         xavier_init_(self.linear2)
 
-    def forward(self, x, position, centers, sizes):
-        def attend(x):
-            return self.self_attn(x + position, x, centers, sizes)
-
-        def expand(x):
-            return self.linear2(self.dropout(F.relu(self.linear1(x))))
-
-        x = self.residual(x, self.norm1, attend)
-        return self.residual(x, self.norm2, expand)
+    def forward(self, x: Tensor, position: Tensor, centers: Tensor, sizes: ScaleSizes) -> Tensor:
+        x = self.norm1(x + self.dropout(self.self_attn(x + position, x, centers, sizes)))
+        y = self.linear2(self.dropout(F.relu(self.linear1(x))))
+        return self.norm2(x + self.dropout(y))
 
 
 class MSDeformAttn(nn.Module):
@@ -184,7 +187,7 @@ class MSDeformAttn(nn.Module):
         with torch.no_grad():
             self.sampling_offsets.bias.copy_(offsets.expand(-1, num_scales, -1, -1).flatten())
 
-    def forward(self, query: Tensor, tokens: Tensor, centers: Tensor, sizes) -> Tensor:
+    def forward(self, query: Tensor, tokens: Tensor, centers: Tensor, sizes: ScaleSizes) -> Tensor:
         """(N, S, D) queries at `centers` (S, 2) read `tokens` (N, S, D) -> (N, S, D)."""
         num_heads, num_scales, _ = self.shape
         value = self.value_proj(tokens).unflatten(-1, (num_heads, -1))  # (N, S, M, D/M)
@@ -195,7 +198,7 @@ class MSDeformAttn(nn.Module):
         return self.output_proj(attended)
 
 
-def cell_centers(height: int, width: int, device) -> Tensor:
+def cell_centers(height: int, width: int, device: torch.device) -> Tensor:
     """The centres of a map's cells as (x, y) in [0, 1], row by row: (h·w, 2)."""
     y = (torch.arange(height, device=device) + 0.5) / height
     x = (torch.arange(width, device=device) + 0.5) / width

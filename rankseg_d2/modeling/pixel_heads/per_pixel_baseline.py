@@ -1,7 +1,9 @@
 """MaskFormer's per-pixel baselines: heads of a PixelClassifier."""
 
+from typing import Any
+
 from detectron2.config import CfgNode, configurable
-from detectron2.layers import Conv2d
+from detectron2.layers import Conv2d, ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 
@@ -22,7 +24,7 @@ class PerPixelBaselineHead(nn.Module):
     @configurable
     def __init__(
         self,
-        input_shape,
+        input_shape: dict[str, ShapeSpec],
         *,
         pixel_decoder: nn.Module,
         predictor: nn.Module,
@@ -42,7 +44,7 @@ class PerPixelBaselineHead(nn.Module):
         self.ignore_value = ignore_value
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, input_shape) -> dict:
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         head = cfg.MODEL.SEM_SEG_HEAD
         return {
             "input_shape": input_shape,
@@ -56,7 +58,7 @@ class PerPixelBaselineHead(nn.Module):
         }
 
     @classmethod
-    def build_predictor(cls, cfg: CfgNode, input_shape) -> nn.Module:
+    def build_predictor(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> nn.Module:
         head = cfg.MODEL.SEM_SEG_HEAD
         predictor = Conv2d(head.MASK_DIM, head.NUM_CLASSES, kernel_size=1)
         nn.init.kaiming_normal_(predictor.weight, mode="fan_out", nonlinearity="relu")
@@ -81,14 +83,19 @@ class PerPixelBaselinePlusHead(PerPixelBaselineHead):
 
     @configurable
     def __init__(
-        self, input_shape, *, transformer_in_feature: str, deep_supervision: bool, **options
+        self,
+        input_shape: dict[str, ShapeSpec],
+        *,
+        transformer_in_feature: str,
+        deep_supervision: bool,
+        **options: Any,
     ):
         super().__init__(input_shape, **options)
         self.transformer_in_feature = transformer_in_feature
         self.deep_supervision = deep_supervision
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, input_shape) -> dict:
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         source, _ = transformer_source(cfg, input_shape)
         return super().from_config(cfg, input_shape) | {
             "class_width": cfg.MODEL.MASK_FORMER.HIDDEN_DIM,
@@ -97,7 +104,7 @@ class PerPixelBaselinePlusHead(PerPixelBaselineHead):
         }
 
     @classmethod
-    def build_predictor(cls, cfg: CfgNode, input_shape) -> nn.Module:
+    def build_predictor(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> nn.Module:
         queries = cfg.MODEL.MASK_FORMER.NUM_OBJECT_QUERIES
         classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
         if queries != classes:
@@ -109,13 +116,15 @@ class PerPixelBaselinePlusHead(PerPixelBaselineHead):
         _, width = transformer_source(cfg, input_shape)
         return build_transformer_decoder(cfg, width, mask_classification=False)
 
-    def forward(self, features, num_frames=1, every_layer=True):
+    def forward(
+        self, features: dict[str, Tensor], num_frames: int = 1, every_layer: bool = True
+    ) -> PixelPredictions:
         every_layer = every_layer and self.deep_supervision
         pixels, predictions = decode(self, features, 1, every_layer)
         classes = list(self.predictor.mask_embed(predictions.queries))  # L times (B, C, D)
         return PixelPredictions(pixels.mask_features, classes, None, tokens(pixels))
 
-    def class_embedding(self):
+    def class_embedding(self) -> Tensor:
         return self.predictor.query_embed.weight  # (C, D)
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ...dtypes import at_least_float
 
-PARTS = 4  # masks are enlarged in so many parts, to keep temporary memory low
+PARTS = 4  # masks are enlarged in this many parts, to save temporary memory
 
 
 class Sizes(NamedTuple):
@@ -19,7 +19,7 @@ class Sizes(NamedTuple):
 
 
 def part_size(num_maps: int) -> int:
-    """How many masks to enlarge at a time where memory must hold so many large maps anyway."""
+    """How many masks to enlarge at a time if memory must hold `num_maps` large maps anyway."""
     return max(1, -(-num_maps // PARTS))
 
 
@@ -44,6 +44,6 @@ def to_output(maps: Tensor, sizes: Sizes) -> Tensor:
 def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     if maps.shape[-2:] == size:
         return maps
-    planes = maps.flatten(0, 1)[:, None]  # else the last bit would depend on the number of frames
+    planes = maps.flatten(0, 1)[:, None]  # so no bit depends on the number of frames
     planes = F.interpolate(planes, size, mode="bilinear", align_corners=False)
     return planes.view(*maps.shape[:2], *size)

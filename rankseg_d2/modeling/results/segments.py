@@ -1,7 +1,7 @@
 """From logits and masks to results.
 
-Everything is done in the K columns of the ranked categories, and masks are enlarged only for the
-queries that a result needs; category ids are added at the end. Masks are (N, T, h, w): an image is
+All work is done in the K columns of the ranked categories, and only the masks that a result needs
+are enlarged; category ids are added at the end. Masks are (N, T, h, w): an image is
 a clip with one frame.
 
 Results of an image, by name (maps of a clip have T before H, W):
@@ -10,7 +10,7 @@ Results of an image, by name (maps of a clip have T before H, W):
         asks for it, where it is 0 for categories that are not ranked.
     sem_seg_scores (K, H, W), sem_seg_classes (K,): with a ranking, the scores of the ranked
         categories and their ids, without invalid ranks (dynamic κ).
-    panoptic_seg: segment ids (H, W) int32, 0 for none, and a list of the segments' facts.
+    panoptic_seg: segment ids (H, W) int32, 0 for none, and a list of the segments (see `panoptic`).
     instances: detectron2's Instances, best first. A clip has pred_scores (N,), pred_labels (N,),
         pred_masks (N, T, H, W) and image_size instead.
     ranking: with a ranking, `scores` (C,) of all categories and the kept `classes` (K,).
@@ -127,7 +127,7 @@ def semantic(
 ) -> tuple[Tensor, Tensor]:
     """Scores (K, T, H, W) of the categories, and the best one's id (T, H, W).
 
-    Frame by frame, for then a frame is the same to the last bit in a clip of any length.
+    Frame by frame, so that a frame's result does not depend on the length of the clip.
     """
     if masks.shape[1] == 1:
         return semantic_frame(classes, masks, sizes, resize_first)
@@ -145,8 +145,7 @@ def semantic_frame(
 ) -> tuple[Tensor, Tensor]:
     """Scores (K, 1, H, W) and ids (1, H, W).
 
-    Scores are linear in the masks' probabilities: where the scores are to be resized, it is enough
-    to resize these.
+    Scores are linear in the masks' probabilities, so resizing the probabilities resizes the scores.
     """
     size = (1, *sizes.output)
     weights = classes.probabilities[:, :-1].t()  # (K, Q)
@@ -250,9 +249,9 @@ def mask_boxes(masks: Tensor) -> Tensor:
     low, high = [], []
     for occupied in (masks.any(1), masks.any(2)):  # (N, W), (N, H)
         size = occupied.shape[1]
-        place = torch.arange(size, device=masks.device)
-        low.append(place.where(occupied, size).amin(1))
-        high.append((place + 1).where(occupied, 0).amax(1))
+        position = torch.arange(size, device=masks.device)
+        low.append(position.where(occupied, size).amin(1))
+        high.append((position + 1).where(occupied, 0).amax(1))
     boxes = torch.stack([*low, *high], 1)  # (N, 4)
     return (boxes * masks.flatten(1).any(1, keepdim=True)).float()
 
@@ -288,9 +287,7 @@ def video_instances(classes: Classes, masks: Tensor, sizes: Sizes, options: Resu
     }
 
 
-def detect(
-    classes: Classes, count: int, options: ResultOptions
-) -> tuple[Tensor, Tensor, Tensor]:
+def detect(classes: Classes, count: int, options: ResultOptions) -> tuple[Tensor, Tensor, Tensor]:
     """Scores, queries and categories of at most `count` detections, best first: (N,) each.
 
     When panoptic results are on, only things are kept.

@@ -1,15 +1,18 @@
-"""Mask2Former's decoder: each query looks only where its last mask was."""
+"""Mask2Former's decoder: each query attends only within its last mask."""
+
+from typing import Any
 
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..attention import MLP, CrossAttentionLayer, FFNLayer, SelfAttentionLayer
+from ..gradient_checkpointing import run_layer
 from ..outputs import MaskPredictions
 from ..position_encoding import sine_position
-from .build import TRANSFORMER_DECODER_REGISTRY
+from .build import TRANSFORMER_DECODER_REGISTRY, shared_options
 
 NUM_SCALES = 3
 
@@ -33,8 +36,10 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         pre_norm: bool,
         mask_dim: int,
         enforce_input_project: bool,
+        use_checkpoint: bool = False,
     ):
         super().__init__()
+        self.use_checkpoint = use_checkpoint
         layer = {"dim": hidden_dim, "pre_norm": pre_norm}
         self.transformer_self_attention_layers = nn.ModuleList(
             SelfAttentionLayer(num_heads=nheads, **layer) for _ in range(dec_layers)
@@ -58,21 +63,17 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         self.mask_embed = MLP(hidden_dim, hidden_dim, mask_dim, 3)
 
     @classmethod
-    def from_config(cls, cfg, in_channels, mask_classification):
+    def from_config(
+        cls, cfg: CfgNode, in_channels: int, mask_classification: bool
+    ) -> dict[str, Any]:
         options = cfg.MODEL.MASK_FORMER
-        return {
-            "in_channels": in_channels,
-            "mask_classification": mask_classification,
-            "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
-            "hidden_dim": options.HIDDEN_DIM,
-            "num_queries": options.NUM_OBJECT_QUERIES,
+        return shared_options(cfg, in_channels, mask_classification) | {
             "nheads": options.NHEADS,
             "dim_feedforward": options.DIM_FEEDFORWARD,
             # The learnt query features make the first prediction, before any layer.
             "dec_layers": options.DEC_LAYERS - 1,
             "pre_norm": options.PRE_NORM,
-            "mask_dim": cfg.MODEL.SEM_SEG_HEAD.MASK_DIM,
-            "enforce_input_project": options.ENFORCE_INPUT_PROJ,
+            "use_checkpoint": options.USE_CHECKPOINT,
         }
 
     @property
@@ -88,7 +89,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
     ) -> MaskPredictions:
         """Predict from `scales` (B·T, D, h, w), coarse to fine, and mask features of stride 4.
 
-        Without `every_layer` only the last prediction is kept, which saves the others' masks.
+        Without `every_layer` only the last prediction is kept, which saves memory.
         """
         batch = mask_features.shape[0] // num_frames
         mask_features = mask_features.unflatten(0, (batch, num_frames))  # (B, T, D, h, w)
@@ -107,16 +108,36 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
             if number == self.num_layers:
                 break
             level = number % NUM_SCALES
-            x = self.transformer_cross_attention_layers[number](
-                x, memories[level], keys[level], position, outside(masks[-1], sizes[level])
+            blocked = outside(masks[-1], sizes[level])
+            x = run_layer(
+                self.decode_layer,
+                number,
+                x,
+                memories[level],
+                keys[level],
+                position,
+                blocked,
+                use_checkpoint=self.use_checkpoint and self.training,
             )
-            x = self.transformer_self_attention_layers[number](x, position)
-            x = self.transformer_ffn_layers[number](x)
             layers.append(x)
         return MaskPredictions(torch.stack(queries), masks, layers)
 
-    def memories(self, scales, num_frames) -> tuple[list[Tensor], list[Tensor]]:
-        """What queries read and what they look for, per scale: both (B, T·h·w, D)."""
+    def decode_layer(
+        self,
+        number: int,
+        x: Tensor,
+        memory: Tensor,
+        key: Tensor,
+        position: Tensor,
+        blocked: Tensor,
+    ) -> Tensor:
+        """Query features (B, Q, D) after one layer: cross-attention, self-attention, FFN."""
+        x = self.transformer_cross_attention_layers[number](x, memory, key, position, blocked)
+        x = self.transformer_self_attention_layers[number](x, position)
+        return self.transformer_ffn_layers[number](x)
+
+    def memories(self, scales: list[Tensor], num_frames: int) -> tuple[list[Tensor], list[Tensor]]:
+        """Values and keys of the cross-attention, per scale: both (B, T·h·w, D)."""
         memories, keys = [], []
         for scale, project, level in zip(
             scales, self.input_proj, self.level_embed.weight, strict=True
@@ -136,9 +157,9 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
 
 @torch.no_grad()
 def outside(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    """Where each query must not look, (B, Q, T, h, w) -> (B, Q, T·h'·w') of that size.
+    """Where each query must not attend: (B, Q, T, h, w) -> (B, Q, T·h'·w') of that size.
 
-    A query whose mask is empty may look everywhere.
+    A query whose mask is empty attends everywhere.
     """
     small = F.interpolate(masks.flatten(0, 1), size, mode="bilinear", align_corners=False)
     blocked = (small.sigmoid() < 0.5).flatten(1).unflatten(0, masks.shape[:2])
@@ -146,7 +167,7 @@ def outside(masks: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def input_projection(in_channels: int, hidden_dim: int, enforce: bool) -> nn.Module:
-    """A 1×1 convolution where the widths differ or it is asked for, else nothing."""
+    """A 1×1 convolution if the widths differ or `enforce` asks for it, else nothing."""
     if in_channels == hidden_dim and not enforce:
         return nn.Sequential()
     projection = Conv2d(in_channels, hidden_dim, kernel_size=1)

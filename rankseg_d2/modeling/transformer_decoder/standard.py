@@ -1,20 +1,22 @@
 """MaskFormer's decoder: DETR's, on one feature map."""
 
+from typing import Any
+
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
 from ..attention import MLP
 from ..outputs import MaskPredictions
 from ..position_encoding import sine_position
 from ..transformer import Transformer
-from .build import TRANSFORMER_DECODER_REGISTRY
+from .build import TRANSFORMER_DECODER_REGISTRY, shared_options
 from .masked_attention import input_projection
 
 
 @TRANSFORMER_DECODER_REGISTRY.register()
 class StandardTransformerDecoder(nn.Module):
-    """Queries look at the whole map in every layer; masks are predicted only at the end of each."""
+    """Queries attend to the whole map in every layer; each layer's output gives masks."""
 
     @configurable
     def __init__(
@@ -40,15 +42,11 @@ class StandardTransformerDecoder(nn.Module):
         self.deep_supervision = deep_supervision
 
     @classmethod
-    def from_config(cls, cfg, in_channels, mask_classification):
+    def from_config(
+        cls, cfg: CfgNode, in_channels: int, mask_classification: bool
+    ) -> dict[str, Any]:
         options = cfg.MODEL.MASK_FORMER
-        return {
-            "in_channels": in_channels,
-            "mask_classification": mask_classification,
-            "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
-            "hidden_dim": options.HIDDEN_DIM,
-            "num_queries": options.NUM_OBJECT_QUERIES,
-            "mask_dim": cfg.MODEL.SEM_SEG_HEAD.MASK_DIM,
+        return shared_options(cfg, in_channels, mask_classification) | {
             "transformer": Transformer(
                 options.HIDDEN_DIM,
                 options.NHEADS,
@@ -57,8 +55,8 @@ class StandardTransformerDecoder(nn.Module):
                 options.DEC_LAYERS,
                 options.DROPOUT,
                 options.PRE_NORM,
+                options.USE_CHECKPOINT,
             ),
-            "enforce_input_project": options.ENFORCE_INPUT_PROJ,
             "deep_supervision": options.DEEP_SUPERVISION,
         }
 

@@ -1,7 +1,7 @@
-"""Which object of a window is which object of the video: tracks over windows.
+"""Tracks: the objects of the windows, linked over a whole video.
 
-An object looks the same in the next window (cosine of its query features), and it is at the same
-place in the frames that both windows see (IoU of its masks there, over all these frames together).
+Objects of two windows are linked if they are alike. Two things count: the cosine of their query
+features, and the IoU of their masks in the frames of both windows, over all these frames together.
 """
 
 from dataclasses import dataclass, field
@@ -13,18 +13,18 @@ from torch.nn import functional as F
 
 
 class Found(NamedTuple):
-    """M objects of one window; P pixels are all those of the frames that two windows share."""
+    """M objects of one window; P is the number of pixels in all frames that two windows share."""
 
     queries: Tensor  # (M, D)
     scores: list[float]  # M, of their best category
-    heads: Tensor  # (M, P) bool, their masks in the frames that the window before sees too
-    tails: Tensor  # (M, P') bool, the same with the window after
-    num_frames: int  # how much of the video the window stands for
+    heads: Tensor  # (M, P) bool, their masks in the frames shared with the window before
+    tails: Tensor  # (M, P') bool, in those shared with the window after
+    num_frames: int  # of the video whose results are this window's
 
 
 @dataclass(eq=False)
 class Track:
-    """An object of the video, by what the windows know of it."""
+    """An object of the video, with what each window that found it knows."""
 
     queries: list[Tensor] = field(default_factory=list)  # (D,) of each window that found it
     weights: list[int] = field(default_factory=list)  # frames of these windows
@@ -35,7 +35,7 @@ class Track:
 
     def extend(self, found: Found, i: int, window: int) -> None:
         """Take in object i of a window."""
-        self.queries.append(found.queries[i].clone())  # no view that holds all the others
+        self.queries.append(found.queries[i].clone())  # a view would keep all the others in memory
         self.weights.append(found.num_frames)
         share = found.num_frames / sum(self.weights)
         self.score += share * (found.scores[i] - self.score)
@@ -43,56 +43,56 @@ class Track:
 
 
 class Tracks:
-    """The objects of a video, as far as its windows have been seen."""
+    """The objects of a video in all windows so far."""
 
     def __init__(self, threshold: float, patience: int, keep: int):
         """
         Args:
-            threshold: objects that are less alike (see `likeness`) are not the same.
-            patience: so many windows may miss an object before it counts as gone for good.
-            keep: of the objects that are gone, so many with the best scores are kept.
+            threshold: objects with a lower `likeness` are not linked.
+            patience: a track is closed after more windows than this without a match.
+            keep: how many closed tracks are kept, those with the best scores.
         """
         self.threshold, self.patience, self.keep = threshold, patience, keep
-        self.live, self.gone = [], []
+        self.open, self.closed = [], []
         self.window = 0
         self.tails = None  # (M, P) bool, of the last window's objects
 
     @property
     def all(self) -> list[Track]:
-        return self.gone + self.live
+        return self.closed + self.open
 
     def link(self, found: Found) -> list[Track]:
-        """The tracks of the M objects of the next window; who resembles no known one is new."""
+        """The tracks of the M objects of the next window; an object without a match starts one."""
         self.window += 1
-        self.retire()
+        self.close_old()
         partners = dict(assign(self.likeness(found), self.threshold))
         numbers = [partners.get(i) for i in range(len(found.queries))]
-        tracks = [Track() if number is None else self.live[number] for number in numbers]
-        self.live += [track for track in tracks if not track.queries]
+        tracks = [Track() if number is None else self.open[number] for number in numbers]
+        self.open += [track for track in tracks if not track.queries]
         for i, track in enumerate(tracks):
             track.extend(found, i, self.window)
         self.tails = found.tails
         return tracks
 
-    def retire(self) -> None:
-        """Give up the tracks that too many windows have missed."""
-        is_gone = [self.window - track.last - 1 > self.patience for track in self.live]
-        self.gone += [track for track, gone in zip(self.live, is_gone, strict=True) if gone]
-        self.live = [track for track, gone in zip(self.live, is_gone, strict=True) if not gone]
-        self.gone = sorted(self.gone, key=lambda track: -track.score)[: self.keep]
+    def close_old(self) -> None:
+        """Close the tracks that too many windows have missed."""
+        is_old = [self.window - track.last - 1 > self.patience for track in self.open]
+        self.closed += [track for track, old in zip(self.open, is_old, strict=True) if old]
+        self.open = [track for track, old in zip(self.open, is_old, strict=True) if not old]
+        self.closed = sorted(self.closed, key=lambda track: -track.score)[: self.keep]
 
     def likeness(self, found: Found) -> Tensor:
-        """Of the M objects of the next window to the N live tracks: (M, N)."""
-        if not self.live:
+        """The likeness of the M objects of the next window and the N open tracks: (M, N)."""
+        if not self.open:
             return found.queries.new_zeros(len(found.queries), 0)
-        was_seen = [track.last == self.window - 1 for track in self.live]
-        rows = [track.row for track, seen in zip(self.live, was_seen, strict=True) if seen]
+        was_seen = [track.last == self.window - 1 for track in self.open]
+        rows = [track.row for track, seen in zip(self.open, was_seen, strict=True) if seen]
         was_seen = torch.tensor(was_seen, device=found.heads.device)
-        tails = found.heads.new_zeros(len(self.live), found.heads.shape[1])
-        if rows:  # where the window before did not find an object, nobody knows it to be elsewhere
+        tails = found.heads.new_zeros(len(self.open), found.heads.shape[1])
+        if rows:  # a track that the window before did not find has no mask to compare
             tails[was_seen] = self.tails[rows]
-        queries = torch.stack([track.queries[-1] for track in self.live])
-        # An unknown IoU is on the threshold: it decides nothing, but a known good one goes before.
+        queries = torch.stack([track.queries[-1] for track in self.open])
+        # An unknown IoU counts as the threshold, so that the cosine alone decides.
         return likeness(found.queries, queries, found.heads, tails, was_seen, self.threshold)
 
 
@@ -118,10 +118,10 @@ def likeness(
 
 
 def assign(likeness: Tensor, threshold: float) -> list[tuple[int, int]]:
-    """Pairs (row, column), each at most once, that are most alike in sum; all above the threshold.
+    """Pairs (row, column) above the threshold with the highest total, each row and column once.
 
-    What counts is how far a pair is above the threshold, so that no good pair is given up for two
-    that are not good enough.
+    The total adds up how far pairs are above the threshold, so that two pairs below it never
+    displace one above it.
     """
     from scipy.optimize import linear_sum_assignment
 

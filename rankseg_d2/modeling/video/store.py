@@ -9,26 +9,26 @@ import numpy as np
 
 from ...files import write_image
 
-IN_MEMORY = 2**24  # bytes of a video's results; if there are more, they go to a file
+IN_MEMORY = 2**24  # bytes of a video's results; more go to a file
 
 
 class Store:
-    """Pieces of bytes, in memory or, if they are many, in a temporary file without a name.
+    """Pieces of bytes, in memory or, above IN_MEMORY, in a temporary file.
 
-    The file is gone when nothing refers to the store any more.
+    The file has no name and is deleted with the store.
     """
 
     def __init__(self):
         self.file = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115
 
     def add(self, content: bytes) -> tuple[int, int]:
-        """Where the piece is."""
-        place = self.file.seek(0, 2), len(content)
+        """Append a piece; the result, its (offset, size), is the key for `get`."""
+        key = self.file.seek(0, 2), len(content)
         self.file.write(content)
-        return place
+        return key
 
-    def get(self, place: tuple[int, int]) -> bytes:
-        begin, size = place
+    def get(self, key: tuple[int, int]) -> bytes:
+        begin, size = key
         self.file.seek(begin)
         return self.file.read(size)
 
@@ -37,23 +37,23 @@ class CompressedLabelMaps(Sequence):
     """The label maps of a video's frames, numpy arrays (H, W), uncompressed one at a time."""
 
     def __init__(self, num_classes: int):
-        """Category ids are below `num_classes`, which itself means none."""
+        """Category ids are below `num_classes`; `num_classes` itself means no category."""
         self.dtype = np.uint8 if num_classes < 2**8 else np.uint16
         self.store = Store()
-        self.frames = []  # of each frame its place in the store, and (H, W)
+        self.frames = []  # of each frame its key in the store, and (H, W)
 
     def append(self, labels: np.ndarray) -> None:
         content = zlib.compress(labels.astype(self.dtype).tobytes(), level=1)
         self.frames.append((self.store.add(content), labels.shape))
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.frames)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int | slice) -> np.ndarray | list[np.ndarray]:
         if isinstance(index, slice):
             return [self[i] for i in range(len(self))[index]]
-        place, shape = self.frames[index]
-        content = bytearray(zlib.decompress(self.store.get(place)))  # an array that can be changed
+        key, shape = self.frames[index]
+        content = bytearray(zlib.decompress(self.store.get(key)))  # so the array can be changed
         return np.frombuffer(content, self.dtype).reshape(shape)
 
 
@@ -64,7 +64,6 @@ class LabelWriter:
         self.folder = Path(folder)
 
     def __call__(self, sample: dict, frame: int, labels: np.ndarray) -> None:
-
         files = sample.get("file_names")
         name = Path(files[frame]).stem if files else f"{frame:05d}"
         folder = self.folder / str(sample.get("video_id", ""))

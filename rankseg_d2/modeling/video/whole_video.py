@@ -1,8 +1,7 @@
 """Inference of whole videos: window by window, in memory that does not grow with the length.
 
-What belongs to the video is put together as the windows come: the scores of the categories, and
-which objects of two windows are the same. With one window nothing is put together, and the results
-are the clip's.
+Window by window the scores of the categories are added up, and the objects are linked. With one
+window the results are those of the clip.
 """
 
 import math
@@ -29,7 +28,7 @@ def predict_video(model: nn.Module, sample: dict, options: VideoWindows) -> dict
 
 
 class VideoRun:
-    """One video on its way through a VideoMaskFormer."""
+    """The prediction of one video by a VideoMaskFormer, and its state from window to window."""
 
     def __init__(self, model: nn.Module, sample: dict, options: VideoWindows):
         self.model, self.results, self.ranker = model, model.result_options, model.ranker
@@ -40,8 +39,9 @@ class VideoRun:
         if has_oracle:  # the categories of the whole video, read once
             sample = sample | {"present_classes": present_labels(sample)}
         self.sample = sample
+        self.num_workers = options.num_workers
         self.windows = plan(self.num_frames, options.window, options.overlap)
-        # The oracle's ranking is the video's from the first window on.
+        # The oracle knows the video's ranking at the first window, so one pass is enough.
         self.ranks_first = options.ranking == "two_pass" and self.ranker and not has_oracle
         self.scores = VideoScores()
         self.sizes: Sizes | None = None  # of a window
@@ -52,7 +52,7 @@ class VideoRun:
         )
 
     def predict(self) -> dict:
-        """Run all windows, once or twice, and put their results together."""
+        """Run all windows, once or twice, and join their results."""
         if self.ranks_first and len(self.windows) > 1:
             self.each_window(self.add_scores)
             self.each_window(self.add_results)
@@ -62,11 +62,11 @@ class VideoRun:
 
     def each_window(self, *steps: Callable) -> None:
         """Call step(number of the window, its outputs) for each, one after the other."""
-        for number, frames in enumerate(read(self.sample["image"], self.windows)):
+        for number, frames in enumerate(read(self.sample["image"], self.windows, self.num_workers)):
             self.run_window(number, frames, steps)
 
     def run_window(self, number: int, frames: list[Tensor], steps: tuple[Callable, ...]) -> None:
-        """A window's outputs are forgotten before the next window runs."""
+        """Run one window; its outputs are freed before the next one runs."""
         samples = [self.sample | {"image": frames}]
         clips = self.model.preprocess(samples)
         outputs = self.model.run_network(clips)
@@ -126,9 +126,9 @@ class VideoRun:
                     track.masks[frame] = self.rles.add(rle["counts"])
 
     def objects(self, classes: Classes) -> Tensor:
-        """The queries that may be objects: the best detections, or rather something than nothing.
+        """The queries that may be objects: the best detections, and those of some category.
 
-        Without the former a video of one window would have other results than the clip.
+        With the best detections a video of one window has the results of the clip.
         """
         best = detect(classes, self.results.detections_per_video, self.results)[1]
         likely = classes.probabilities.argmax(1) < len(classes.ids)  # (Q,)
@@ -164,13 +164,13 @@ class VideoRun:
     def masks(self, track: Track) -> list[dict | None]:
         """The RLEs of all frames of the video."""
         rles = dict.fromkeys(range(self.num_frames))
-        for frame, place in track.masks.items():
-            rles[frame] = {"size": list(self.sizes.output), "counts": self.rles.get(place)}
+        for frame, key in track.masks.items():
+            rles[frame] = {"size": list(self.sizes.output), "counts": self.rles.get(key)}
         return list(rles.values())
 
     def track_classes(self, tracks: list[Track], ranking: Ranking | None) -> Classes:
-        """What the tracks are: means over their frames, all by the ranking of the whole video."""
-        if len(self.windows) == 1:  # known; computed of fewer queries, the last bit might differ
+        """Class probabilities of the tracks: means over their frames, by the video's ranking."""
+        if len(self.windows) == 1:  # computed already; with fewer queries bits might differ
             return self.classes
         queries = torch.stack([query for track in tracks for query in track.queries])  # (M, D)
         logits = self.model.classify(queries[None], ranking)[0]  # (M, K+1)
@@ -187,15 +187,15 @@ class VideoRun:
 class VideoScores:
     """The scores of a video's categories: the logit of the mean probability over its frames.
 
-    So a category that is certain in a part of the video is not lost, as it would be to the mean of
-    logits, and one window that is mistaken does not count for ever, as it would with the maximum.
+    A mean of logits would lose a category that is certain in a part of the video only. A maximum
+    would keep the mistake of a single window.
     """
 
-    def __init__(self):
-        self.votes = None  # (2, B, C): logarithms of the sums of what speaks for and against
+    def __init__(self) -> None:
+        self.votes = None  # (2, B, C): logarithms of the sums of the probabilities for and against
 
     def add(self, logits: Tensor, num_frames: int) -> None:
-        """Logits (B, C) of a window that stands for so many frames."""
+        """Add logits (B, C) of a window with the results of `num_frames` frames."""
         self.latest = logits
         # In double precision the logit of one window is that window's logit again.
         votes = F.logsigmoid(torch.stack([logits, -logits]).cpu().double()) + math.log(num_frames)
@@ -207,5 +207,5 @@ class VideoScores:
 
 
 def video_name(sample: dict) -> str:
-    """What error messages call a video."""
+    """The name of a video in error messages."""
     return f"the video {sample['video_id']}" if "video_id" in sample else "a video"

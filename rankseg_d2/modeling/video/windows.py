@@ -1,13 +1,14 @@
 """How a video is cut into windows: clips of consecutive frames, each sharing some with the next."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
+from detectron2.config import CfgNode
 from torch import Tensor
 
-from ...data.formats.video_frames import read_ahead
 from ...errors import unknown_name
 from ..clips import window_slices
 
@@ -16,17 +17,18 @@ RANKINGS = ("running", "two_pass")
 
 @dataclass(frozen=True)
 class VideoWindows:
-    """How a video is cut into windows, and how these become one again: TEST.VIDEO."""
+    """Options of TEST.VIDEO: how a video is cut into windows, and how their results are joined."""
 
     window: int  # frames
     overlap: int = 4  # frames
     ranking: str = "running"
     link_threshold: float = 0.5
     link_patience: int = 3  # windows
+    num_workers: int = 1  # threads that read frames ahead; 0: the calling thread reads them
 
     @classmethod
-    def from_config(cls, cfg) -> "VideoWindows | None":
-        """None where videos are taken as a whole."""
+    def from_config(cls, cfg: CfgNode) -> "VideoWindows | None":
+        """None if videos run as a whole."""
         options = cfg.TEST.VIDEO
         if options.WINDOW == 0:
             return None
@@ -43,6 +45,7 @@ class VideoWindows:
             options.RANKING,
             options.LINK_THRESHOLD,
             options.LINK_PATIENCE,
+            cfg.DATALOADER.NUM_WORKERS,
         )
 
     def __post_init__(self):
@@ -72,8 +75,8 @@ class VideoWindows:
 class Window(NamedTuple):
     """Frames of the video."""
 
-    seen: slice  # what the network sees together
-    own: slice  # those of them whose results are this window's
+    seen: slice  # input of the network
+    own: slice  # those whose results are this window's
 
     @property
     def num_own(self) -> int:
@@ -83,7 +86,7 @@ class Window(NamedTuple):
 def plan(num_frames: int, size: int, overlap: int) -> list[Window]:
     """The windows of a video; the last one ends where the video ends.
 
-    Of the frames that two windows share, each has the first half: what is nearer to its middle.
+    Of the frames that two windows share, each window has those nearer to its middle.
     """
     seen = window_slices(num_frames, size, size - overlap)
     cuts = [(a.stop + b.start + 1) // 2 for a, b in pairwise(seen)]
@@ -92,22 +95,39 @@ def plan(num_frames: int, size: int, overlap: int) -> list[Window]:
 
 
 def shared_frames(windows: list[Window], number: int) -> tuple[slice, slice]:
-    """Which frames of a window the one before sees too, and which the one after."""
+    """The frames that a window shares with the one before, and with the one after."""
     start, stop = windows[number].seen.start, windows[number].seen.stop
     before = windows[number - 1].seen.stop if number else start
     after = windows[number + 1].seen.start if number + 1 < len(windows) else stop
     return slice(0, before - start), slice(after - start, stop - start)
 
 
-def read(frames: Sequence[Tensor], windows: list[Window]) -> Iterator[list[Tensor]]:
+def read(
+    frames: Sequence[Tensor], windows: list[Window], num_workers: int
+) -> Iterator[list[Tensor]]:
     """The frames of each window; each is read once, and held only while it is needed.
 
-    A thread reads the next window's frames while the caller works on this one's.
+    Threads read the next window's frames while the caller works on this one's.
     """
     stops = [0, *(window.seen.stop for window in windows)]
-    new_frames = read_ahead(list(frames[slice(*ends)]) for ends in pairwise(stops))
+    parts = [range(*ends) for ends in pairwise(stops)]
     held, first = [], 0
-    for window, new in zip(windows, new_frames, strict=True):
+    for window, new in zip(windows, _read_parts(frames, parts, num_workers), strict=True):
         held = held[window.seen.start - first :] + new
         first = window.seen.start
         yield held
+
+
+def _read_parts(
+    frames: Sequence[Tensor], parts: list[range], num_workers: int
+) -> Iterator[list[Tensor]]:
+    """The frames of each part; with workers, those of one part are read ahead."""
+    if num_workers == 0:
+        yield from ([frames[i] for i in part] for part in parts)
+        return
+    with ThreadPoolExecutor(num_workers, "read ahead") as pool:
+        upcoming = pool.map(frames.__getitem__, parts[0])
+        for part in [*parts[1:], range(0)]:
+            found = list(upcoming)
+            upcoming = pool.map(frames.__getitem__, part)
+            yield found

@@ -1,4 +1,4 @@
-"""What `ms_deform_attn` takes: one sentence for each input that does not fit the others."""
+"""Checks of the inputs of `ms_deform_attn`, with a message for each that does not fit."""
 
 from collections.abc import Iterable, Sequence
 
@@ -37,6 +37,7 @@ def sizes_of(spatial_shapes: Sequence[tuple[int, int]] | Tensor) -> tuple[tuple[
 
 
 def check(inputs: Inputs | FusedInputs) -> None:
+    """Raise ValueError for an input of a wrong type, dtype, device or shape."""
     shapes = inputs.spatial_shapes
     # Neither `_asdict` nor, below, `setdefault`: torch.compile of torch 2.4 cannot trace them.
     tensors = {name: getattr(inputs, name) for name in LAYOUTS if hasattr(inputs, name)}

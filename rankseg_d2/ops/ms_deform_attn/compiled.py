@@ -1,6 +1,6 @@
-"""The compiled operations of csrc/, and what PyTorch must know of them: shapes and derivatives.
+"""The compiled operations of csrc/, registered with PyTorch: their shapes and derivatives.
 
-Their coordinates, weights and sums are float32, or float64 where value is.
+Coordinates, weights and sums are float32, or float64 where value is.
 """
 
 import torch
@@ -11,7 +11,7 @@ from .reference import FusedInputs, Inputs
 
 
 class Compiled:
-    """What the backends made of C++ and of CUDA have in common."""
+    """The part that the C++ and the CUDA backend share."""
 
     def run(self, inputs: Inputs | FusedInputs) -> Tensor:
         value, shapes, *points = inputs

@@ -1,4 +1,4 @@
-"""The CUDA kernels of csrc/cuda, where they were built and the tensors are on a GPU."""
+"""The CUDA kernels of csrc/cuda, if they are built and the tensors are on a GPU."""
 
 import torch
 
@@ -13,8 +13,8 @@ MAX_NUMBERS = 2**31 - 1  # of value, per image
 MAX_QUERIES = 2**31 - 257
 
 NOT_BUILT = (
-    "rankseg_d2 was installed without its CUDA kernels; install it anew where there is nvcc (the "
-    "CUDA toolkit) and a CUDA build of PyTorch, without a GPU at hand with FORCE_CUDA=1"
+    "rankseg_d2 was installed without its CUDA kernels; install it again with nvcc (the CUDA "
+    "toolkit) and a CUDA build of PyTorch"
 )
 
 
@@ -40,11 +40,11 @@ def _is_built() -> bool:
         return torch._C._dispatch_has_kernel_for_dispatch_key(
             "rankseg_d2::ms_deform_attn_forward", "CUDA"
         )
-    except RuntimeError:  # there is no such operator
+    except RuntimeError:  # no such operator
         return False
 
 
-BUILT = _is_built()  # asked once: torch.compile cannot trace the question
+BUILT = _is_built()  # once, because torch.compile cannot trace it
 
 
 def _too_large(inputs: Inputs | FusedInputs) -> str | None:

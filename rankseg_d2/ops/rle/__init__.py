@@ -1,4 +1,4 @@
-"""Sizes of masks and of what they have in common, from their run-length codes."""
+"""Areas of masks and of their intersections, from run-length codes."""
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ def why_not() -> str | None:
 
 
 def rle_overlaps(codes: list[bytes | str], pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels of each of N masks, (N,), and of what `pairs` (P, 2) of them share, (P,).
+    """Pixels of each of N masks, (N,), and of the intersections of `pairs` (P, 2), (P,).
 
     The codes are COCO's compressed RLE `counts`. The numbers are those of pycocotools' `area` and
     `merge`, but each code is read once. ValueError if one is damaged.

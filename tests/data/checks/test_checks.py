@@ -13,7 +13,7 @@ from support.own_data import CLASSES, NAMES, write_image, write_label
 
 from rankseg_d2.cli import main
 from rankseg_d2.data.checks.stats import covering_kappa
-from rankseg_d2.data.formats.label_images import fitting_values
+from rankseg_d2.data.formats.label_images import suggest_keys
 
 pytestmark = pytest.mark.usefixtures("clean_catalogs")
 
@@ -44,11 +44,11 @@ def test_a_whole_data_set_has_no_faults_and_exact_counts(tmp_path, run):
     maps["000"][0, :7] = -1
     write_label(tmp_path / "labels/000.png", maps["000"] + 1)
     status, content, written = run("check", path)
-    assert (status, content["faults"], content["mend"]) == (0, [], None)
+    assert (status, content["faults"], content["fix"]) == (0, [], None)
     assert written.out.endswith("nothing is wrong\n")
     assert content["classes that never occur"] == ["boat"]
     assert [row["images"] for row in content["splits"]] == [8, 2]
-    assert sum(row["void pixels"] for row in content["splits"]) == 7
+    assert sum(row["ignored pixels"] for row in content["splits"]) == 7
     for row in content["classes"]:
         pixels = sum((ids == row["id"]).sum() for ids in maps.values())
         images = sum((ids == row["id"]).any() for ids in maps.values())
@@ -62,7 +62,7 @@ def test_several_processes_count_the_same(tmp_path, run):
     assert run("check", path, "--workers", 2)[1] == run("check", path)[1]
 
 
-def test_unknown_values_are_told_with_file_and_fitting_offset(tmp_path, run):
+def test_unknown_values_are_named_with_file_and_fitting_offset(tmp_path, run):
     path, _ = own_data.semantic(tmp_path, 1)  # raw 1 to 5
     path.write_text(path.read_text().replace("label_offset: 1", "label_offset: 0"))
     status, content, written = run("check", path)
@@ -72,10 +72,10 @@ def test_unknown_values_are_told_with_file_and_fitting_offset(tmp_path, run):
         ("unknown value", str(tmp_path / "labels" / f"{name}.png"), f"5: {count} pixels")
         for name, count in pixels.items() if count
     }
-    assert content["mend"] == (
-        "label_offset: 1 would fit, for the values are 1 to 5, and there are 5 classes"
+    assert content["fix"] == (
+        "label_offset: 1 would fit: the values are 1 to 5, the number of classes is 5"
     )
-    assert content["mend"] in written.out
+    assert content["fix"] in written.out
 
 
 @pytest.mark.parametrize(
@@ -87,11 +87,11 @@ def test_unknown_values_are_told_with_file_and_fitting_offset(tmp_path, run):
         ({0, 11, 255}, 12, 0, "label_offset: 0, 255 in ignore would fit"),
         ({0, 11}, 12, 1, "label_offset: 0 would fit"),
         ({0, 5, 12, 255}, 12, 1, "label_offset: 1, background: ignore, 255 in ignore would fit"),
-        ({0, 30, 70}, 12, 0, "no label_offset fits, for there are 12 classes, but 3 values, 0 to"),
+        ({0, 30, 70}, 12, 0, "no label_offset fits 12 classes and 3 values from 0 to 70"),
     ],
 )
-def test_the_mend_for_values(values, num_classes, offset, expected):
-    assert fitting_values(values, num_classes, offset).startswith(expected)
+def test_the_fix_for_values(values, num_classes, offset, expected):
+    assert suggest_keys(values, num_classes, offset).startswith(expected)
 
 
 def test_every_kind_of_fault_is_found_with_its_file(tmp_path, run):
@@ -144,6 +144,7 @@ def test_an_empty_split_is_a_fault(tmp_path, run):
     path, _ = own_data.semantic(tmp_path, splits={"train": 0.99, "val": 0.01})
     status, content, _ = run("check", path)
     assert (status, kinds(content)) == (1, {"empty split": 1})
+    assert "falls into the part 'val' (0.01 of 10 images)" in content["faults"][0]["text"]
 
 
 def test_instances_are_counted_by_their_masks(tmp_path, run):
@@ -172,7 +173,7 @@ def test_panoptic_png_files_and_json_must_agree(tmp_path, run):
     assert (status, report["faults"]) == (0, [])
     rows = [(row["class"], row["pixels train"], row["images train"]) for row in report["classes"]]
     assert rows == [("sky", 3200, 10), ("car", 1200, 10), ("bus", 0, 0)]  # buses are crowds
-    assert report["splits"][0]["void pixels"] == 10 * (24 * 32 - 320 - 120)
+    assert report["splits"][0]["ignored pixels"] == 10 * (24 * 32 - 320 - 120)
     content["annotations"][3]["segments_info"][1]["id"] = 999
     del content["annotations"][7]
     own_data.write_json(tmp_path / "panoptic.json", content)
@@ -183,7 +184,7 @@ def test_panoptic_png_files_and_json_must_agree(tmp_path, run):
             for fault in report["faults"]} == {
         ("json and PNG differ", "003.png"): "1 segments only in the json, such as id 999; "
                                             "1 segments only in the PNG, such as id 303",
-        ("image without label", "007.jpg"): f"by {tmp_path / 'panoptic.json'}",
+        ("image without label", "007.jpg"): f"in {tmp_path / 'panoptic.json'}",
         ("missing label", "005.png"): "",
     }  # fmt: skip
 

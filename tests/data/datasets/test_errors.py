@@ -37,7 +37,7 @@ def run(name, root, splits=("train",)):
 def test_what_is_missing_names_its_command_and_that_names_what_it_lacks(
     root, capsys, name, command
 ):
-    text = f"is not there; make it with `rankseg-d2 dataset prepare {command} --root {root}`"
+    text = f"does not exist; make it with `rankseg-d2 dataset prepare {command} --root {root}`"
     with pytest.raises(FileNotFoundError, match=text):
         DatasetCatalog.get(name)
     assert main(["dataset", "prepare", command, "--root", str(root), "--workers", "1"]) == 1
@@ -46,7 +46,7 @@ def test_what_is_missing_names_its_command_and_that_names_what_it_lacks(
 
 
 def test_coco_without_its_files_names_them(root):
-    with pytest.raises(FileNotFoundError, match="instances_val2017.json is not there"):
+    with pytest.raises(FileNotFoundError, match="instances_val2017.json does not exist"):
         DatasetCatalog.get("coco_2017_val")
     with pytest.raises(FileNotFoundError, match="panoptic_val2017.json does not exist"):
         DatasetCatalog.get("coco_2017_val_panoptic")
@@ -81,8 +81,8 @@ def test_a_json_that_does_not_belong_to_its_folder_names_the_missing_file(root):
     names = [f"coco/annotations/panoptic_{split}2017.json" for split in ("train", "val")]
     (root / names[1]).write_bytes((root / names[0]).read_bytes())
     text = (
-        r"panoptic_val2017\.json does not belong to .*panoptic_val2017, .*: of the 4 PNG files "
-        r".*, 4 are not there, the first is 000000000009\.png"
+        r"coco/panoptic_val2017 lacks 4 of the 4 PNG files that .*panoptic_val2017\.json names, "
+        r"such as 000000000009\.png"
     )
     with pytest.raises(FileNotFoundError, match=text):
         DatasetCatalog.get("coco_2017_val_panoptic")
@@ -94,7 +94,7 @@ def test_a_segment_that_the_json_does_not_know_is_named(root):
     raw.make_coco(root)
     path = root / "coco/panoptic_val2017/000000000139.png"
     Image.fromarray(np.full((raw.HEIGHT, raw.WIDTH, 3), 1, np.uint8)).save(path)
-    with pytest.raises(ValueError, match=r"000000000139\.png: that has a segment 65793"):
+    with pytest.raises(ValueError, match=r"000000000139\.png has a segment 65793"):
         run("coco-panoptic", root, splits=["val"])
 
 
@@ -112,7 +112,7 @@ def test_an_image_of_lvis_that_is_in_no_known_folder_is_named(root):
     raw.make_coco_lvis(root)
     path = root / "lvis/lvis_v1_val.json"
     path.write_text(path.read_text().replace("/val2017/", "/test2017/"))
-    with pytest.raises(ValueError, match="image 139 is in test2017, and COCO.LVIS has only"):
+    with pytest.raises(ValueError, match="image 139 is in test2017, but COCO.LVIS has only"):
         run("coco-lvis", root, splits=["val"])
 
 
@@ -148,14 +148,14 @@ def test_a_damaged_file_is_named(root, capsys, make, command, pattern):
                      capsys.readouterr().err)
 
 
-def test_a_damaged_record_is_named_with_the_mend(root):
+def test_a_damaged_record_is_named_with_the_fix(root):
     raw.make_ade20k(root)
     run("ade20k", root)
     record = root / ADE / "prepared_semantic_train.json"
     record.write_text(record.read_text()[:20])
     message = (
         r"record of a preparation is damaged: .*semantic_train\.json is not valid json.* "
-        "Delete it, and run"
+        "Delete it and run"
     )
     with pytest.raises(ValueError, match=message):
         DatasetCatalog.get("ade20k_sem_seg_train")

@@ -14,7 +14,7 @@ from support.paths import ROOT as REPOSITORY
 
 from rankseg_d2.data.classes import load_classes
 from rankseg_d2.data.datasets import COMMANDS, register_all
-from rankseg_d2.data.datasets.common import register
+from rankseg_d2.data.datasets.common import register_dataset
 
 # name: (evaluator_type, number of classes, of things, ignore_label)
 FACTS = {
@@ -99,7 +99,8 @@ def test_a_name_that_somebody_else_has_registered_stays_theirs(root):
 
 
 def test_paths_in_metadata_are_strings():
-    register("rankseg_d2_test_paths", list, image_root=Path("a/b"), evaluator_type="sem_seg")
+    name = "rankseg_d2_test_paths"
+    register_dataset(name, list, image_root=Path("a/b"), evaluator_type="sem_seg")
     try:
         assert MetadataCatalog.get("rankseg_d2_test_paths").image_root == os.path.join("a", "b")
     finally:

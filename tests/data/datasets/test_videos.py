@@ -46,7 +46,7 @@ def test_vspw_records_are_the_lists_videos_and_their_frames_in_time(root):
                 assert record["sem_seg_file_names"] == expected
 
 
-def test_vspw_values_are_one_more_than_classes_and_0_and_255_are_void(root):
+def test_vspw_values_are_one_more_than_classes_and_0_and_255_are_ignored(root):
     made = raw.make_vspw(root)["train"]
     metadata = MetadataCatalog.get("vspw_train")
     assert metadata.stuff_classes == [entry["name"] for entry in load_classes("vspw_124")]
@@ -62,8 +62,8 @@ def test_vspw_values_are_one_more_than_classes_and_0_and_255_are_void(root):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_values_of_no_class_are_void_with_one_warning_that_counts(root, caplog, monkeypatch, dtype):
-    monkeypatch.setattr(labels_module, "_told_of", set())
+def test_unknown_values_are_ignored_with_one_warning_that_counts(root, caplog, monkeypatch, dtype):
+    monkeypatch.setattr(labels_module, "_warned_of", set())
     strays = [252, 125] if dtype == np.uint8 else [252, 1000]
     values = np.full((HEIGHT, WIDTH), 3, dtype)
     values[0, :7], values[1, :2] = strays
@@ -75,7 +75,8 @@ def test_values_of_no_class_are_void_with_one_warning_that_counts(root, caplog, 
     assert (found == np.where(values == 3, 2, 255)).all()
     (record,) = caplog.records
     listed = ", ".join(map(str, sorted(strays)))
-    for part in ("9 pixels", path, "vspw_val", f"({listed})", "void", "dataset check"):
+    parts = ("9 pixels", path, "vspw_val", f"(values {listed})", "are ignored", "dataset check")
+    for part in parts:
         assert part in record.message
 
 
@@ -130,7 +131,8 @@ def test_a_video_that_is_not_there_is_named(root):
     raw.make_vspw(root)
     path = root / "VSPW_480p/val.txt"
     path.write_text(path.read_text() + "\n4_gone\n\n")
-    with pytest.raises(FileNotFoundError, match=r"1 of the 2 videos of .*val\.txt.* of 4_gone;"):
+    message = r"1 of the 2 videos of .*val\.txt have no frame, such as 4_gone;"
+    with pytest.raises(FileNotFoundError, match=message):
         DatasetCatalog.get("vspw_val")
     path.write_bytes(b"\xef\xbb\xbf2_v\t\r\n\r\n")  # as an editor may leave it
     assert [record["video_id"] for record in DatasetCatalog.get("vspw_val")] == ["2_v"]
@@ -260,15 +262,15 @@ def changed(root, change):
 DAMAGE = {
     "length": (
         lambda content: content["videos"][1].update(length=5),
-        r"train\.json: the video 2 has 4 file_names, but a length of 5; mend",
+        r"train\.json: the video 2 has 4 file_names, but a length of 5; fix",
     ),
     "masks": (
         lambda content: content["annotations"][3]["segmentations"].pop(),
-        r"train\.json: the video 2 has 4 file_names, but 3 segmentations of the object 4; mend",
+        r"train\.json: the video 2 has 4 file_names, but 3 segmentations of the object 4; fix",
     ),
     "boxes": (
         lambda content: content["annotations"][3]["bboxes"].append(None),
-        r"the video 2 has 4 file_names, but 5 bboxes of the object 4; mend",
+        r"the video 2 has 4 file_names, but 5 bboxes of the object 4; fix",
     ),
     "no masks": (
         lambda content: content["annotations"][3].pop("segmentations"),
@@ -276,7 +278,7 @@ DAMAGE = {
     ),
     "empty video": (
         lambda content: content["videos"][0].update(file_names=[], length=0),
-        r"train\.json: the video 5 is empty",
+        r"train\.json: the video 5 has no file_names; remove",
     ),
     "class": (
         lambda content: content["annotations"][0].update(category_id=41),
@@ -296,11 +298,11 @@ DAMAGE = {
     ),
     "form": (
         lambda content: content.pop("videos"),
-        r"train\.json is not a json of YouTube-VIS's form: KeyError\('videos'\)",
+        r"train\.json is not a YouTube-VIS json: KeyError\('videos'\)",
     ),
     "video": (
         lambda content: content["videos"][0].pop("file_names"),
-        r"train\.json is not a json of YouTube-VIS's form: KeyError\('file_names'\)",
+        r"train\.json is not a YouTube-VIS json: KeyError\('file_names'\)",
     ),
 }
 

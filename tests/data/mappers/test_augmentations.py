@@ -12,7 +12,7 @@ from rankseg_d2.data.mappers.augmentations import (
     LargeScaleJitter,
     ResizeAndCrop,
     ResizeShortestEdgeAndCrop,
-    contiguous,
+    in_order,
     nearest,
 )
 
@@ -195,9 +195,9 @@ def test_colours_leave_labels_and_places_alone():
     np.testing.assert_array_equal(transform.apply_coords(np.ones((1, 2))), np.ones((1, 2)))
 
 
-def test_contiguous_lays_out_any_view():
+def test_in_order_lays_out_any_view():
     image, _ = scene(0)
     for view in (image, image[:, ::-1], image[::-1], image[::2, 3:], image[..., ::-1]):
-        result = contiguous(view)
+        result = in_order(view)
         assert result.flags.c_contiguous
         np.testing.assert_array_equal(result, view)

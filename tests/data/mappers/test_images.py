@@ -7,14 +7,13 @@ import random
 import numpy as np
 import pytest
 import torch
-from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, Instances, polygons_to_bitmask
 from PIL import Image
 from pycocotools import mask as coco
+from support.mapping import mapper_config
 
-from rankseg_d2.config import add_rankseg_config
 from rankseg_d2.data.formats.label_images import read_label_map
 from rankseg_d2.data.mappers import MAPPERS, TestMapper, TrainMapper, build_mapper
 from rankseg_d2.data.mappers.augmentations import ColorAugSSD
@@ -39,20 +38,12 @@ def metadata():
 
 def config(mapper, *opts):
     """A config for small images; `opts` are keys and values."""
-    cfg = get_cfg()
-    add_rankseg_config(cfg)
     small = {
-        "DATASETS.TRAIN": (NAME,),
-        "DATASETS.TEST": (NAME,),
-        "DATALOADER.NUM_WORKERS": 0,
-        "INPUT.DATASET_MAPPER_NAME": mapper,
-        "INPUT.FORMAT": "RGB",
         "INPUT.IMAGE_SIZE": 160,
         "INPUT.MIN_SIZE_TRAIN": (100, 150, 200),
         "INPUT.MIN_SIZE_TEST": 100,
     }
-    cfg.merge_from_list([word for item in small.items() for word in item] + list(opts))
-    return cfg
+    return mapper_config(NAME, mapper, small, opts)
 
 
 CROP = ("INPUT.CROP.ENABLED", True, "INPUT.CROP.TYPE", "absolute", "INPUT.CROP.SIZE", [90, 80])
@@ -566,7 +557,7 @@ def test_a_record_without_the_labels_of_the_task_is_named(tmp_path, metadata, na
         build_mapper(config(name), True)(record)
 
 
-def test_segments_of_another_png_are_told(tmp_path, metadata):
+def test_segments_of_another_png_are_named(tmp_path, metadata):
     record, other = make_record(tmp_path), make_record(tmp_path, 40)
     record["segments_info"] = other["segments_info"]
     with pytest.raises(ValueError, match=r"none of the segments_info of .*0_image.*0_pan\.png"):
@@ -583,13 +574,13 @@ def test_boxes_are_not_enough(tmp_path, metadata):
     ("opts", "error", "message"),
     [
         (("INPUT.DATASET_MAPPER_NAME", "coco_panoptic_ljs"), KeyError, "coco_panoptic_lsj"),
-        (("INPUT.CORRUPT", "ignore"), ValueError, "raise or skip, not 'ignore'"),
-        (("INPUT.FORMAT", "L"), ValueError, "RGB, BGR, not 'L'"),
-        (("INPUT.RANDOM_FLIP", "both"), ValueError, "not 'both'"),
+        (("INPUT.CORRUPT", "ignore"), ValueError, "raise or skip; got 'ignore'"),
+        (("INPUT.FORMAT", "L"), ValueError, "RGB or BGR; got 'L'"),
+        (("INPUT.RANDOM_FLIP", "both"), ValueError, "flip_by_clip; got 'both'"),
         (
             ("MODEL.SEM_SEG_HEAD.IGNORE_VALUE", 254),
             ValueError,
-            f"IGNORE_VALUE is 254, but the data set {NAME} marks void as 255",
+            f"IGNORE_VALUE is 254, but the data set {NAME} uses 255",
         ),
     ],
 )

@@ -6,13 +6,12 @@ import random
 import numpy as np
 import pytest
 import torch
-from detectron2.config import get_cfg
 from detectron2.data import MetadataCatalog
 from detectron2.data import transforms as T
 from PIL import Image
 from pycocotools import mask as coco
+from support.mapping import mapper_config
 
-from rankseg_d2.config import add_rankseg_config
 from rankseg_d2.data.formats.video_frames import LazyFrames, natural_order
 from rankseg_d2.data.mappers import build_mapper
 from rankseg_d2.data.mappers import videos as clips
@@ -37,14 +36,7 @@ def metadata():
 
 
 def config(mapper, *opts):
-    cfg = get_cfg()
-    add_rankseg_config(cfg)
     small = {
-        "DATASETS.TRAIN": (NAME,),
-        "DATASETS.TEST": (NAME,),
-        "DATALOADER.NUM_WORKERS": 0,
-        "INPUT.DATASET_MAPPER_NAME": mapper,
-        "INPUT.FORMAT": "RGB",
         "INPUT.MIN_SIZE_TRAIN": (40, 60, 90),
         "INPUT.MIN_SIZE_TRAIN_SAMPLING": "choice_by_clip",
         "INPUT.RANDOM_FLIP": "flip_by_clip",
@@ -52,8 +44,7 @@ def config(mapper, *opts):
         "INPUT.SAMPLING_FRAME_NUM": 3,
         "INPUT.SAMPLING_FRAME_RANGE": 4,
     }
-    cfg.merge_from_list([word for item in small.items() for word in item] + list(opts))
-    return cfg
+    return mapper_config(NAME, mapper, small, opts)
 
 
 def blocks(rng, high):
@@ -161,7 +152,7 @@ def test_frames_can_be_an_interval_apart():
 
 @pytest.mark.parametrize(("key", "value"), [("FRAME_NUM", 0), ("FRAME_RANGE", -1), ("INTERVAL", 0)])
 def test_impossible_samplings_are_refused(key, value):
-    with pytest.raises(ValueError, match=f"INPUT.SAMPLING_{key} must be .* not {value}"):
+    with pytest.raises(ValueError, match=f"INPUT.SAMPLING_{key} must be .* got {value}"):
         build_mapper(config("video_instance", f"INPUT.SAMPLING_{key}", value), True)
 
 
@@ -249,7 +240,7 @@ def test_clips_without_objects(tmp_path, annotations):
     assert target["masks"].shape[:2] == (0, 3)
 
 
-def test_a_clip_that_is_all_void_has_no_class(tmp_path):
+def test_a_clip_that_is_all_ignored_has_no_class(tmp_path):
     record, _, _ = write_video(tmp_path, length=2)
     for path in record["sem_seg_file_names"]:
         Image.fromarray(np.full((H, W), IGNORE, np.uint8)).save(path)
@@ -319,7 +310,7 @@ def test_frames_of_two_sizes_are_refused(tmp_path):
     with pytest.raises(ValueError, match=message):
         build_mapper(config("video_semantic"), False)(record)["image"][1]
     del record["height"], record["width"]
-    with pytest.raises(ValueError, match=r"all frames of a video must be of one size"):
+    with pytest.raises(ValueError, match=r"all frames of a video must have the same size"):
         seeded(build_mapper(config("video_instance"), True), record, seed=0)
 
 
@@ -327,7 +318,7 @@ def test_masks_of_another_size_are_named_by_their_frame(tmp_path):
     record, _, _ = write_video(tmp_path, length=1)
     mask = coco.encode(np.ones((W, H), np.uint8, order="F"))
     record["annotations"] = [[{"id": 1, "category_id": 0, "segmentation": mask}]]
-    message = r"masks of .*frame000\.png: a mask is 60 x 84 .*, but its image 84 x 60"
+    message = r"masks of .*frame000\.png: a mask is 60 x 84 .*, but its image is 84 x 60"
     with pytest.raises(ValueError, match=message):
         build_mapper(config("video_instance"), True)(record)
 
@@ -358,7 +349,7 @@ def test_records_of_the_other_kind_are_refused(tmp_path):
     for is_train in (False, True):
         with pytest.raises(ValueError, match=r"frame000\.png has no file_names.*MAPPER_NAME"):
             build_mapper(config("video_semantic"), is_train)(image)
-        with pytest.raises(ValueError, match="no file_name; of a video.*video_semantic or"):
+        with pytest.raises(ValueError, match="no file_name; for videos.*video_semantic or"):
             build_mapper(config("mask_former_semantic"), is_train)(record)
         with pytest.raises(ValueError, match="the video v0 is empty"):
             build_mapper(config("video_instance"), is_train)(record | {"file_names": []})
@@ -393,7 +384,7 @@ def test_a_rotation_by_90_degrees_turns_image_labels_and_corners():
     np.testing.assert_allclose(corners, [[0, 8], [2, 0]], atol=1e-9)
 
 
-def test_what_a_rotation_brings_in_is_void():
+def test_what_a_rotation_brings_in_is_ignored():
     transform = seeded(RandomRotation(15, 0.1, 255).get_transform, np.zeros((40, 50)), seed=3)
     labels = transform.apply_segmentation(np.zeros((40, 50), np.int32))
     assert set(np.unique(labels)) == {0, 255}

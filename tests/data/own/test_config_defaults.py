@@ -47,7 +47,7 @@ def test_what_is_set_beside_the_name_or_later_stays(write):
     later = get_config(write(BASE + "DATASETS: {TRAIN: [pascal_context_59_sem_seg_train]}"),
                        [CLASSES, 8])
     assert head(later) == (8, 255)
-    with pytest.raises(ValueError, match="IGNORE_VALUE is 255, but void in coco_lvis.* is read as"):
+    with pytest.raises(ValueError, match="IGNORE_VALUE is 255, but coco_lvis.* uses 65535"):
         get_config(write(BASE + beside), [VOID, 255])
 
 
@@ -61,8 +61,9 @@ def test_things_are_counted_where_only_they_are_predicted():
     assert head(get_config("coco/panoptic/r50", [*named, *only_things]))[0] == 100
 
 
-def test_more_ranks_than_classes_are_an_error_with_the_mend():
-    with pytest.raises(ValueError, match="TOPK is 75, .* data set shapes20_panoptic_train, .* 20 "):
+def test_more_ranks_than_classes_are_an_error_with_the_fix():
+    message = r"TOPK must be in \[1, 20\], .* shapes20_panoptic_train; got 75"
+    with pytest.raises(ValueError, match=message):
         get_config("shapes/panoptic/r10t_rankseg", ["DATASETS.TRAIN", ["shapes20_panoptic_train"]])
 
 

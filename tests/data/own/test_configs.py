@@ -64,7 +64,7 @@ def test_void_and_things_follow_too(tmp_path, config):
     own_data.semantic(tmp_path, classes=[f"c{i}" for i in range(300)])
     cfg = config("DATASETS: {FILES: [../my.yaml]}")
     assert cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE == 65535
-    with pytest.raises(ValueError, match="IGNORE_VALUE is 255, but void in street_train is read a"):
+    with pytest.raises(ValueError, match="IGNORE_VALUE is 255, but street_train uses"):
         config("DATASETS: {FILES: [../my.yaml]}", ["MODEL.SEM_SEG_HEAD.IGNORE_VALUE", 255])
     own_data.panoptic(tmp_path / "run")
     cfg = config("DATASETS: {FILES: [my.yaml]}")
@@ -103,25 +103,26 @@ def test_files_with_labels_of_other_meanings_are_not_mixed(tmp_path, config, key
 
 def test_splits_of_other_names_are_an_error_unless_the_keys_name_them(tmp_path, config):
     own_data.semantic(tmp_path, splits={"training": 0.8, "validation": 0.2})
-    message = r"only street_training, street_validation; name the splits so, or set the two keys"
+    message = r"only street_training, street_validation; rename the splits, or set both keys"
     with pytest.raises(ValueError, match=message):
         config("DATASETS: {FILES: [../my.yaml]}")
     cfg = config("DATASETS: {FILES: [../my.yaml], TRAIN: [street_training]}")
     assert cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 5
 
 
-def test_more_ranks_than_classes_are_an_error_with_the_mend(tmp_path, config):
+def test_more_ranks_than_classes_are_an_error_with_the_fix(tmp_path, config):
     own_data.semantic(tmp_path)
     ranked = "DATASETS: {FILES: [../my.yaml]}"
     opts = ["MODEL.RANKSEG.FLAG", True, "MODEL.RANKSEG.TOPK"]
-    with pytest.raises(ValueError, match=r"TOPK is 6, .*street_train, which has 5 .* stats"):
+    message = r"TOPK must be in \[1, 5\], .*street_train; got 6.* stats"
+    with pytest.raises(ValueError, match=message):
         config(ranked, [*opts, 6])
     assert config(ranked, [*opts, 5]).MODEL.RANKSEG.TOPK == 5
 
 
 def test_a_missing_data_file_is_named(tmp_path, config):
     with pytest.raises(FileNotFoundError, match=r"config\.yaml: DATASETS\.FILES names gone\.yaml, "
-                                                r"but there is no .*run/gone\.yaml and no"):
+                                                r".*neither .*run/gone\.yaml nor"):
         config("DATASETS: {FILES: [gone.yaml]}")
     with pytest.raises(ValueError, match=r"DATASETS\.FILES must be"):
         config("DATASETS: {FILES: gone.yaml}")

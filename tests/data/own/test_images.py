@@ -13,8 +13,8 @@ from rankseg_d2.data.formats.label_images import read_label_map
 from rankseg_d2.data.mappers import build_mapper
 from rankseg_d2.data.own.description import read_own_data
 from rankseg_d2.data.own.register import register_own_data
-from rankseg_d2.evaluation.ground_truth.instances import load_truth
-from rankseg_d2.evaluation.ground_truth.segments import PanopticTruth
+from rankseg_d2.evaluation.ground_truth.instances import load_instances
+from rankseg_d2.evaluation.ground_truth.segments import PanopticGroundTruth
 
 pytestmark = pytest.mark.usefixtures("clean_catalogs")
 
@@ -96,18 +96,18 @@ def test_background_can_be_a_class(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("value", "mend"),
+    ("value", "fix"),
     [
-        (0, "label_offset: 0 would fit, for the values are 0 to 1"),
-        (6, "no label_offset fits, for there are 5 classes, but 2 values, 1 to 6"),
+        (0, "label_offset: 0 would fit: the values are 0 to 1"),
+        (6, "no label_offset fits 5 classes and 2 values from 1 to 6"),
         (254, "no label_offset fits"),
     ],
 )
-def test_a_value_without_meaning_is_an_error_not_void(tmp_path, value, mend):
+def test_a_value_without_meaning_is_an_error_and_not_ignored(tmp_path, value, fix):
     path, _ = own_data.semantic(tmp_path, 1, splits={"train": 1.0})
     register_own_data(path)
     write_label(tmp_path / "labels" / "000.png", np.array([[1, value]]))
-    message = rf"labels/000\.png has the value {value}, .* 1 to 5, 255 .* for this file, {mend}"
+    message = rf"labels/000\.png has the value {value}, .* 1 to 5, 255 .* for this file, {fix}"
     with pytest.raises(ValueError, match=message):
         labels_of("street_train")
 
@@ -284,7 +284,7 @@ def test_a_mapper_gives_the_instances_of_a_json_and_its_part_is_the_truth(tmp_pa
     objects = sample_of("cars_train", "mask_former_instance")
     assert objects.gt_classes.tolist() == [note["category_id"] for note in record["annotations"]]
     assert objects.gt_masks.tensor.flatten(1).sum(1).tolist() == [80] * len(objects)
-    truth = load_truth("cars_val")
+    truth = load_instances("cars_val")
     ids = {record["image_id"] for record in DatasetCatalog.get("cars_val")}
     assert {image["id"] for image in truth.content["images"]} == ids
     assert len(ids) == 2
@@ -296,7 +296,7 @@ def test_a_mapper_gives_the_segments_of_a_panoptic_json_and_its_part_is_the_trut
     objects = sample_of("scenes_train", "mask_former_panoptic")
     assert objects.gt_classes.tolist() == [0, 1]  # sky and car; the bus is a crowd
     assert objects.gt_masks.tensor.flatten(1).sum(1).tolist() == [320, 120]
-    truth = PanopticTruth("scenes_val")
+    truth = PanopticGroundTruth("scenes_val")
     assert (truth.names, truth.is_thing.tolist()) == (["sky", "car", "bus"], [False, True, True])
     assert set(truth.images) == {r["image_id"] for r in DatasetCatalog.get("scenes_val")}
 
@@ -321,15 +321,30 @@ def test_an_empty_split_and_missing_folders(tmp_path):
         DatasetCatalog.get("street_train")
     for folder in ("images/b", "labels/b"):
         (tmp_path / folder).mkdir()
-    with pytest.raises(ValueError, match=r"the split val is empty; of .*images/b and"):
+    with pytest.raises(ValueError, match=r"split 'val' is empty: .*images/b has no image"):
         DatasetCatalog.get("street_val")
+    (tmp_path / "none.txt").write_text("\n")
+    register_own_data(own_data.semantic(tmp_path, splits={"val": "none.txt"})[0])
+    with pytest.raises(ValueError, match=r"split 'val' is empty: list at least one image in .*e\."):
+        DatasetCatalog.get("street_val")
+
+
+@pytest.mark.parametrize("make", [own_data.semantic, own_data.instances, own_data.panoptic])
+def test_a_part_without_images_is_an_error_that_says_how_to_fix_it(tmp_path, make):
+    path, _ = make(tmp_path, splits={"train": 0.95, "val": 0.05}, name="few")
+    register_own_data(path)
+    message = (rf"my\.yaml: no image of {tmp_path}/images falls into the part 'val' \(0\.05 of 10 "
+               r"images\): make the part larger, or list its names in a file$")
+    with pytest.raises(ValueError, match=message):
+        DatasetCatalog.get("few_val")
+    assert len(DatasetCatalog.get("few_train")) == 10
 
 
 def test_two_images_of_one_name(tmp_path):
     path, _ = own_data.semantic(tmp_path)
     write_image(tmp_path / "images/000.png")
     register_own_data(path)
-    with pytest.raises(ValueError, match=r"000\.\w+ and .*000\.\w+ share a name"):
+    with pytest.raises(ValueError, match=r"000\.\w+ and .*000\.\w+ have the same name"):
         DatasetCatalog.get("street_train")
 
 
@@ -355,12 +370,12 @@ def test_two_images_of_one_name(tmp_path):
         ({"label_offset": 1.0}, ValueError, "label_offset must be a whole number, .* got 1.0"),
         ({"ignore": "void"}, ValueError, "ignore must be a value or a list"),
         ({"ignore": [4]}, ValueError, "ignore has 4, which is the class 'tree'"),
-        ({"background": "ignore"}, ValueError, "with label_offset 0 it is the class 'road'"),
+        ({"background": "ignore"}, ValueError, "with label_offset 0 that is the class 'road'"),
         ({"background": "grund", "label_offset": 1}, KeyError, "background.*'grund' is not known"),
         ({"background": "car", "label_offset": 1, "ignore": 0}, ValueError, "0 cannot be in ignor"),
         ({"flip_pairs": [["car"]]}, ValueError, r"flip_pairs must be a list of \[left class"),
         ({"splits": None}, ValueError, "splits is missing; it must be {train: train, val: val}"),
-        ({"splits": {"train": 0.9, "val": 0.2}}, ValueError, "above 0, and 1 at most together"),
+        ({"splits": {"train": 0.9, "val": 0.2}}, ValueError, "above 0, and their sum at most 1"),
         ({"splits": {"train": 0.9, "val": "val"}}, ValueError, "splits must be of one form"),
         ({"splits": {"train": ["a"]}}, ValueError, "splits: train must be as in"),
         ({"splits": {"train": {"image": "a"}}}, KeyError, "'image' .* images"),
@@ -385,7 +400,7 @@ def test_two_images_of_one_name_in_a_json_cannot_be_split(tmp_path):
     content["images"][1]["file_name"] = "000.png"
     own_data.write_json(tmp_path / "instances.json", content)
     register_own_data(path)
-    with pytest.raises(ValueError, match=r"instances\.json has two images '000', which no split"):
+    with pytest.raises(ValueError, match=r"instances\.json has two images '000', so splits"):
         DatasetCatalog.get("cars_train")
 
 
@@ -423,9 +438,9 @@ def test_a_name_that_is_taken_is_an_error(tmp_path):
     path, _ = own_data.semantic(tmp_path)
     other, _ = own_data.semantic(tmp_path / "other")
     register_own_data(path)
-    with pytest.raises(ValueError, match=r"other/my\.yaml: the name 'street' is that of .*my\."):
+    with pytest.raises(ValueError, match=r"other/my\.yaml: .*my\.yaml already has the name"):
         register_own_data(other)
     DatasetCatalog.register("mine_train", list)
     path, _ = own_data.semantic(tmp_path, name="mine")
-    with pytest.raises(ValueError, match="'mine_train' is registered already, and not by a yaml"):
+    with pytest.raises(ValueError, match="'mine_train' is already registered, by code"):
         register_own_data(path)

@@ -112,6 +112,16 @@ def test_splits_of_videos(tmp_path, splits, train):
     assert [record["video_id"] for record in DatasetCatalog.get("sport_train")] == train
 
 
+@pytest.mark.parametrize("make", [semantic, instances])
+def test_a_part_without_videos_is_an_error_that_says_how_to_fix_it(tmp_path, make):
+    path, _ = make(tmp_path, name="few", splits={"train": 0.99, "val": 0.01})
+    register_own_data(path)
+    message = r"no video of .*frames falls into the part 'val' \(0\.01 of 5 videos\): make the part"
+    with pytest.raises(ValueError, match=message):
+        DatasetCatalog.get("few_val")
+    assert len(DatasetCatalog.get("few_train")) == len(VIDEOS)
+
+
 def test_sub_folders_of_videos(tmp_path):
     for split, videos in (("train", VIDEOS[:3]), ("val", VIDEOS[3:])):
         semantic(tmp_path, f"frames/{split}", f"labels/{split}", names=videos)
@@ -176,10 +186,10 @@ def test_frames_that_a_json_names_must_be_there(tmp_path):
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"images": "frames"}, "there are images and videos; keep one"),
+        ({"images": "frames"}, "both images and videos are set; keep one"),
         ({"labels": {"json": "a.json", "folder": "b"}}, "labels of videos must be a folder"),
         ({"videos": "nowhere"}, r"nowhere does not exist"),
-        ({"videos": "frames/*/x", "splits": {"train": "a"}}, "a path with \\* have none"),
+        ({"videos": "frames/*/x", "splits": {"train": "a"}}, "a path with \\* have no sub-folders"),
         ({"splits": {"train": "train.txt"}}, r"train\.txt does not exist"),
     ],
 )
@@ -193,5 +203,5 @@ def test_a_json_of_another_form_is_named(tmp_path):
     path, content = instances(tmp_path)
     own_data.write_json(tmp_path / "objects.json", content | {"videos": [{"id": 1}]})
     register_own_data(path)
-    with pytest.raises(ValueError, match=r"objects\.json is not a json of YouTube-VIS's form"):
+    with pytest.raises(ValueError, match=r"objects\.json is not a YouTube-VIS json"):
         DatasetCatalog.get("traffic_train")

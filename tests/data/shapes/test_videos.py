@@ -151,8 +151,8 @@ def test_label_images_have_room_for_void_and_all_categories(tmp_path, num_catego
     ("keys", "message"),
     [
         ({"num_videos": 0}, "1 video or more"),
-        ({"shortest": 0}, "from 1 frame up"),
-        ({"longest": 3}, "not 8 to 3"),
+        ({"shortest": 0}, "1 frame or more"),
+        ({"longest": 3}, "got 8 to 3"),
         ({"num_categories": 3}, "10 to 2000"),
     ],
 )

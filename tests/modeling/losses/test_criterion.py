@@ -123,13 +123,13 @@ def test_dense_masks_equal_focal_and_dice_over_all_pixels():
         outputs["pred_logits"][None], [outputs["pred_masks"]], targets
     )[0]
     masks = F.interpolate(outputs["pred_masks"][0, queries], (24, 36), mode="bilinear").flatten(1)
-    truth = targets[0]["masks"][objects].float().flatten(1)
-    right = torch.where(truth == 1, masks.sigmoid(), 1 - masks.sigmoid())
-    balance = torch.where(truth == 1, 0.25, 0.75)
+    true = targets[0]["masks"][objects].float().flatten(1)
+    right = torch.where(true == 1, masks.sigmoid(), 1 - masks.sigmoid())
+    balance = torch.where(true == 1, 0.25, 0.75)
     focal = (-balance * (1 - right) ** 2 * right.log()).mean()
     torch.testing.assert_close(losses["loss_mask"], 5 * focal)
-    dice = 1 - (2 * (masks.sigmoid() * truth).sum(1) + 1) / (
-        masks.sigmoid().sum(1) + truth.sum(1) + 1
+    dice = 1 - (2 * (masks.sigmoid() * true).sum(1) + 1) / (
+        masks.sigmoid().sum(1) + true.sum(1) + 1
     )
     torch.testing.assert_close(losses["loss_dice"], 5 * dice.mean())
 

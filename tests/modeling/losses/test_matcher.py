@@ -183,7 +183,7 @@ def test_costs_that_are_not_finite_name_the_image_and_the_losses(term, layer, lo
         HungarianMatcher(2.0, 5.0, 5.0, 50)(logits, masks, targets)
 
 
-def test_spoilt_predictions_of_an_image_without_objects_harm_nobody():
+def test_predictions_of_an_image_without_objects_may_be_not_finite():
     logits, masks, targets = random_batch()
     masks[0][1] = torch.nan
     assert len(HungarianMatcher(2.0, 5.0, 5.0, 50)(logits, masks, targets)) == 3

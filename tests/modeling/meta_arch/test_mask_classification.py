@@ -28,6 +28,7 @@ from support.small import (
 from torch.nn import functional as F
 
 from rankseg_d2.config import get_config
+from rankseg_d2.modeling import gradient_checkpointing
 from rankseg_d2.modeling.clips import clip_targets, image_targets
 from rankseg_d2.modeling.meta_arch.mask_classification import MaskFormer, VideoMaskFormer
 
@@ -238,6 +239,27 @@ def test_gradient_checkpointing_changes_nothing_but_memory(kind):
         torch.testing.assert_close(other.grad, one.grad, msg=name)
     held = [bytes_held(model, image_sample()) for model in models]
     assert held[1] < 0.8 * held[0]
+
+
+@BOTH
+def test_gradient_checkpointing_runs_every_layer_of_both_decoders(kind, monkeypatch):
+    layers = []
+
+    def record(layer, *inputs, use_reentrant):
+        layers.append(layer)
+        return layer(*inputs)
+
+    monkeypatch.setattr(gradient_checkpointing, "checkpoint", record)
+    encoder = {
+        "MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME": "TransformerEncoderPixelDecoder",
+        "MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS": 1,
+        "MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE": "transformer_encoder",
+    }
+    model = make_model(encoder | kind, {"MODEL.MASK_FORMER.USE_CHECKPOINT": True})
+    train(model, [image_sample()])
+    assert len(layers) == 1 + model.sem_seg_head.predictor.num_layers
+    evaluate(model, [image_sample()])
+    assert len(layers) == 1 + model.sem_seg_head.predictor.num_layers
 
 
 def bytes_held(model, sample):

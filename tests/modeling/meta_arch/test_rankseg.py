@@ -171,7 +171,7 @@ def test_true_categories_can_be_kept_in_training(threshold):
     assert [target["labels"].tolist() for target in seen[0]] == [[1, 0]] * 2  # ranks, by the scores
     model.eval()
     kept = [result["ranking"]["classes"].tolist() for result in model(samples)]
-    assert kept == [ids[: 1 if threshold else 2] for ids in order]  # the test knows no truth
+    assert kept == [ids[: 1 if threshold else 2] for ids in order]  # the test has no ground truth
 
 
 @BOTH

@@ -86,7 +86,7 @@ def test_a_window_of_the_whole_image_is_the_model_itself(kind, options):
     sample = image_sample(height=50, width=70)
     with torch.no_grad():
         expected = model([sample])[0]
-    # Also one that is larger: there is no more of the image.
+    # Also one that is larger: it ends where the image ends.
     for size in [(64, 96), (100, 1000)]:
         assert_same(SlidingWindow(model, size, size)([sample])[0], expected)
 
@@ -193,7 +193,7 @@ def test_models_of_another_kind_are_windowed_too():
     ],
 )
 def test_windows_cover_a_side_and_stay_inside(length, size, stride, expected):
-    assert [(place.start, place.stop) for place in window_slices(length, size, stride)] == expected
+    assert [(part.start, part.stop) for part in window_slices(length, size, stride)] == expected
 
 
 # --- bad input ------------------------------------------------------------------------------------

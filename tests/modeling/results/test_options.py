@@ -1,4 +1,4 @@
-"""Which results there are, by the config."""
+"""Which results a config asks for."""
 
 import re
 

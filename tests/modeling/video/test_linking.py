@@ -12,7 +12,7 @@ from rankseg_d2.modeling.video.linking import Found, Tracks, assign, likeness
 DIM, FIELD = 16, 40
 
 
-def looks(count, seed=0):
+def features(count, seed=0):
     """Query features that have nothing in common: orthogonal rows."""
     generator = torch.Generator().manual_seed(seed)
     return torch.linalg.qr(torch.randn(DIM, DIM, generator=generator))[0][:count]
@@ -25,12 +25,12 @@ def found(queries, heads=None, tails=None, scores=None, num_frames=4):
     return Found(queries, scores or [0.9] * len(queries), heads, tails, num_frames)
 
 
-def at(*places):
+def at(*positions):
     """Masks (N, P) of bars of eight pixels; None: no pixel."""
-    masks = torch.zeros(len(places), FIELD, dtype=torch.bool)
-    for mask, place in zip(masks, places, strict=True):
-        if place is not None:
-            mask[place : place + 8] = True
+    masks = torch.zeros(len(positions), FIELD, dtype=torch.bool)
+    for mask, position in zip(masks, positions, strict=True):
+        if position is not None:
+            mask[position : position + 8] = True
     return masks
 
 
@@ -70,7 +70,7 @@ def test_likeness_of_queries_of_zeros_is_a_number():
 
 
 def test_likeness_needs_no_single_precision():
-    queries = looks(3).bfloat16()
+    queries = features(3).bfloat16()
     none = torch.zeros(3, 0, dtype=torch.bool)
     value = likeness(queries, queries, none, none, torch.ones(3, dtype=torch.bool), 0.0)
     torch.testing.assert_close(value, torch.eye(3) / 2, atol=1e-2, rtol=0)
@@ -113,7 +113,7 @@ def test_nothing_is_assigned_to_nothing(shape):
 
 
 def test_objects_are_followed_through_changes_of_their_order():
-    tracks, seen = tracker(), looks(6)
+    tracks, seen = tracker(), features(6)
     generator = torch.Generator().manual_seed(1)
     known = {}
     for _ in range(8):
@@ -126,7 +126,7 @@ def test_objects_are_followed_through_changes_of_their_order():
 
 
 def test_objects_that_look_alike_are_told_apart_by_their_places():
-    same = looks(1).repeat(2, 1)
+    same = features(1).repeat(2, 1)
     tracks = tracker()
     first = tracks.link(found(same, at(None, None), at(0, 20)))
     swapped = tracks.link(found(same, at(20, 0), at(12, 8)))  # they come close
@@ -136,15 +136,15 @@ def test_objects_that_look_alike_are_told_apart_by_their_places():
 
 
 def test_objects_that_cross_are_told_apart_by_their_looks():
-    tracks, seen = tracker(), looks(2)
+    tracks, seen = tracker(), features(2)
     first = tracks.link(found(seen, at(None, None), at(12, 14)))
     crossed = tracks.link(found(seen.flip(0), at(13, 13), at(0, 30)))
     assert crossed[0] is first[1] and crossed[1] is first[0]
 
 
 def test_an_object_elsewhere_in_the_shared_frames_is_another():
-    tracks, seen = tracker(), looks(1)
-    alike = F.normalize(seen + 0.5 * looks(2)[1:], dim=1)  # a cosine of 0.89
+    tracks, seen = tracker(), features(1)
+    alike = F.normalize(seen + 0.5 * features(2)[1:], dim=1)  # a cosine of 0.89
     first = tracks.link(found(seen, at(None), at(0)))
     assert tracks.link(found(alike, at(20), at(20)))[0] is not first[0]
     assert tracks.link(found(alike, at(20), at(20)))[0] is not first[0]
@@ -154,7 +154,7 @@ def test_an_object_elsewhere_in_the_shared_frames_is_another():
 @pytest.mark.parametrize("patience", [0, 1, 3])
 @pytest.mark.parametrize("missed", [0, 1, 2, 3, 4])
 def test_an_object_comes_back_within_the_patience(missed, patience):
-    tracks, seen = tracker(patience=patience), looks(2)
+    tracks, seen = tracker(patience=patience), features(2)
     first = tracks.link(found(seen, at(None, None), at(0, 20)))
     for _ in range(missed):
         tracks.link(found(seen[:1], at(0), at(0)))
@@ -166,7 +166,7 @@ def test_an_object_comes_back_within_the_patience(missed, patience):
 
 
 def test_an_object_that_stays_is_not_taken_for_its_twin_that_left():
-    same, tracks = looks(1).repeat(2, 1), tracker(patience=3)
+    same, tracks = features(1).repeat(2, 1), tracker(patience=3)
     first = tracks.link(found(same, at(None, None), at(0, 20)))
     for _ in range(3):
         assert tracks.link(found(same[:1], at(19), at(20)))[0] is first[1]
@@ -185,7 +185,7 @@ def test_without_masks_the_cosine_alone_must_exceed_the_threshold(threshold):
 
 
 def test_new_objects_begin_tracks_of_their_own():
-    tracks, seen = tracker(), looks(4)
+    tracks, seen = tracker(), features(4)
     first = tracks.link(found(seen[:2]))
     later = tracks.link(found(seen[[3, 0, 2, 1]]))
     assert later[1] is first[0] and later[3] is first[1]
@@ -193,7 +193,7 @@ def test_new_objects_begin_tracks_of_their_own():
 
 
 def test_windows_without_objects_are_windows():
-    tracks, seen = tracker(patience=1), looks(1)
+    tracks, seen = tracker(patience=1), features(1)
     assert tracks.link(found(seen[:0])) == []
     first = tracks.link(found(seen))
     assert tracks.link(found(seen[:0])) == []
@@ -204,7 +204,7 @@ def test_windows_without_objects_are_windows():
 
 
 def test_a_track_has_the_mean_score_and_all_queries_of_its_windows():
-    tracks, seen = tracker(), looks(1)
+    tracks, seen = tracker(), features(1)
     for score, frames in ((0.8, 6), (0.2, 2), (0.5, 4)):
         track = tracks.link(found(seen, scores=[score], num_frames=frames))[0]
     assert track.score == pytest.approx((0.8 * 6 + 0.2 * 2 + 0.5 * 4) / 12)
@@ -213,7 +213,7 @@ def test_a_track_has_the_mean_score_and_all_queries_of_its_windows():
 
 
 def test_only_the_best_of_the_tracks_that_are_over_are_kept():
-    tracks, seen = tracker(patience=0, keep=3), looks(8)
+    tracks, seen = tracker(patience=0, keep=3), features(8)
     scores = [0.1, 0.9, 0.3, 0.8, 0.2, 0.7, 0.4, 0.6]
     for query, score in zip(seen, scores, strict=True):
         tracks.link(found(query[None], scores=[score]))

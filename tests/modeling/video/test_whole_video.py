@@ -205,17 +205,17 @@ def test_results_hold_no_gradients():
 
 
 class Scene:
-    """A model's predictions of a video of known squares, whose queries change places."""
+    """A model's predictions of a video of known squares, whose queries change their order."""
 
     def __init__(self, model, size=SIZE):
         self.model, self.size = model, size
         generator = torch.Generator().manual_seed(0)
-        self.looks = torch.nn.functional.normalize(torch.randn(4, 32, generator=generator))
+        self.features = torch.nn.functional.normalize(torch.randn(4, 32, generator=generator))
         self.generator = generator
         embed = model.sem_seg_head.predictor.class_embed
         with torch.no_grad():  # object n is of class n, what is no object of none
             embed.weight.zero_()
-            embed.weight[:3], embed.weight[-1] = 20 * self.looks[:3], 20 * self.looks[3]
+            embed.weight[:3], embed.weight[-1] = 20 * self.features[:3], 20 * self.features[3]
             embed.bias.zero_()
 
     def masks(self, frame):
@@ -232,14 +232,14 @@ class Scene:
         """The frames are plain: their value is their number."""
         numbers = (frames[:, 0, 0, 0] * 60 + 120).round().int().tolist()
         order = torch.randperm(10, generator=self.generator)
-        looks = self.looks[3].repeat(10, 1)
+        features = self.features[3].repeat(10, 1)
         masks = torch.full((10, num_frames, *frames.shape[-2:]), -5.0)
         seen = torch.stack([self.masks(number) for number in numbers], 1)  # (3, T, H, W)
         for n, mask in enumerate(seen):
             if mask.any():
-                looks[n] = self.looks[n]
+                features[n] = self.features[n]
                 masks[n, :, : self.size[0], : self.size[1]][mask] = 5
-        return MaskPredictions(looks[order][None, None], [masks[order][None]], [])
+        return MaskPredictions(features[order][None, None], [masks[order][None]], [])
 
 
 def scene_video(length):

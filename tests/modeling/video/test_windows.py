@@ -1,6 +1,7 @@
 """How videos are cut into windows."""
 
 import math
+import threading
 from itertools import pairwise
 
 import pytest
@@ -35,6 +36,31 @@ def test_every_frame_belongs_to_the_window_that_sees_it_farthest_from_its_border
         assert margin(frame, owner) == max(margin(frame, n) for n in neighbours)
 
 
+def test_as_many_threads_as_workers_read_frames_at_once():
+    barrier = threading.Barrier(3, timeout=60)
+
+    class Frames(list):
+        def __getitem__(self, index):
+            barrier.wait()
+            return super().__getitem__(index)
+
+    assert list(read(Frames("abcdef"), plan(6, 3, 0), 3)) == [["a", "b", "c"], ["d", "e", "f"]]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_errors_of_reading_reach_the_caller(num_workers):
+    class Frames(list):
+        def __getitem__(self, index):
+            if index == 4:
+                raise OSError("frame 4 is broken")
+            return super().__getitem__(index)
+
+    windows = read(Frames("abcdef"), plan(6, 3, 0), num_workers)
+    assert next(windows) == ["a", "b", "c"]
+    with pytest.raises(OSError, match="frame 4 is broken"):
+        next(windows)
+
+
 def test_shared_frames_are_the_same_for_both_windows():
     windows = plan(14, 6, 2)
     frames = [list(range(seen.start, seen.stop)) for seen, _ in windows]
@@ -45,14 +71,17 @@ def test_shared_frames_are_the_same_for_both_windows():
     assert frames[-1][shared_frames(windows, len(windows) - 1)[1]] == []
 
 
-def test_windows_are_read_with_every_frame_once():
+@pytest.mark.parametrize("num_workers", [0, 1, 3])
+def test_windows_are_read_with_every_frame_once(num_workers):
     frames = Lazy(range(13), size=(2, 2))
     windows = plan(13, 5, 2)
     stops = [*(seen.stop for seen, _ in windows), 13]
-    for i, ((seen, _), found) in enumerate(zip(windows, read(frames, windows), strict=True)):
+    windows_read = read(frames, windows, num_workers)
+    for i, ((seen, _), found) in enumerate(zip(windows, windows_read, strict=True)):
         expected = [picture(number, (2, 2)) for number in range(13)[seen]]
         torch.testing.assert_close(found, expected)
-        assert seen.stop <= len(frames.reads) <= stops[i + 1]  # at most one window ahead
+        most = stops[i + 1] if num_workers else seen.stop  # at most one window ahead
+        assert seen.stop <= len(frames.reads) <= most
     assert set(frames.reads.values()) == {1}
 
 
@@ -104,6 +133,7 @@ def test_windows_make_no_panoptic_results(semantic):
 
 def test_keys_reach_the_model():
     keys = {"WINDOW": 6, "OVERLAP": 2, "RANKING": "two_pass", "LINK_THRESHOLD": 0.3}
-    model = make_model(MASK2FORMER, VIDEO, {f"TEST.VIDEO.{key}": keys[key] for key in keys})
-    assert model.windows == VideoWindows(6, 2, "two_pass", 0.3, 3)
+    keys = {f"TEST.VIDEO.{key}": value for key, value in keys.items()}
+    model = make_model(MASK2FORMER, VIDEO, keys, {"DATALOADER.NUM_WORKERS": 2})
+    assert model.windows == VideoWindows(6, 2, "two_pass", 0.3, 3, num_workers=2)
     assert make_model(MASK2FORMER, VIDEO).windows is None

@@ -1,4 +1,4 @@
-// What every backend asks of its inputs, so that no kernel can read outside a tensor.
+// Checks of the inputs of every backend, so that no kernel reads outside a tensor.
 
 #pragma once
 

@@ -2,7 +2,7 @@
 //
 // A code is a text: characters of 5 bits each, and a 6th that says "goes on", give signed numbers,
 // lowest bits first. From the 4th number on they are differences to the number before the last one.
-// The numbers are lengths of runs, column by column, of pixels outside and inside by turns.
+// The numbers are lengths of runs, column by column, of pixels outside and inside in turn.
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -17,7 +17,7 @@ namespace {
 
 using at::Tensor;
 
-// Where a mask's runs of inside pixels begin and end, by turns, and how many pixels they have.
+// Where a mask's runs of inside pixels begin and end, in turn, and how many pixels they have.
 struct Mask {
   const int32_t* borders;
   int64_t count, area;
@@ -25,7 +25,7 @@ struct Mask {
 
 bool goes_on(uint8_t character) { return (character - '0') & 32; }
 
-// Writes the numbers of these characters from numbers[count] on; how many there are then.
+// Writes the numbers of these characters from numbers[count] on. The result: the new count.
 int64_t read_any(const uint8_t* code, int64_t size, int32_t* numbers, int64_t count) {
   int64_t number = 0;
   int shift = 0;
@@ -68,7 +68,7 @@ int64_t read_short(const uint8_t* code, int32_t* numbers, int64_t count) {
   return count;
 }
 
-// Writes the numbers of a code, at most one per character; how many there are.
+// Writes the numbers of a code, at most one per character. The result: how many.
 int64_t read_numbers(const uint8_t* code, int64_t size, int32_t* numbers) {
   int64_t count = 0;
   for (int64_t begin = 0; begin < size; begin += BLOCK) {
@@ -89,35 +89,35 @@ int64_t read_numbers(const uint8_t* code, int64_t size, int32_t* numbers) {
   return count;
 }
 
-// Reads a code. Its numbers become the borders, in place.
+// Reads a code. Its numbers become the borders, in the same memory.
 Mask decode(const uint8_t* code, int64_t size, int32_t* borders) {
   const int64_t count = read_numbers(code, size, borders), runs = count / 2;
   if (count > 2) {
     borders[2] -= borders[0];  // as if it, too, were a difference
   }
-  int64_t place = 0, area = 0, outside = 0, inside = 0, lowest = 0;
+  int64_t position = 0, area = 0, outside = 0, inside = 0, lowest = 0;
   for (int64_t i = 0; i < 2 * runs; i += 2) {
     outside += borders[i];
     inside += borders[i + 1];
     lowest = std::min({lowest, outside, inside});
     area += inside;
-    borders[i] = int32_t(place += outside);
-    borders[i + 1] = int32_t(place += inside);
+    borders[i] = int32_t(position += outside);
+    borders[i + 1] = int32_t(position += inside);
   }
   if (count % 2) {  // the last run is outside
     outside += borders[count - 1];
     lowest = std::min(lowest, outside);
-    place += outside;
+    position += outside;
   }
   TORCH_CHECK_VALUE(lowest >= 0, "a mask's run-length code has a negative length");
-  TORCH_CHECK_VALUE(place <= INT32_MAX, "a mask's run-length code has too many pixels");
+  TORCH_CHECK_VALUE(position <= INT32_MAX, "a mask's run-length code has too many pixels");
   return {borders, 2 * runs, area};
 }
 
-// The first run of the mask that ends after that place.
-int64_t run_after(const Mask& mask, int32_t place) {
+// The first run of the mask that ends after `position`.
+int64_t run_after(const Mask& mask, int32_t position) {
   const int32_t* end = mask.borders + mask.count;
-  return (std::upper_bound(mask.borders, end, place) - mask.borders) & ~int64_t(1);
+  return (std::upper_bound(mask.borders, end, position) - mask.borders) & ~int64_t(1);
 }
 
 int64_t common_pixels(const Mask& a, const Mask& b) {

@@ -11,9 +11,7 @@
 namespace rankseg_d2 {
 
 namespace generic {
-namespace {
-#include "kernels_impl.h"
-}  // namespace
+#include "kernels_set.h"
 }  // namespace generic
 
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -36,7 +34,7 @@ const Kernels<S>& kernels() {
     const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-    if (allowed == "DEFAULT" || allowed == "NO AVX" || !avx2) return generic::table<S>();
+    if (allowed == "DEFAULT" || allowed == "NO AVX" || !avx2) return generic::kernels<S>();
     if (allowed == "AVX2" || !avx512) return avx2::kernels<S>();
     return avx512::kernels<S>();
   }();
@@ -47,14 +45,13 @@ const Kernels<S>& kernels() {
 
 template <typename S>
 const Kernels<S>& kernels() {
-  return generic::table<S>();
+  return generic::kernels<S>();
 }
 
 #endif
 
-template const Kernels<double>& kernels();
-template const Kernels<float>& kernels();
-template const Kernels<c10::Half>& kernels();
-template const Kernels<c10::BFloat16>& kernels();
+#define INSTANTIATE(S) template const Kernels<S>& kernels();
+FOR_EACH_VALUE_TYPE(INSTANTIATE)
+#undef INSTANTIATE
 
 }  // namespace rankseg_d2

@@ -1,5 +1,5 @@
-// What the vectorised loops and their caller agree on. The loops (kernels_impl.h) are compiled once
-// per instruction set; `kernels<S>()` is the best set that this processor has.
+// The interface between the vectorised loops and their caller. The loops (kernels_impl.h) are
+// compiled once per instruction set; `kernels<S>()` is the best set that this processor has.
 //
 // One head of one image at a time is unpacked into a *plane*: its levels one after the other, each
 // with a border of zeros one cell wide, a cell being the head's channels, padded to whole vectors,
@@ -8,11 +8,10 @@
 
 #pragma once
 
-#include <c10/util/BFloat16.h>
-#include <c10/util/Half.h>
-
 #include <cstdint>
 #include <type_traits>
+
+#include "../value_types.h"
 
 namespace rankseg_d2 {
 

@@ -16,20 +16,7 @@
 #define VECTOR_BYTES 32
 
 namespace rankseg_d2::avx2 {
-namespace {
-#include "kernels_impl.h"
-}  // namespace
-
-template <typename S>
-const Kernels<S>& kernels() {
-  return table<S>();
-}
-
-template const Kernels<double>& kernels();
-template const Kernels<float>& kernels();
-template const Kernels<c10::Half>& kernels();
-template const Kernels<c10::BFloat16>& kernels();
-
+#include "kernels_set.h"
 }  // namespace rankseg_d2::avx2
 
 #if defined(__clang__)

@@ -1,6 +1,6 @@
-// The loops themselves. Included by kernels_<instruction set>.cpp inside a namespace of its own,
-// after VECTOR_BYTES is defined. Nothing here may instantiate a function from elsewhere: the linker
-// keeps one copy of such a function for the whole library, and it might keep this one.
+// The loops themselves, which kernels_set.h includes. Nothing here may instantiate a function from
+// elsewhere: the linker keeps one copy of such a function for the whole library, and it might keep
+// this one, which not every processor can run.
 
 #define INLINE inline __attribute__((always_inline))
 

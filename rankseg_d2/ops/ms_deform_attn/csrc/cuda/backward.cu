@@ -214,10 +214,7 @@ cudaError_t backward(const Sizes& sizes, Points<Accumulator<T>> points, const T*
   template cudaError_t backward<T>(const Sizes&, Points<Accumulator<T>>, const T*, const T*,  \
                                    Accumulator<T>*, Accumulator<T>*, Accumulator<T>*,         \
                                    cudaStream_t);
-INSTANTIATE(double)
-INSTANTIATE(float)
-INSTANTIATE(c10::Half)
-INSTANTIATE(c10::BFloat16)
+FOR_EACH_VALUE_TYPE(INSTANTIATE)
 #undef INSTANTIATE
 
 }  // namespace rankseg_d2::cuda

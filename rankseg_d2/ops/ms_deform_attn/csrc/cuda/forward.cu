@@ -56,10 +56,7 @@ cudaError_t forward(const Sizes& sizes, Points<Accumulator<T>> points, const T* 
 
 #define INSTANTIATE(T)                                                                       \
   template cudaError_t forward<T>(const Sizes&, Points<Accumulator<T>>, const T*, T*, cudaStream_t);
-INSTANTIATE(double)
-INSTANTIATE(float)
-INSTANTIATE(c10::Half)
-INSTANTIATE(c10::BFloat16)
+FOR_EACH_VALUE_TYPE(INSTANTIATE)
 #undef INSTANTIATE
 
 }  // namespace rankseg_d2::cuda

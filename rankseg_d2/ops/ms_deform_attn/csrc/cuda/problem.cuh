@@ -4,12 +4,12 @@
 
 #pragma once
 
-#include <c10/util/BFloat16.h>
-#include <c10/util/Half.h>
 #include <cuda_runtime.h>
 
 #include <cstdint>
 #include <type_traits>
+
+#include "../value_types.h"
 
 namespace rankseg_d2::cuda {
 

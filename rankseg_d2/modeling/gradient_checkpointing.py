@@ -1,0 +1,14 @@
+"""Gradient checkpointing: less memory in training, for more time."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+
+def run_layer(layer: Callable[..., Tensor], *inputs: Any, use_checkpoint: bool) -> Tensor:
+    """layer(*inputs). With `use_checkpoint` the backward pass computes the layer again."""
+    if use_checkpoint:
+        return checkpoint(layer, *inputs, use_reentrant=False)
+    return layer(*inputs)
