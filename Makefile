@@ -9,10 +9,12 @@ INSTALLED := $(VENV)/.installed
 # Threads that wait leave the cores to others: on a busy machine they would slow all down.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-# Where most mistakes show: the paper's arithmetic, golden numbers, configs, losses, results, labels.
-QUICK := tests/ranking tests/modeling/losses tests/modeling/results tests/modeling/meta_arch \
-  tests/data/formats tests/data/mappers tests/checkpoints/test_adapting.py tests/test_config.py \
-  tests/test_config_files.py tests/test_docs.py tests/test_imports.py
+# Where most mistakes show: the paper's arithmetic, golden numbers, losses, results, labels, configs.
+QUICK := tests/ranking tests/modeling/losses tests/modeling/results \
+  $(addprefix tests/modeling/meta_arch/test_,golden_models.py rankseg.py mask_classification.py) \
+  tests/data/formats tests/data/mappers tests/test_config.py tests/test_config_files.py \
+  tests/test_docs.py tests/test_imports.py
+TOO_LONG := gradcheck or two_batches_of_one or traced or compile
 
 .PHONY: test quick train help clean
 
@@ -22,7 +24,7 @@ test: $(INSTALLED)  ## install into .venv, lint, run every test
 
 quick: $(INSTALLED)  ## lint, and the tests that find most mistakes, in about a minute
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(QUICK)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" -k "not ($(TOO_LONG))" $(QUICK)
 
 train: $(INSTALLED)  ## train a small Mask2Former with RankSeg on built-in data, on the CPU
 	$(BIN)/python train_net.py --config-file shapes/panoptic/r10t_rankseg

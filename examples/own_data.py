@@ -1,11 +1,11 @@
-"""A small data set as one's own might be: photographs, label images, and two yaml files.
+"""Write a small data set as an example of own data: images, label images, and two yaml files.
 
     python examples/own_data.py street           # writes the folder street
     rankseg-d2 dataset check street/street.yaml
     python train_net.py --config-file street/train.yaml
 
-Each picture is a street under a sky, with cars, trees, people and signs. In the label images 0 is
-void, and the classes count from 1, as many labelling tools write them; they stay as they are.
+Each image is a street under a sky, with cars, trees, people and signs. In the label images 0 is
+ignored and the classes count from 1, as many labelling tools write them; no conversion is needed.
 """
 
 import sys
@@ -29,7 +29,7 @@ images: images
 labels: labels
 classes: [sky, road, car, tree, person, sign]
 label_offset: 1          # the labels count from 1
-background: ignore       # and 0 is void
+background: ignore       # and 0 is ignored
 splits: {train: 0.8, val: 0.2}
 """
 TRAINING = """\
@@ -51,10 +51,10 @@ OUTPUT_DIR: output/street
 
 
 def draw(rng: np.random.Generator) -> tuple[Image.Image, Image.Image]:
-    """A picture, and its label image."""
+    """An image and its label image."""
     picture, labels = Image.new("RGB", SIZE), Image.new("L", SIZE)
     horizon = int(rng.integers(35, 60))
-    paint(picture, labels, "rectangle", (0, 0, SIZE[0], horizon - 2), "sky")  # 2 rows stay void
+    paint(picture, labels, "rectangle", (0, 0, SIZE[0], horizon - 2), "sky")  # 2 rows are ignored
     paint(picture, labels, "rectangle", (0, horizon, *SIZE), "road")
     for name, shape, width, height in [
         ("tree", "ellipse", 26, 40),

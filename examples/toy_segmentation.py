@@ -1,12 +1,12 @@
-"""Your own data, model and evaluator with rankseg_d2, on either engine, in one file.
+"""Data, model and evaluator of your own with rankseg_d2, on either engine, in one file.
 
     python examples/toy_segmentation.py                      # train, evaluate, draw
-    python examples/toy_segmentation.py --resume             # go on after an interruption
+    python examples/toy_segmentation.py --resume             # continue after an interruption
     python examples/toy_segmentation.py --eval-only MODEL.WEIGHTS output/toy/model_final.pth
     python examples/toy_segmentation.py SOLVER.MAX_ITER 200  # any config key
 
 Scenes of discs, squares and triangles over a noisy ground are drawn on the fly; a small ResNet
-learns to label their pixels. Everything below uses detectron2's interface alone.
+learns to label their pixels. All classes below use detectron2's interfaces only.
 """
 
 import logging
@@ -41,7 +41,7 @@ logger = logging.getLogger("rankseg_d2.toy")
 
 
 def scenes(first_seed: int, count: int) -> list[dict]:
-    """Records as detectron2 wants them; a scene is known by its seed."""
+    """Records in detectron2's format; a scene follows from its seed."""
     return [
         {"image_id": seed, "seed": seed, "height": SIZE, "width": SIZE}
         for seed in range(first_seed, first_seed + count)
@@ -64,14 +64,14 @@ def draw_scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
             2: np.maximum(abs(dy), abs(dx)) <= 0.85 * radius,
             3: (dy <= 0.8 * radius) & (2 * abs(dx) <= dy + radius),
         }[kind]
-        color = COLORS[kind] + rng.normal(0, 45, 3)  # a hint, but not enough to tell by
+        color = COLORS[kind] + rng.normal(0, 45, 3)  # a hint, but not enough to tell the kind
         image[inside] = color + rng.normal(0, 25, (int(inside.sum()), 3))
         labels[inside] = kind
     return image.clip(0, 255).astype(np.uint8), labels
 
 
 def map_scene(record: dict) -> dict:
-    """What one sample looks like to the model."""
+    """Record -> sample, the input of the model."""
     image, labels = draw_scene(record["seed"])
     return {
         **record,
@@ -93,7 +93,7 @@ for name, first_seed, count in [("toy_train", 0, 2000), ("toy_val", 100_000, 100
 
 @META_ARCH_REGISTRY.register()
 class ToySegmenter(nn.Module):
-    """Add up all scales of the backbone, then label each pixel."""
+    """Adds up all scales of the backbone, then classifies each pixel."""
 
     def __init__(self, cfg):
         super().__init__()
@@ -170,7 +170,7 @@ class ToyTrainer(Trainer):
 
 @torch.no_grad()
 def draw_sheet(model, file: Path, count: int = 8) -> None:
-    """Write a picture: one column per scene; image, truth and prediction below each other."""
+    """Write a picture: a column per scene, with image, ground truth and prediction."""
     from PIL import Image
 
     samples = [map_scene(record) for record in scenes(100_000, count)]
@@ -187,7 +187,7 @@ def draw_sheet(model, file: Path, count: int = 8) -> None:
     ]
     sheet = Image.fromarray(np.concatenate(columns, axis=1))
     sheet.resize((2 * sheet.width, 2 * sheet.height), Image.Resampling.NEAREST).save(file)
-    logger.info("image, truth and prediction of %d scenes: %s", count, file)
+    logger.info("image, ground truth and prediction of %d scenes: %s", count, file)
 
 
 def main(args):
