@@ -41,7 +41,8 @@ def test_what_is_missing_names_its_command_and_that_names_what_it_lacks(
     with pytest.raises(FileNotFoundError, match=text):
         DatasetCatalog.get(name)
     assert main(["dataset", "prepare", command, "--root", str(root), "--workers", "1"]) == 1
-    assert f"prepare {command}: there is no {root}" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"prepare {command}: {root}" in error and "does not exist; download" in error
     assert not any(root.iterdir())
 
 

@@ -137,7 +137,7 @@ def test_a_video_that_is_not_there_is_named(root):
     path.write_bytes(b"\xef\xbb\xbf2_v\t\r\n\r\n")  # as an editor may leave it
     assert [record["video_id"] for record in DatasetCatalog.get("vspw_val")] == ["2_v"]
     path.unlink()
-    with pytest.raises(FileNotFoundError, match=r"there is no list .*val\.txt"):
+    with pytest.raises(FileNotFoundError, match=r"the list .*val\.txt does not exist"):
         DatasetCatalog.get("vspw_val")
 
 
