@@ -94,7 +94,7 @@ def test_unknown_names_are_refused_with_the_nearest_ones(options, message):
         ),
         (
             MASKFORMER | {"MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE": "transformer_encoder"},
-            "transformer_encoder needs a pixel decoder with an encoder.* set "
+            "transformer_encoder needs a pixel decoder with an encoder.* Set "
             r"MODEL\.SEM_SEG_HEAD\.PIXEL_DECODER_NAME to TransformerEncoderPixelDecoder",
         ),
         (
@@ -125,7 +125,7 @@ def test_parts_that_do_not_fit_are_refused(options, message):
     [
         (
             {"instances": None, "file_name": "street/7.jpg"},
-            r"street/7\.jpg has no `instances`, which training learns from",
+            r"street/7\.jpg has no `instances`, the ground truth of training",
         ),
         (
             {"instances": rectangles([1, CLASSES]), "file_name": "street/7.jpg"},
