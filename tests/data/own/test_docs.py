@@ -46,7 +46,7 @@ def test_the_commands_and_the_python_of_the_docs_run(tmp_path):
     assert blocks("yaml")[:2] == files
 
     use = (
-        "assert len(records) == 80 and cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 6\n"
+        "assert len(records) == 75 and cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 6\n"
         "from rankseg_d2.cli import main\n"
         "assert main(['dataset', 'check', 'my_street']) == 0\n"
         "from rankseg_d2.data.mappers import build_mapper\n"

@@ -96,8 +96,8 @@ def test_a_damaged_file_ends_the_training_or_is_left_out(tmp_path, caplog, broke
         train(cfg)
     with caplog.at_level(logging.WARNING):
         train(config(tmp_path, SOLVER__MAX_ITER=4, INPUT__CORRUPT="skip"))
-    left_out = [text for text in caplog.messages if "skipped, because INPUT.CORRUPT is skip" in text]
-    assert len(left_out) == 1 and str(path) in left_out[0]
+    skipped = [text for text in caplog.messages if "because INPUT.CORRUPT is skip" in text]
+    assert len(skipped) == 1 and str(path) in skipped[0]
 
 
 def test_the_oracle_ranks_by_what_a_label_table_says(tmp_path):
