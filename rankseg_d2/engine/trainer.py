@@ -116,7 +116,7 @@ class Trainer(DefaultTrainer):
 
     def wrap_model(self, cfg: CfgNode, model: nn.Module) -> nn.Module:
         on_cpu = torch.device(cfg.MODEL.DEVICE).type == "cpu"
-        devices = {"device_ids": None} if on_cpu else {}  # or detectron2 names a GPU
+        devices = {"device_ids": None} if on_cpu else {}  # detectron2 would name a GPU
         return create_ddp_model(model, broadcast_buffers=False, **devices)
 
     def build_step_trainer(

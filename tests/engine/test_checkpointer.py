@@ -9,6 +9,7 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer, PeriodicCheckpointer
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 from fvcore.common.param_scheduler import CosineParamScheduler
+from iopath.common.file_io import HTTPURLHandler
 from torch import nn
 
 from rankseg_d2.checkpoints.reading import read_weights
@@ -231,12 +232,16 @@ def test_malicious_file_does_not_run(tmp_path, suffix):
     assert not (tmp_path / "proof").exists()
 
 
-def test_missing_weights_are_named(tmp_path):
+def test_missing_weights_are_named(tmp_path, monkeypatch):
+    def fails(self, path, **kwargs):
+        raise OSError("no network")
+
+    monkeypatch.setattr(HTTPURLHandler, "_get_local_path", fails)
     checkpointer = Checkpointer(build_model())
     with pytest.raises(FileNotFoundError, match=r"a\.pth does not exist\. Correct MODEL\.WEIGHTS"):
         checkpointer.load(str(tmp_path / "a.pth"))
     with pytest.raises(FileNotFoundError, match="ImageNetPretrained/nope could not be downloaded"):
-        checkpointer.load("catalog://ImageNetPretrained/nope")
+        checkpointer.load("detectron2://ImageNetPretrained/nope")
     torch.save(build_model().state_dict(), tmp_path / "a.pth")
     checkpointer.load(str(tmp_path / "a.pth"))  # goes on after errors
 

@@ -11,11 +11,9 @@ from torch import nn
 
 from rankseg_d2._detectron2 import checkpoint as ours
 from rankseg_d2._detectron2.checkpoint import c2_model_loading as our_names
-from rankseg_d2._detectron2.checkpoint.catalog import ModelCatalog
 
 theirs = pytest.importorskip("detectron2.checkpoint")
 their_names = pytest.importorskip("detectron2.checkpoint.c2_model_loading")
-their_catalog = pytest.importorskip("detectron2.checkpoint.catalog")
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
@@ -191,15 +189,6 @@ def test_leftovers_are_reported_equally():
         state["x.anchor_generator.cell_anchors.0"] = torch.ones(1)
         results.append(engine.DetectionCheckpointer(model)._load_model({"model": state}))
     assert results[0] == results[1]
-
-
-def test_catalog_gives_the_same_addresses():
-    assert ModelCatalog.C2_IMAGENET_MODELS == their_catalog.ModelCatalog.C2_IMAGENET_MODELS
-    for name in ModelCatalog.C2_IMAGENET_MODELS:
-        full = f"ImageNetPretrained/{name}"
-        assert ModelCatalog.get(full) == their_catalog.ModelCatalog.get(full)
-    with pytest.raises(KeyError, match="it has catalog://ImageNetPretrained/MSRA/R-50, "):
-        ModelCatalog.get("ImageNetPretrained/nope")
 
 
 def test_signatures_are_equal():

@@ -2,7 +2,6 @@
 
 from fvcore.common.checkpoint import Checkpointer, PeriodicCheckpointer
 
-from . import catalog  # noqa: F401  (registers catalog:// names)
 from .detection_checkpoint import DetectionCheckpointer
 
 __all__ = ["Checkpointer", "PeriodicCheckpointer", "DetectionCheckpointer"]
