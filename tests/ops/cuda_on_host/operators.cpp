@@ -4,7 +4,7 @@
 #include <torch/library.h>
 
 #define rankseg_d2 rankseg_d2_on_host
-#include "../../rankseg_d2/ops/ms_deform_attn/csrc/ops.cpp"
+#include "../../../rankseg_d2/ops/ms_deform_attn/csrc/ops.cpp"
 
 #define CUDA CPU
 #include "backward.cu"
