@@ -1,4 +1,4 @@
-"""Hooks that look at the evaluation: the best checkpoint, and the multi-label head's guard."""
+"""Hooks that read the results of an evaluation: the best checkpoint, and the multi-label head's guard."""
 
 import logging
 from typing import Any

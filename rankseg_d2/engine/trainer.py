@@ -146,7 +146,7 @@ class Trainer(DefaultTrainer):
         return super().state_dict() | {"iteration": min(self.iter, self.max_iter - 1)}
 
     def build_hooks(self) -> list[HookBase]:
-        """detectron2's, and after the evaluation those that look at it."""
+        """detectron2's, and after the evaluation those that read its results."""
         built = super().build_hooks()
         kinds = [isinstance(hook, d2_hooks.EvalHook) for hook in built]
         after = kinds.index(True) + 1

@@ -23,7 +23,7 @@ class CfgNode(_FvcoreNode):
         return merge_chain(read_chain(filename, cls._open_cfg))
 
     def merge_from_file(self, cfg_filename, allow_unsafe=True):
-        """Merge a yaml file. `allow_unsafe` is there for the signature; no file is trusted."""
+        """Merge a yaml file. `allow_unsafe` has no effect: no file is trusted."""
         keys = self.load_yaml_with_base(cfg_filename)
         pop_version(keys, cfg_filename)
         self.merge_from_other_cfg(type(self)(keys))
@@ -76,7 +76,7 @@ def configurable(init_func=None, *, from_config=None):
 
 
 def _explicit(from_config, args, kwargs):
-    """The arguments to call with: as they came, or made by `from_config` if a cfg is there."""
+    """The arguments to call with: as given, or made by `from_config` from a cfg."""
     first = args[0] if args else None
     if not any(isinstance(value, _FvcoreNode) for value in (first, kwargs.get("cfg"))):
         return args, kwargs

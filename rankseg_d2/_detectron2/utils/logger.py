@@ -115,7 +115,7 @@ def _log_file(output: str, rank: int) -> str:
 
 @cache
 def _open_log(path):
-    """One stream per file, for all the loggers that write to it; each line is there at once."""
+    """One stream per file, for all the loggers that write to it; each line is written at once."""
     stream = PathManager.open(path, "a", buffering=1)
     atexit.register(stream.close)
     return stream

@@ -1,4 +1,4 @@
-"""Augmentations: what looks at an input, draws random numbers and returns a fixed transform."""
+"""Augmentations: from an input and random numbers to a fixed transform."""
 
 import inspect
 
