@@ -1,4 +1,4 @@
-"""Hooks that read the results of an evaluation: the best checkpoint, and the multi-label head's guard."""
+"""Hooks that read an evaluation: the best checkpoint, and the guard of the multi-label head."""
 
 import logging
 from typing import Any
