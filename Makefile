@@ -12,9 +12,9 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # Where most mistakes show: the paper's arithmetic, golden numbers, losses, results, labels, configs.
 QUICK := tests/ranking tests/modeling/losses tests/modeling/results \
   $(addprefix tests/modeling/meta_arch/test_,golden_models.py rankseg.py mask_classification.py) \
-  tests/data/formats tests/data/mappers tests/test_config.py tests/test_config_files.py \
-  tests/test_docs.py tests/test_imports.py
-TOO_LONG := gradcheck or two_batches_of_one or traced or compile
+  tests/data/formats $(addprefix tests/data/mappers/test_,packed_masks.py images.py) \
+  tests/test_config.py tests/test_config_files.py tests/test_imports.py
+TOO_LONG := gradcheck or checkpointing or two_batches_of_one or traced or compile or inductor
 
 .PHONY: test quick train help clean
 
@@ -24,7 +24,7 @@ test: $(INSTALLED)  ## install into .venv, lint, run every test
 
 quick: $(INSTALLED)  ## lint, and the tests that find most mistakes, in about a minute
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" -k "not ($(TOO_LONG))" $(QUICK)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -k "not ($(TOO_LONG))" $(QUICK)
 
 train: $(INSTALLED)  ## train a small Mask2Former with RankSeg on built-in data, on the CPU
 	$(BIN)/python train_net.py --config-file shapes/panoptic/r10t_rankseg
