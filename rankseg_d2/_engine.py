@@ -47,7 +47,7 @@ def choose(wanted: str) -> str:
             f"RANKSEG_ENGINE={wanted!r} is not an engine; set it to one of {', '.join(ENGINES)}, "
             "or unset it to take the real detectron2 where it is installed"
         )
-    if wanted == "detectron2" and not real_detectron2_found():
+    if wanted == "detectron2" and not _real_detectron2_found():
         raise ImportError(
             "RANKSEG_ENGINE=detectron2, but detectron2 is not installed; install it with "
             f"`{INSTALL_LINE}`, or unset RANKSEG_ENGINE to use the embedded engine"
@@ -57,10 +57,10 @@ def choose(wanted: str) -> str:
             "RANKSEG_ENGINE=embedded, but the real detectron2 is imported already; "
             "put `import rankseg_d2` before every `import detectron2`"
         )
-    return wanted or ("detectron2" if real_detectron2_found() else "embedded")
+    return wanted or ("detectron2" if _real_detectron2_found() else "embedded")
 
 
-def real_detectron2_found() -> bool:
+def _real_detectron2_found() -> bool:
     """Whether a real detectron2 is installed (a bare folder of that name does not count)."""
     finders = [finder for finder in sys.meta_path if not isinstance(finder, _AliasFinder)]
     specs = (finder.find_spec("detectron2", None) for finder in finders)

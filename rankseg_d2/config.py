@@ -217,11 +217,11 @@ def get_config(name_or_path: str | os.PathLike, opts: Sequence = ()) -> CfgNode:
     _register_shapes(cfg)
     _follow_data(cfg, sources)
     resolve_device(cfg)
-    resolve_meta_architecture(cfg)
+    _resolve_meta_architecture(cfg)
     return cfg
 
 
-def resolve_meta_architecture(cfg: CfgNode) -> None:
+def _resolve_meta_architecture(cfg: CfgNode) -> None:
     """Set PixelClassifier in upstream's per-pixel configs, which name SemanticSegmentor."""
     from .modeling import pixel_heads
 

@@ -14,7 +14,7 @@ RENAMED = (
 )
 
 # From the names of torchvision's ResNets to detectron2's.
-TORCHVISION = (
+_TORCHVISION = (
     (r"^conv1\.", "stem.conv1."),
     (r"^bn1\.", "stem.conv1.norm."),
     (r"^layer(\d)\.", lambda match: f"res{int(match[1]) + 1}."),
@@ -29,7 +29,7 @@ def rename(weights: dict[str, Tensor], own: Collection[str]) -> None:
     for old in list(weights):
         bare = old.removeprefix("module.")  # added by DistributedDataParallel
         names = [old, bare, *(re.sub(*moved, bare, count=1) for moved in RENAMED)]
-        names.append(f"backbone.{functools.reduce(_substitute, TORCHVISION, bare)}")
+        names.append(f"backbone.{functools.reduce(_substitute, _TORCHVISION, bare)}")
         new = next((name for name in names if name in own), old)
         if new not in weights:
             weights[new] = weights.pop(old)

@@ -14,7 +14,7 @@ from torch import nn
 from ..checkpoints import adapt, differences, is_whole, locate, read_checkpoint, rename, table
 from ..files import replacing_durably
 
-PLAIN = {torch.Tensor, torch.nn.Parameter, str, bytes, bool, int, float, complex, type(None)}
+_PLAIN = {torch.Tensor, torch.nn.Parameter, str, bytes, bool, int, float, complex, type(None)}
 
 
 class Checkpointer(DetectionCheckpointer):
@@ -145,7 +145,7 @@ def plain(value: Any, name: str) -> Any:
     """
     if isinstance(value, np.generic):
         return value.item()
-    if type(value) in PLAIN:
+    if type(value) in _PLAIN:
         return value
     if isinstance(value, np.ndarray) and value.dtype != object:
         return torch.from_numpy(value.copy())

@@ -23,7 +23,7 @@ def hooks_after_evaluation(cfg: CfgNode, checkpointer: Checkpointer) -> list[Hoo
         period = cfg.TEST.EVAL_PERIOD
         built.append(BestCheckpointer(period, checkpointer, best.METRIC, best.MODE))
     if guard.ENABLED:
-        check_guard(cfg)
+        _check_guard(cfg)
         built.append(HeadGuard(cfg.TEST.EVAL_PERIOD, guard.METRIC, guard.DROP, guard.FACTOR))
         if is_main:  # once more, so that a resumed run knows what the guard has just done
             period = cfg.SOLVER.CHECKPOINT_PERIOD
@@ -80,7 +80,7 @@ class HeadGuard(HookBase):
 
     def _look_at(self, value: float) -> None:
         if self.best is not None and value < self.best - self._drop:
-            rate = lower_rate(self.trainer, "ml_head", self._factor)
+            rate = _lower_rate(self.trainer, "ml_head", self._factor)
             logger.info(
                 "%s fell from %.3f to %.3f: the multi-label head's rate is now %.3g",
                 self._metric, self.best, value, rate
@@ -95,7 +95,7 @@ class HeadGuard(HookBase):
         self.best = state_dict["best"]
 
 
-def lower_rate(trainer: TrainerBase, part: str, factor: float) -> float:
+def _lower_rate(trainer: TrainerBase, part: str, factor: float) -> float:
     """Multiply the rates of a part of the model, from the next step on; the lowest of them then."""
     rates = []
     for i, group in enumerate(trainer.optimizer.param_groups):
@@ -106,7 +106,7 @@ def lower_rate(trainer: TrainerBase, part: str, factor: float) -> float:
     return min(rates)
 
 
-def check_guard(cfg: CfgNode) -> None:
+def _check_guard(cfg: CfgNode) -> None:
     """Raise ValueError where the guard of the multi-label head could do nothing."""
     guard, rankseg = cfg.SOLVER.MLHEAD_GUARD, cfg.MODEL.RANKSEG
     if not rankseg.FLAG or rankseg.USE_GT:

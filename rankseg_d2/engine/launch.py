@@ -13,7 +13,7 @@ from detectron2.utils import comm
 
 logger = logging.getLogger(__name__)
 
-TORCHRUN_VARIABLES = (
+_TORCHRUN_VARIABLES = (
     "RANK",
     "LOCAL_RANK",
     "WORLD_SIZE",
@@ -68,7 +68,7 @@ def check_num_gpus(num_gpus: int) -> None:
 
 
 def _run_under_torchrun(main, args):
-    missing = [name for name in TORCHRUN_VARIABLES if name not in os.environ]
+    missing = [name for name in _TORCHRUN_VARIABLES if name not in os.environ]
     if missing:
         raise RuntimeError(
             f"RANK or LOCAL_RANK is set, as torchrun does, but not {', '.join(missing)}; start "

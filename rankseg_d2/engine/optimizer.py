@@ -13,8 +13,8 @@ logger = logging.getLogger(__name__)
 
 # The first is what torch's batch and instance norms of any dimension have in common.
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
-POSITIONS = ("relative_position_bias_table", "absolute_pos_embed")  # Swin's embeddings
-REST = "rest"  # of the model
+_POSITIONS = ("relative_position_bias_table", "absolute_pos_embed")  # Swin's embeddings
+_REST = "rest"  # of the model
 
 OPTIMIZERS = {
     "ADAMW": lambda groups, solver: torch.optim.AdamW(groups, solver.BASE_LR),
@@ -42,12 +42,12 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict]:
     The parts are those of the model's `rate_parts()`, such as "backbone" and "ml_head", and "rest".
     Shared parameters count where they come first, frozen ones nowhere.
     """
-    base, undecayed = base_lr(cfg), without_decay(model)
-    depths = layer_depths(model) if cfg.SOLVER.LAYER_DECAY != 1 else {}
-    parts = getattr(model, "rate_parts", default_parts)()
+    base, undecayed = base_lr(cfg), _without_decay(model)
+    depths = _layer_depths(model) if cfg.SOLVER.LAYER_DECAY != 1 else {}
+    parts = getattr(model, "rate_parts", _default_parts)()
     groups, seen = {}, set()
     for path, module in model.named_modules():
-        part = next((part for part in parts if part in path.split(".")), REST)
+        part = next((part for part in parts if part in path.split(".")), _REST)
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad or id(parameter) in seen:
                 continue
@@ -64,12 +64,12 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict]:
     ]
 
 
-def default_parts() -> dict[str, str]:
+def _default_parts() -> dict[str, str]:
     """Those of a model that does not name its own."""
     return {"backbone": "BACKBONE_MULTIPLIER", "ml_head": "MLHEAD_MULTIPLIER"}
 
 
-def layer_depths(model: nn.Module) -> dict[int, int]:
+def _layer_depths(model: nn.Module) -> dict[int, int]:
     """How many layers of its module are above a parameter, by its id.
 
     Backbones with numbered layers tell by `layers_above()`: name of a parameter -> number.
@@ -96,12 +96,12 @@ def weight_decay(cfg, module: nn.Module, name: str) -> float:
         return solver.WEIGHT_DECAY_BIAS
     if isinstance(module, NORMS):
         return solver.WEIGHT_DECAY_NORM
-    if isinstance(module, nn.Embedding) or name in POSITIONS:
+    if isinstance(module, nn.Embedding) or name in _POSITIONS:
         return solver.WEIGHT_DECAY_EMBED
     return solver.WEIGHT_DECAY
 
 
-def without_decay(model: nn.Module) -> set[int]:
+def _without_decay(model: nn.Module) -> set[int]:
     """Ids of the parameters that a module's `no_weight_decay()` names, as timm's models have it."""
     found = set()
     for module in model.modules():

@@ -8,7 +8,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from .._solver import WarmupPolyLR
 from ..errors import unknown_name
 
-DETECTRON2S = ("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR")
+_DETECTRON2S = ("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR")
 
 
 def build_lr_scheduler(cfg: CfgNode, optimizer: Optimizer) -> LRScheduler:
@@ -16,6 +16,6 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: Optimizer) -> LRScheduler:
     name = cfg.SOLVER.LR_SCHEDULER_NAME
     if name == "WarmupPolyLR":
         return WarmupPolyLR.from_config(cfg, optimizer)
-    if name not in DETECTRON2S:
-        raise unknown_name("SOLVER.LR_SCHEDULER_NAME", name, ("WarmupPolyLR", *DETECTRON2S))
+    if name not in _DETECTRON2S:
+        raise unknown_name("SOLVER.LR_SCHEDULER_NAME", name, ("WarmupPolyLR", *_DETECTRON2S))
     return detectron2.solver.build_lr_scheduler(cfg, optimizer)

@@ -46,7 +46,7 @@ AMP_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 def setup(cfg: CfgNode, args: Namespace) -> None:
     """detectron2's default_setup, for our logs too; `args.config_file` may be a shipped name."""
-    check_output_dir(cfg.OUTPUT_DIR)
+    _check_output_dir(cfg.OUTPUT_DIR)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="rankseg_d2")
     logger.info("rankseg_d2 %s on the %s engine", __version__, engine_name())
     args = Namespace(**vars(args))
@@ -60,10 +60,10 @@ def check_run(cfg: CfgNode, args: Namespace) -> None:
     check_num_gpus(args.num_gpus)
     check_datasets(cfg)
     check_num_classes(cfg)
-    check_output_dir(cfg.OUTPUT_DIR)
+    _check_output_dir(cfg.OUTPUT_DIR)
 
 
-def check_output_dir(path: str) -> None:
+def _check_output_dir(path: str) -> None:
     """Make the folder and try to write there, so that a long training does not end in an error."""
     if not comm.is_main_process():
         return
@@ -92,7 +92,7 @@ class Trainer(DefaultTrainer):
 
     def prepare_cfg(self, cfg: CfgNode) -> CfgNode:
         """The config to train by; raises the errors that need neither model nor data."""
-        check_output_dir(cfg.OUTPUT_DIR)
+        _check_output_dir(cfg.OUTPUT_DIR)
         for name in ("detectron2", "rankseg_d2"):
             if not logging.getLogger(name).isEnabledFor(logging.INFO):
                 setup_logger(name=name)
@@ -107,7 +107,7 @@ class Trainer(DefaultTrainer):
 
     def check_parts(self, cfg: CfgNode, model: nn.Module) -> None:
         """Raise now what would end the training at its first evaluation, such as missing files."""
-        in_passes(cfg, model)
+        _in_passes(cfg, model)
         for name in cfg.DATASETS.TEST:
             self.build_test_loader(cfg, name)
             with contextlib.suppress(NotImplementedError):  # of a trainer that evaluates nothing
@@ -177,13 +177,13 @@ class Trainer(DefaultTrainer):
         cls, cfg: CfgNode, model: nn.Module, evaluators: list[DatasetEvaluator] | None = None
     ) -> dict[str, Any]:
         """Evaluate on DATASETS.TEST, by the passes of TEST.SLIDING_WINDOW and TEST.AUG."""
-        model = in_passes(cfg, model)
+        model = _in_passes(cfg, model)
         if cfg.TEST.AUG.ENABLED:
             cfg = changed(cfg, "INPUT.MIN_SIZE_TEST", 0)  # images come at their native size
         return super().test(cfg, model, evaluators)
 
 
-def in_passes(cfg: CfgNode, model: nn.Module) -> nn.Module:
+def _in_passes(cfg: CfgNode, model: nn.Module) -> nn.Module:
     """The model in the passes of TEST.SLIDING_WINDOW and TEST.AUG, or as it is."""
     if cfg.TEST.SLIDING_WINDOW.ENABLED:
         model = SlidingWindow.from_config(cfg, model)

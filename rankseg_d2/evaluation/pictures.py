@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 CELL = (240, 320)  # height and width of the area for one picture
 GAP = 6
 LINE_HEIGHT = 17
-LINES = CELL[0] // LINE_HEIGHT
+_LINES = CELL[0] // LINE_HEIGHT
 PAPER, INK = (255, 255, 255), (30, 30, 30)
 RIGHT, WRONG, MISSED = (20, 120, 40), (190, 40, 30), (190, 110, 0)
 
@@ -105,7 +105,7 @@ def category_lines(
         ranked = ranked[np.argsort(-counts)]
         title = "predicted, by area"
     missed = [(f"missed: {names[i]}", MISSED) for i in present if i not in ranked]
-    best = ranked[: max(LINES - 1 - len(missed), 1)]
+    best = ranked[: max(_LINES - 1 - len(missed), 1)]
     return [
         (title, INK),
         *((f"{scores[i]:.2f} {names[i]}", RIGHT if i in present else WRONG) for i in best),
@@ -140,6 +140,6 @@ def _text_cell(lines: list[tuple[str, tuple]]) -> np.ndarray:
 
     paper = Image.new("RGB", (CELL[1] + GAP, CELL[0] + GAP), PAPER)
     draw, font = ImageDraw.Draw(paper), ImageFont.load_default()
-    for number, (text, color) in enumerate(lines[:LINES]):
+    for number, (text, color) in enumerate(lines[:_LINES]):
         draw.text((GAP, number * LINE_HEIGHT), text, color, font)
     return np.asarray(paper)

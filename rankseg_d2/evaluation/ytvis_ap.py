@@ -5,10 +5,10 @@ from typing import NamedTuple
 import numpy as np
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of the IoU
-RECALLS = np.linspace(0, 1, 101)
-AT_MOST = 100  # detections of a category in a video
-RANGES = {"": (0, 1e5**2), "s": (0, 128**2), "m": (128**2, 256**2), "l": (256**2, 1e5**2)}
-LOW, HIGH = np.array(list(RANGES.values())).T[..., None]  # (A, 1) each, both ends included
+_RECALLS = np.linspace(0, 1, 101)
+_AT_MOST = 100  # detections of a category in a video
+_RANGES = {"": (0, 1e5**2), "s": (0, 128**2), "m": (128**2, 256**2), "l": (256**2, 1e5**2)}
+LOW, HIGH = np.array(list(_RANGES.values())).T[..., None]  # (A, 1) each, both ends included
 
 
 class Matches(NamedTuple):
@@ -37,12 +37,12 @@ def match(
         overlaps: (D, G) IoU with the true objects.
         true_areas, crowd: (G,) of the true objects.
     """
-    order = np.argsort(-scores, kind="stable")[:AT_MOST]
+    order = np.argsort(-scores, kind="stable")[:_AT_MOST]
     scores, areas, overlaps = scores[order], areas[order], overlaps[order, ::-1]
     true_areas, crowd = true_areas[::-1], crowd[::-1]  # so that argmax takes the last
     not_counted = crowd | (true_areas < LOW) | (true_areas > HIGH)  # (A, G)
     outside = (areas < LOW) | (areas > HIGH)  # (A, D)
-    hit = np.zeros((len(RANGES), len(THRESHOLDS), len(scores)), bool)
+    hit = np.zeros((len(_RANGES), len(THRESHOLDS), len(scores)), bool)
     ignored = hit | outside[:, None]
     free = np.ones((*hit.shape[:2], len(crowd)), bool)  # (A, T, G)
     enough = overlaps[:, None] >= THRESHOLDS[:, None]  # (D, T, G)
@@ -63,7 +63,7 @@ def category_metrics(matches: list[Matches]) -> dict[str, float]:
     Args:
         matches: one per video, in the order of the videos, which decides between equal scores.
     """
-    objects = sum((match.objects for match in matches), np.zeros(len(RANGES), int))  # (A,)
+    objects = sum((match.objects for match in matches), np.zeros(len(_RANGES), int))  # (A,)
     precision = _precisions(matches, objects)  # (A, T, R)
     metrics = {"AP": precision[0].mean(), "AP50": precision[0, 0].mean()}
     metrics["AP75"] = precision[0, 5].mean()
@@ -77,7 +77,7 @@ def category_metrics(matches: list[Matches]) -> dict[str, float]:
 
 def _precisions(matches: list[Matches], objects: np.ndarray) -> np.ndarray:
     """Highest precision at each recall or above: (A, T, R); NaN for ranges without objects."""
-    result = np.zeros((len(RANGES), len(THRESHOLDS), len(RECALLS)))
+    result = np.zeros((len(_RANGES), len(THRESHOLDS), len(_RECALLS)))
     result[objects == 0] = np.nan
     if not matches:
         return result
@@ -93,6 +93,6 @@ def _precisions(matches: list[Matches], objects: np.ndarray) -> np.ndarray:
         best = np.zeros((len(THRESHOLDS), objects[i] + 1))  # by the number of objects found
         best[threshold, found[i, threshold, index]] = precision[i, threshold, index]
         best = np.maximum.accumulate(best[:, ::-1], 1)[:, ::-1]
-        needed = np.searchsorted(np.arange(objects[i] + 1) / objects[i], RECALLS)
+        needed = np.searchsorted(np.arange(objects[i] + 1) / objects[i], _RECALLS)
         result[i] = best[:, needed]
     return result

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-HOW_TO_FIX = (
+_HOW_TO_FIX = (
     "MODEL.RANKSEG.USE_GT ranks by the labels: give samples with one of `present_classes`, "
     "`instances`, `sem_seg` or `sem_seg_file_name`, or set the key False"
 )
@@ -19,7 +19,7 @@ def present_labels(sample: dict) -> Tensor:
     if "present_classes" in sample:
         return sample["present_classes"]
     if "sem_seg_file_name" in sample:
-        return read_labels(sample["sem_seg_file_name"])
+        return _read_labels(sample["sem_seg_file_name"])
     if "sem_seg" in sample:
         return sample["sem_seg"].unique()
     if "instances" in sample:
@@ -28,10 +28,10 @@ def present_labels(sample: dict) -> Tensor:
         return torch.cat([frame.gt_classes.flatten() for frame in frames]).unique()
     files = sample.get("file_names") or [sample.get("file_name", "a sample")]
     name = files[0] if len(files) == 1 else f"the clip {files[0]} to {files[-1]}"
-    raise RuntimeError(f"{name} has no labels. {HOW_TO_FIX}")
+    raise RuntimeError(f"{name} has no labels. {_HOW_TO_FIX}")
 
 
-def read_labels(path: str) -> Tensor:
+def _read_labels(path: str) -> Tensor:
     """The values in an 8- or 16-bit label image."""
     from ..data.formats.label_images import present_values, read_values
 

@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-TEMPERATURE = 10000
-EPSILON = 1e-6
+_TEMPERATURE = 10000
+_EPSILON = 1e-6
 
 
 def sine_encoding_2d(
@@ -57,12 +57,12 @@ def _positions(real: Tensor, axis: int, normalize: bool) -> Tensor:
     if not normalize:
         return count
     last = count.narrow(axis, -1, 1)
-    return count / (last + EPSILON) * (2 * math.pi)
+    return count / (last + _EPSILON) * (2 * math.pi)
 
 
 def _waves(positions: Tensor, num_feats: int) -> Tensor:
     """sin, cos, sin, cos, ... of growing wavelength: (...) -> (..., num_feats)."""
     pair = torch.arange(num_feats, device=positions.device) // 2
-    angles = positions[..., None] / TEMPERATURE ** (2 * pair.float() / num_feats)
+    angles = positions[..., None] / _TEMPERATURE ** (2 * pair.float() / num_feats)
     pairs = torch.stack([angles[..., 0::2].sin(), angles[..., 1::2].cos()], dim=-1)
     return pairs.flatten(-2)

@@ -22,7 +22,7 @@ def asymmetric_loss(
     An absent category's probability is shifted down by `clip`, so easy negatives cost nothing.
     Gradients flow through the focusing weights too.
     """
-    check_shapes(logits, targets)
+    _check_shapes(logits, targets)
     prob = at_least_float(logits).sigmoid()
     not_prob = (1 - prob + clip).clamp(max=1)
     present = (1 - prob).pow(gamma_pos) * prob.clamp(min=eps).log()
@@ -32,7 +32,7 @@ def asymmetric_loss(
 
 def binary_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Binary cross-entropy of logits (B, C) against multi-hot targets (B, C), over B * C."""
-    check_shapes(logits, targets)
+    _check_shapes(logits, targets)
     logits = at_least_float(logits)
     loss = F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="sum")
     return loss / max(logits.numel(), 1)
@@ -56,7 +56,7 @@ def multi_hot(labels: Sequence[Tensor] | Tensor, num_classes: int) -> Tensor:
     return present[:, :num_classes]
 
 
-def check_shapes(logits: Tensor, targets: Tensor) -> None:
+def _check_shapes(logits: Tensor, targets: Tensor) -> None:
     if logits.shape != targets.shape:
         raise ValueError(
             f"multi-label logits and targets must have one shape (B, C), but have "

@@ -13,13 +13,13 @@ from .ranking import Ranking
 
 def recall_at_k(ranking: Ranking, present: Tensor) -> Tensor:
     """Share of the present categories (B, C) that are kept: (B,), NaN where none is present."""
-    return kept_and_present(ranking, present).sum(dim=1) / present.bool().sum(dim=1)
+    return _kept_and_present(ranking, present).sum(dim=1) / present.bool().sum(dim=1)
 
 
 def precision_at_k(ranking: Ranking, present: Tensor) -> Tensor:
     """Share of the kept categories that are present (B, C): (B,), NaN where none is kept."""
     kept = ranking.K if ranking.valid is None else ranking.valid.sum(dim=1)
-    return kept_and_present(ranking, present).sum(dim=1) / kept
+    return _kept_and_present(ranking, present).sum(dim=1) / kept
 
 
 def label_ranking_ap(scores: Tensor, present: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ def rank_histogram(scores: Tensor, present: Tensor) -> Tensor:
     return in_order(scores, present).sum(dim=0)
 
 
-def kept_and_present(ranking: Ranking, present: Tensor) -> Tensor:
+def _kept_and_present(ranking: Ranking, present: Tensor) -> Tensor:
     hits = present.bool().gather(1, ranking.index)  # (B, K)
     return hits if ranking.valid is None else hits & ranking.valid
 

@@ -38,7 +38,7 @@ def add_parsers(commands: Any) -> None:
     stats = commands.add_parser(
         "stats", help="categories per image, which ones occur together, and which κ is enough"
     )
-    for parser, report in ((check, check_report), (stats, stats_report)):
+    for parser, report in ((check, _check_report), (stats, stats_report)):
         parser.add_argument("dataset", help="a yaml (docs/own_data.md) or a registered name")
         parser.add_argument("--splits", nargs="+", metavar="NAME", help="of a yaml, by default all")
         parser.add_argument("--json", type=Path, metavar="FILE", help="write the whole report")
@@ -50,9 +50,9 @@ def add_parsers(commands: Any) -> None:
 
 
 def _run(args, report: Callable) -> int:
-    is_check = report is check_report
+    is_check = report is _check_report
     try:
-        parts = find_parts(args.dataset, args.splits)
+        parts = _find_parts(args.dataset, args.splits)
         tallies = {
             part.name: scan(part.records, part.metadata, part.name, args.workers, is_check)
             for part in parts
@@ -70,7 +70,7 @@ def _run(args, report: Callable) -> int:
     return int(is_check and bool(content["faults"]))
 
 
-def find_parts(dataset: str, splits: list[str] | None = None) -> list[Part]:
+def _find_parts(dataset: str, splits: list[str] | None = None) -> list[Part]:
     """The splits of a yaml, including those with faults; or one registered data set."""
     if dataset in DatasetCatalog.list():
         return [Part(dataset, DatasetCatalog.get(dataset), [], MetadataCatalog.get(dataset))]
@@ -92,12 +92,12 @@ def find_parts(dataset: str, splits: list[str] | None = None) -> list[Part]:
     return parts
 
 
-def check_report(parts: list[Part], tallies: dict[str, Tally], args) -> tuple[dict, str]:
+def _check_report(parts: list[Part], tallies: dict[str, Tally], args) -> tuple[dict, str]:
     """The counts and faults: as json content, and as text for a terminal."""
     names = class_names(parts[0].metadata)
     faults = [fault for part in parts for fault in part.faults + tallies[part.name].faults]
     faults = list(dict.fromkeys(faults))  # splits of one folder share the faults of pairs
-    splits, classes = count_rows(tallies, names)
+    splits, classes = _count_rows(tallies, names)
     seen = sum(tally.images for tally in tallies.values())
     never = [name for name, count in zip(names, seen, strict=True) if not count]
     fix = _suggested_fix(parts, tallies)
@@ -119,7 +119,7 @@ def check_report(parts: list[Part], tallies: dict[str, Tally], args) -> tuple[di
     return content, "\n".join(lines) + "\n"
 
 
-def count_rows(tallies: dict[str, Tally], names: list[str]) -> tuple[list[dict], list[dict]]:
+def _count_rows(tallies: dict[str, Tally], names: list[str]) -> tuple[list[dict], list[dict]]:
     """One row for each split, and one for each class with its counts in each split."""
     splits = [
         {"split": name, "images": tally.records, "labelled pixels": int(tally.pixels.sum())}

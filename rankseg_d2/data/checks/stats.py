@@ -11,8 +11,8 @@ from ...files import replacing, write_bytes
 from ...tables import text_table
 from .scan import Tally, class_names
 
-SHARES = (0.95, 0.99, 0.999)
-DEFINITION = (
+_SHARES = (0.95, 0.99, 0.999)
+_DEFINITION = (
     "kappa at a share: the least number k such that at least that share of the images has k "
     "categories or fewer; no ranking with a smaller TOPK can keep all categories of these images"
 )
@@ -37,7 +37,7 @@ def stats_report(
     """Categories per image, pairs and κ of each split: as json content, and as text."""
     names = class_names(parts[0].metadata)
     splits = {name: _statistics(tally, names, args.pairs) for name, tally in tallies.items()}
-    lines = [text_table([_summary(name, facts) for name, facts in splits.items()]), DEFINITION]
+    lines = [text_table([_summary(name, facts) for name, facts in splits.items()]), _DEFINITION]
     for name, facts in splits.items():
         lines += ["", f"{name}: categories per image", text_table(facts["curve"])]
         if facts["pairs"]:
@@ -46,7 +46,7 @@ def stats_report(
     if faults:
         lines += ["", f"{faults} faults: `rankseg-d2 dataset check {args.dataset}` lists them; "
                   "files that cannot be read count as images without categories"]
-    content = {"dataset": args.dataset, "kappa": DEFINITION, "splits": splits}
+    content = {"dataset": args.dataset, "kappa": _DEFINITION, "splits": splits}
     return content, "\n".join(lines) + "\n"
 
 
@@ -61,7 +61,7 @@ def _statistics(tally: Tally, names: list[str], num_pairs: int) -> dict:
         "mean": float((counts * tally.sizes).sum() / total),
         "median": covering_kappa(tally.sizes, 0.5),
         "max": largest,
-        "kappa": {str(share): covering_kappa(tally.sizes, share) for share in SHARES},
+        "kappa": {str(share): covering_kappa(tally.sizes, share) for share in _SHARES},
         "curve": [
             {
                 "categories": k,

@@ -56,7 +56,7 @@ def register(root: Path) -> None:
 
 def load_semantic(root: Path, split: str) -> list[dict]:
     semantic_preparation(root, split).require()
-    images, labels = find_images(root, split), find_prepared(root, split)
+    images, labels = find_images(root, split), _find_prepared(root, split)
     return common.semantic_records(images, labels, f"ade20k_sem_seg_{split}")
 
 
@@ -67,13 +67,13 @@ def load_segments(root: Path, split: str) -> list[dict]:
         root / FOLDER / f"ade20k_panoptic_{split}.json",
         root / FOLDER / f"ade20k_panoptic_{split}",
         find_images(root, split),
-        find_prepared(root, split),
+        _find_prepared(root, split),
         common.panoptic_metadata(load_classes("ade20k_panoptic_150")),
     )
 
 
 def load_instance_masks(root: Path, split: str) -> list[dict]:
-    instance_preparation(root, split).require()
+    _instance_preparation(root, split).require()
     return load_instances(
         root / FOLDER / f"ade20k_instance_{split}.json",
         root / FOLDER / "images" / SPLITS[split],
@@ -81,7 +81,7 @@ def load_instance_masks(root: Path, split: str) -> list[dict]:
     )
 
 
-def prepare_semantic(root: Path, split: str, workers: int) -> None:
+def _prepare_semantic(root: Path, split: str, workers: int) -> None:
     """annotations/*.png (0: ignore) -> annotations_detectron2/*.png (0..149, 255: ignore)."""
     folder = root / FOLDER / "annotations_detectron2" / SPLITS[split]
     with semantic_preparation(root, split).making() as not_before:
@@ -90,14 +90,14 @@ def prepare_semantic(root: Path, split: str, workers: int) -> None:
         make_files(convert_labels, jobs, f"ade20k {split}", workers, not_before)
 
 
-def prepare_panoptic(root: Path, split: str, workers: int, visible_area: bool = False) -> None:
+def _prepare_panoptic(root: Path, split: str, workers: int, visible_area: bool = False) -> None:
     """Write all that the panoptic configs need to train and evaluate.
 
     These are label maps, COCO's panoptic json and PNG files, and COCO's instance json.
     """
     preparation = panoptic_preparation(root, split)
     preparation.check_sources()
-    prepare_semantic(root, split, workers)
+    _prepare_semantic(root, split, workers)
     folder = root / FOLDER / f"ade20k_panoptic_{split}"
     instances = find_raw(root, split, "annotations_instance")
     jobs = [
@@ -107,12 +107,12 @@ def prepare_panoptic(root: Path, split: str, workers: int, visible_area: bool = 
     json_file, options = folder.with_suffix(".json"), {"visible_area": visible_area}
     classes = load_classes("ade20k_panoptic_150")
     make_json(preparation, convert_panoptic, jobs, json_file, classes, workers, **options)
-    prepare_instances(root, split, workers)
+    _prepare_instances(root, split, workers)
 
 
-def prepare_instances(root: Path, split: str, workers: int) -> None:
+def _prepare_instances(root: Path, split: str, workers: int) -> None:
     """annotations_instance/*.png -> COCO's instance json."""
-    preparation = instance_preparation(root, split)
+    preparation = _instance_preparation(root, split)
     preparation.check_sources()
     paths = find_raw(root, split, "annotations_instance").values()
     jobs = [Job(None, (path,)) for path in paths]
@@ -125,7 +125,7 @@ def find_images(root: Path, split: str) -> dict[str, Path]:
     return find(root, f"{FOLDER}/images/{SPLITS[split]}/*.jpg")
 
 
-def find_prepared(root: Path, split: str) -> dict[str, Path]:
+def _find_prepared(root: Path, split: str) -> dict[str, Path]:
     return find(root, f"{FOLDER}/annotations_detectron2/{SPLITS[split]}/*.png")
 
 
@@ -158,7 +158,7 @@ def panoptic_preparation(root: Path, split: str) -> Preparation:
     )
 
 
-def instance_preparation(root: Path, split: str) -> Preparation:
+def _instance_preparation(root: Path, split: str) -> Preparation:
     return Preparation(
         "ade20k-instance",
         root,
@@ -169,9 +169,9 @@ def instance_preparation(root: Path, split: str) -> Preparation:
 
 
 COMMANDS = {
-    "ade20k": Command(prepare_semantic, tuple(SPLITS), "ADE20K, 150 classes, semantic"),
+    "ade20k": Command(_prepare_semantic, tuple(SPLITS), "ADE20K, 150 classes, semantic"),
     "ade20k-panoptic": Command(
-        prepare_panoptic,
+        _prepare_panoptic,
         tuple(SPLITS),
         "ADE20K, 150 classes, panoptic, semantic and instances",
         {
@@ -179,5 +179,5 @@ COMMANDS = {
             "instances hide completely are left out; published scores count the hidden part"
         },
     ),
-    "ade20k-instance": Command(prepare_instances, tuple(SPLITS), "ADE20K, 100 things, instances"),
+    "ade20k-instance": Command(_prepare_instances, tuple(SPLITS), "ADE20K, 100 things, instances"),
 }

@@ -18,7 +18,7 @@ FOLDER = "ADE20K_2021_17_01"
 SPLITS = {"train": "training", "val": "validation"}
 NUM_IMAGES = {"train": 25_574, "val": 2_000}
 IGNORE = 65535
-SHORT_SIDE = 512
+_SHORT_SIDE = 512
 JPEG_QUALITY = 95  # Pillow's default of 75 gives visible artefacts
 
 logger = logging.getLogger(__name__)
@@ -49,13 +49,13 @@ def prepare(root: Path, split: str, workers: int) -> None:
     """Write images and 16-bit label maps (0..846, 65535: ignore), shorter side at most 512."""
     folder = root / FOLDER
     with preparation(root, split).making() as not_before:
-        labels = find(root, f"{raw_folder(split)}/*_seg.png")
+        labels = find(root, f"{_raw_folder(split)}/*_seg.png")
         if len(labels) != NUM_IMAGES[split]:
             text = "%s has %d label maps, but %d are published; check that the download is complete"
-            logger.warning(text, root / raw_folder(split), len(labels), NUM_IMAGES[split])
+            logger.warning(text, root / _raw_folder(split), len(labels), NUM_IMAGES[split])
         images = {name: path.with_name(f"{name}.jpg") for name, path in labels.items()}
         found = {name: path for name, path in images.items() if path.is_file()}
-        check_pairs(list(labels), found, labels, str(root / raw_folder(split)))
+        check_pairs(list(labels), found, labels, str(root / _raw_folder(split)))
         target = folder / "annotations_detectron2" / SPLITS[split]
         image_target = folder / "images_detectron2" / SPLITS[split]
         remove_leftovers([image_target])
@@ -80,11 +80,11 @@ def convert(job: Job) -> None:
             f"{label_file.name} has {colors.shape[:2]}; download both again"
         )
     objects = colors[..., 0] // 10 * 256 + colors[..., 1]  # (H, W), 0 is none
-    labels = class_of_object()[objects]
+    labels = _class_of_object()[objects]
     height, width = labels.shape
-    if min(height, width) > SHORT_SIDE:
-        longer = round(max(height, width) / min(height, width) * SHORT_SIDE)
-        size = (SHORT_SIDE, longer) if width <= height else (longer, SHORT_SIDE)
+    if min(height, width) > _SHORT_SIDE:
+        longer = round(max(height, width) / min(height, width) * _SHORT_SIDE)
+        size = (_SHORT_SIDE, longer) if width <= height else (longer, _SHORT_SIDE)
         image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
         labels = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
     write_image(image_target, image, quality=JPEG_QUALITY)
@@ -92,7 +92,7 @@ def convert(job: Job) -> None:
 
 
 @functools.cache
-def class_of_object() -> np.ndarray:
+def _class_of_object() -> np.ndarray:
     """Object number -> class, or IGNORE: uint16."""
     table = np.full(26 * 256, IGNORE, np.uint16)
     for entry in load_classes("ade20k_full_847"):
@@ -100,7 +100,7 @@ def class_of_object() -> np.ndarray:
     return table
 
 
-def raw_folder(split: str) -> str:
+def _raw_folder(split: str) -> str:
     return f"{FOLDER}/images/ADE/{SPLITS[split]}/*/*"  # a scene and its kind
 
 
@@ -111,7 +111,7 @@ def preparation(root: Path, split: str) -> Preparation:
         root,
         f"{FOLDER}/prepared_{split}.json",
         outputs=tuple(f"{FOLDER}/{output.format(SPLITS[split])}" for output in made),
-        sources=(f"{raw_folder(split)}/*_seg.png",),
+        sources=(f"{_raw_folder(split)}/*_seg.png",),
     )
 
 

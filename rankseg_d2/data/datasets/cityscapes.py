@@ -16,7 +16,7 @@ from .common import Command
 
 SPLITS = ("train", "val")
 IGNORE = 255
-FIRST_INSTANCE = 1000  # a value of an instance map is an id of a class, or 1000 * id + instance
+_FIRST_INSTANCE = 1000  # a value of an instance map is an id of a class, or 1000 * id + instance
 IMAGES, LABELS = "_leftImg8bit", "_gtFine"
 
 
@@ -49,7 +49,7 @@ def register(root: Path) -> None:
 
 def load_semantic(root: Path, split: str) -> list[dict]:
     semantic_preparation(root, split).require()
-    labels = find_labels(root, split, "labelTrainIds")
+    labels = _find_labels(root, split, "labelTrainIds")
     return common.semantic_records(
         find_images(root, split), labels, f"cityscapes_fine_sem_seg_{split}"
     )
@@ -63,7 +63,7 @@ def load_segments(root: Path, split: str) -> list[dict]:
         folder.with_suffix(".json"),
         folder,
         find_images(root, split),
-        find_labels(root, split, "labelTrainIds"),
+        _find_labels(root, split, "labelTrainIds"),
         common.panoptic_metadata(load_classes("cityscapes_19")),
         ending=f"{LABELS}_panoptic",
     )
@@ -85,7 +85,7 @@ def prepare(root: Path, split: str, workers: int) -> None:
         for name, path in find_raw(root, split, "instanceIds").items()
     ]
     classes, json_file = load_classes("cityscapes_19"), folder.with_suffix(".json")
-    make_json(preparation, convert_segments, jobs, json_file, classes, workers)
+    make_json(preparation, _convert_segments, jobs, json_file, classes, workers)
 
 
 def convert_labels(job: Job) -> None:
@@ -96,15 +96,15 @@ def convert_labels(job: Job) -> None:
     write_image(job.target, table[read_values(str(source))])
 
 
-def convert_segments(job: Job) -> dict:
+def _convert_segments(job: Job) -> dict:
     """The image and its annotation; a thing without an instance number is a group: a crowd."""
     (source,) = job.sources
     values = read_values(str(source)).astype(np.int32)  # (H, W)
     isthing = {entry["id"]: bool(entry["isthing"]) for entry in load_classes("cityscapes_19")}
     segments = []
     for value, measured in regions(values).items():
-        is_instance = value >= FIRST_INSTANCE
-        category = value // FIRST_INSTANCE if is_instance else value
+        is_instance = value >= _FIRST_INSTANCE
+        category = value // _FIRST_INSTANCE if is_instance else value
         if category in isthing:
             is_crowd = int(isthing[category] and not is_instance)
             segments.append({"id": value, "category_id": category, "iscrowd": is_crowd} | measured)
@@ -121,13 +121,13 @@ def find_images(root: Path, split: str) -> dict[str, Path]:
     return find(root, f"cityscapes/leftImg8bit/{split}/*/*{IMAGES}.png")
 
 
-def find_labels(root: Path, split: str, kind: str) -> dict[str, Path]:
+def _find_labels(root: Path, split: str, kind: str) -> dict[str, Path]:
     return find(root, f"cityscapes/gtFine/{split}/*/*{LABELS}_{kind}.png")
 
 
 def find_raw(root: Path, split: str, kind: str) -> dict[str, Path]:
     """The published label or instance map of each image."""
-    images, labels = find_images(root, split), find_labels(root, split, kind)
+    images, labels = find_images(root, split), _find_labels(root, split, kind)
     names = sorted(images.keys() | labels.keys())
     check_pairs(names, images, labels, str(root / "cityscapes/gtFine" / split))
     return labels

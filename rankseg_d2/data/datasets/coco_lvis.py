@@ -19,16 +19,16 @@ from ..prepare.job import Job, Preparation, make_files
 from . import common
 from .common import Command
 
-STUFF_FOLDERS = {"train": ("train2017",), "val": ("train2017", "val2017")}
+_STUFF_FOLDERS = {"train": ("train2017",), "val": ("train2017", "val2017")}
 IGNORE = 65535
-STUFF_VALUES = 256  # ids in COCO's stuff json are lower
+_STUFF_VALUES = 256  # ids in COCO's stuff json are lower
 
 logger = logging.getLogger(__name__)
 
 
 def register(root: Path) -> None:
     """`coco_lvis_sem_seg_{train,val}`."""
-    for split in STUFF_FOLDERS:
+    for split in _STUFF_FOLDERS:
         common.register_dataset(
             f"coco_lvis_sem_seg_{split}",
             functools.partial(load_semantic, root, split),
@@ -59,15 +59,15 @@ def prepare(root: Path, split: str, workers: int, essnet_compat: bool = False) -
     with preparation(root, split).making(essnet_compat=essnet_compat) as not_before:
         things_file = root / f"lvis/lvis_v1_{split}.json"
         stuff_files = [
-            root / f"coco/annotations/stuff_{folder}.json" for folder in STUFF_FOLDERS[split]
+            root / f"coco/annotations/stuff_{folder}.json" for folder in _STUFF_FOLDERS[split]
         ]
-        images, things = read_annotations(things_file)
+        images, things = _read_annotations(things_file)
         stuff = {}
         for path in stuff_files:
-            stuff |= read_annotations(path)[1]
+            stuff |= _read_annotations(path)[1]
         if split == "train":
             images = [image for image in images if image["id"] in things or image["id"] in stuff]
-        entries = [index_entry(image, things_file) for image in images]
+        entries = [_index_entry(image, things_file) for image in images]
         sources, folder = (things_file, *stuff_files), root / "coco_lvis" / split
         jobs = []
         for entry in entries:
@@ -84,13 +84,13 @@ def convert(job: Job) -> None:
     height, width, things, stuff, essnet_compat = job.args
     # In reverse, because the annotation painted last wins.
     values, stuff = (paint_categories(x[::-1], height, width) for x in (things, stuff))
-    stuff_values = label_of_stuff(essnet_compat)[stuff]  # (H, W), 1 to 1284, 0 is none
+    stuff_values = _label_of_stuff(essnet_compat)[stuff]  # (H, W), 1 to 1284, 0 is none
     values = np.where(values > 0, values, stuff_values)  # 1 to 1284
     write_image(job.target, np.where(values > 0, values - 1, IGNORE).astype(np.uint16))
 
 
 @functools.cache
-def label_of_stuff(essnet_compat: bool) -> np.ndarray:
+def _label_of_stuff(essnet_compat: bool) -> np.ndarray:
     """Category id in COCO's stuff json -> 1 to 1284; 0 for ids that are not stuff ("other").
 
     ESSNet's published script maps the ids in place, one rule after the other. So blanket, mapped to
@@ -99,17 +99,17 @@ def label_of_stuff(essnet_compat: bool) -> np.ndarray:
     """
     entries = [entry for entry in load_classes("coco_lvis_1284") if "coco_stuff_id" in entry]
     if not essnet_compat:
-        table = np.zeros(STUFF_VALUES, np.int64)
+        table = np.zeros(_STUFF_VALUES, np.int64)
         table[[entry["coco_stuff_id"] for entry in entries]] = [entry["id"] for entry in entries]
         return table
-    table = np.arange(STUFF_VALUES)
+    table = np.arange(_STUFF_VALUES)
     for entry in sorted(entries, key=lambda entry: entry["coco_stuff_id"]):
         table[table == entry["coco_stuff_id"]] = entry["id"]
-    is_stuff = np.isin(np.arange(STUFF_VALUES), [entry["coco_stuff_id"] for entry in entries])
+    is_stuff = np.isin(np.arange(_STUFF_VALUES), [entry["coco_stuff_id"] for entry in entries])
     return np.where(is_stuff, table, 0)
 
 
-def read_annotations(path: Path) -> tuple[list[dict], dict[int, list[tuple[int, object]]]]:
+def _read_annotations(path: Path) -> tuple[list[dict], dict[int, list[tuple[int, object]]]]:
     """The images of a json, and (category id, segmentation) of all annotations by image id."""
     content = read_json(path)
     annotations = defaultdict(list)
@@ -119,7 +119,7 @@ def read_annotations(path: Path) -> tuple[list[dict], dict[int, list[tuple[int, 
     return content["images"], dict(annotations)
 
 
-def index_entry(image: dict, path: Path) -> dict:
+def _index_entry(image: dict, path: Path) -> dict:
     """The entry of an LVIS image in the list of its split; its folder is in its web address."""
     folder, name = image["coco_url"].split("/")[-2:]
     if folder not in ("train2017", "val2017"):
@@ -132,7 +132,7 @@ def index_entry(image: dict, path: Path) -> dict:
 
 
 def preparation(root: Path, split: str) -> Preparation:
-    stuff = (f"coco/annotations/stuff_{folder}.json" for folder in STUFF_FOLDERS[split])
+    stuff = (f"coco/annotations/stuff_{folder}.json" for folder in _STUFF_FOLDERS[split])
     return Preparation(
         "coco-lvis",
         root,
@@ -145,7 +145,7 @@ def preparation(root: Path, split: str) -> Preparation:
 COMMANDS = {
     "coco-lvis": Command(
         prepare,
-        tuple(STUFF_FOLDERS),
+        tuple(_STUFF_FOLDERS),
         "COCO+LVIS, 1,284 classes, semantic",
         {
             "essnet_compat": "give blanket the label of desk-stuff, and cabinet that of "

@@ -14,9 +14,9 @@ from ..prepare.job import UNKNOWN, Job, Preparation, make_files, map_values
 from . import common
 from .common import Command
 
-SPLITS_10K = ("train", "test")
-SPLITS_164K = ("train", "val")
-FOLDER_10K = "coco/coco_stuff_10k"
+_SPLITS_10K = ("train", "test")
+_SPLITS_164K = ("train", "val")
+_FOLDER_10K = "coco/coco_stuff_10k"
 IGNORE = 255
 
 
@@ -24,36 +24,36 @@ def register(root: Path) -> None:
     """`coco_2017_{train,test}_stuff_10k_sem_seg` and `coco_2017_{train,val}_stuff_164k_sem_seg`."""
     metadata = {"evaluator_type": "sem_seg", "ignore_label": IGNORE}
     metadata |= common.semantic_metadata(load_classes("coco_stuff_171"))
-    for split in SPLITS_10K:
+    for split in _SPLITS_10K:
         common.register_dataset(
             f"coco_2017_{split}_stuff_10k_sem_seg",
-            functools.partial(load_10k, root, split),
-            image_root=root / FOLDER_10K / "images",
-            sem_seg_root=root / FOLDER_10K / "annotations_detectron2" / split,
+            functools.partial(_load_10k, root, split),
+            image_root=root / _FOLDER_10K / "images",
+            sem_seg_root=root / _FOLDER_10K / "annotations_detectron2" / split,
             **metadata,
         )
-    for split in SPLITS_164K:
+    for split in _SPLITS_164K:
         common.register_dataset(
             f"coco_2017_{split}_stuff_164k_sem_seg",
-            functools.partial(load_164k, root, split),
+            functools.partial(_load_164k, root, split),
             image_root=root / f"coco/{split}2017",
             sem_seg_root=root / f"coco/stuffthingmaps_detectron2/{split}2017",
             **metadata,
         )
 
 
-def load_10k(root: Path, split: str) -> list[dict]:
-    preparation_10k(root, split).require()
+def _load_10k(root: Path, split: str) -> list[dict]:
+    _preparation_10k(root, split).require()
     return common.semantic_records(
-        find(root, f"{FOLDER_10K}/images/*.jpg"),
-        find(root, f"{FOLDER_10K}/annotations_detectron2/{split}/*.png"),
+        find(root, f"{_FOLDER_10K}/images/*.jpg"),
+        find(root, f"{_FOLDER_10K}/annotations_detectron2/{split}/*.png"),
         f"coco_2017_{split}_stuff_10k_sem_seg",
-        read_names(root / FOLDER_10K / "imageLists" / f"{split}.txt"),
+        read_names(root / _FOLDER_10K / "imageLists" / f"{split}.txt"),
     )
 
 
-def load_164k(root: Path, split: str) -> list[dict]:
-    preparation_164k(root, split).require()
+def _load_164k(root: Path, split: str) -> list[dict]:
+    _preparation_164k(root, split).require()
     return common.semantic_records(
         find(root, f"coco/{split}2017/*.jpg"),
         find(root, f"coco/stuffthingmaps_detectron2/{split}2017/*.png"),
@@ -61,29 +61,29 @@ def load_164k(root: Path, split: str) -> list[dict]:
     )
 
 
-def prepare_10k(root: Path, split: str, workers: int) -> None:
+def _prepare_10k(root: Path, split: str, workers: int) -> None:
     """MATLAB files of release 1.0 or 1.1 -> label maps (0..170, 255: ignore)."""
-    folder = root / FOLDER_10K
-    with preparation_10k(root, split).making() as not_before:
+    folder = root / _FOLDER_10K
+    with _preparation_10k(root, split).making() as not_before:
         names = read_names(folder / "imageLists" / f"{split}.txt")
-        images = find(root, f"{FOLDER_10K}/images/*.jpg")
-        labels = find(root, f"{FOLDER_10K}/annotations/*.mat")
+        images = find(root, f"{_FOLDER_10K}/images/*.jpg")
+        labels = find(root, f"{_FOLDER_10K}/annotations/*.mat")
         check_pairs(names, images, labels, str(folder / "imageLists" / f"{split}.txt"))
         target = folder / "annotations_detectron2" / split
         jobs = [Job(target / f"{name}.png", (labels[name],)) for name in names]
-        make_files(convert_10k, jobs, f"coco-stuff-10k {split}", workers, not_before)
+        make_files(_convert_10k, jobs, f"coco-stuff-10k {split}", workers, not_before)
 
 
-def prepare_164k(root: Path, split: str, workers: int) -> None:
+def _prepare_164k(root: Path, split: str, workers: int) -> None:
     """stuffthingmaps (0..181, 255: ignore) -> label maps (0..170, 255: ignore)."""
-    with preparation_164k(root, split).making() as not_before:
+    with _preparation_164k(root, split).making() as not_before:
         labels = find(root, f"coco/stuffthingmaps/{split}2017/*.png")
         target = root / f"coco/stuffthingmaps_detectron2/{split}2017"
         jobs = [Job(target / path.name, (path,)) for path in labels.values()]
-        make_files(convert_164k, jobs, f"coco-stuff-164k {split}", workers, not_before)
+        make_files(_convert_164k, jobs, f"coco-stuff-164k {split}", workers, not_before)
 
 
-def convert_10k(job: Job) -> None:
+def _convert_10k(job: Job) -> None:
     """Write the label map; the file format shows the release: HDF5 is 1.0, older MATLAB 1.1."""
     (source,) = job.sources
     is_first_release = is_hdf5(source)
@@ -96,7 +96,7 @@ def convert_10k(job: Job) -> None:
     write_image(job.target, labels.astype(np.uint8))
 
 
-def convert_164k(job: Job) -> None:
+def _convert_164k(job: Job) -> None:
     (source,) = job.sources
     table = np.full(256, IGNORE, np.uint8)
     classes = load_classes("coco_stuff_171")
@@ -104,17 +104,17 @@ def convert_164k(job: Job) -> None:
     write_image(job.target, table[read_values(str(source))])
 
 
-def preparation_10k(root: Path, split: str) -> Preparation:
+def _preparation_10k(root: Path, split: str) -> Preparation:
     return Preparation(
         "coco-stuff-10k",
         root,
-        f"{FOLDER_10K}/prepared_{split}.json",
-        outputs=(f"{FOLDER_10K}/annotations_detectron2/{split}/*.png",),
-        sources=(f"{FOLDER_10K}/imageLists/{split}.txt", f"{FOLDER_10K}/annotations/*.mat"),
+        f"{_FOLDER_10K}/prepared_{split}.json",
+        outputs=(f"{_FOLDER_10K}/annotations_detectron2/{split}/*.png",),
+        sources=(f"{_FOLDER_10K}/imageLists/{split}.txt", f"{_FOLDER_10K}/annotations/*.mat"),
     )
 
 
-def preparation_164k(root: Path, split: str) -> Preparation:
+def _preparation_164k(root: Path, split: str) -> Preparation:
     return Preparation(
         "coco-stuff-164k",
         root,
@@ -126,7 +126,9 @@ def preparation_164k(root: Path, split: str) -> Preparation:
 
 COMMANDS = {
     "coco-stuff-10k": Command(
-        prepare_10k, SPLITS_10K, "COCO-Stuff 10k, release 1.0 or 1.1, 171 classes, semantic"
+        _prepare_10k, _SPLITS_10K, "COCO-Stuff 10k, release 1.0 or 1.1, 171 classes, semantic"
     ),
-    "coco-stuff-164k": Command(prepare_164k, SPLITS_164K, "COCO-Stuff 164k, 171 classes, semantic"),
+    "coco-stuff-164k": Command(
+        _prepare_164k, _SPLITS_164K, "COCO-Stuff 164k, 171 classes, semantic"
+    ),
 }

@@ -16,10 +16,10 @@ from .common import Command
 
 FOLDER = "VOCdevkit/VOC2010"
 SPLITS = ("train", "val")
-DETAIL = f"{FOLDER}/trainval_merged.json"  # of the Detail API
+_DETAIL = f"{FOLDER}/trainval_merged.json"  # of the Detail API
 MATLAB = f"{FOLDER}/trainval"  # *.mat of the data set's own page
 IGNORE = 255
-NUM_RAW_CLASSES = 459
+_NUM_RAW_CLASSES = 459
 
 
 def register(root: Path) -> None:
@@ -45,7 +45,7 @@ def load_semantic(root: Path, split: str) -> list[dict]:
         find(root, f"{FOLDER}/JPEGImages/*.jpg"),
         find(root, f"{FOLDER}/SegmentationClassContext/*.png"),
         f"pascal_context_sem_seg_{split}",
-        read_names(split_list(root, split)),
+        read_names(_split_list(root, split)),
     )
 
 
@@ -53,7 +53,7 @@ def prepare(root: Path, split: str, workers: int) -> None:
     """The json of the Detail API, or MATLAB files -> label maps (0: background, 1 to 59)."""
     with preparation(root, split).making() as not_before:
         target = root / FOLDER / "SegmentationClassContext"
-        find_sources = detail_sources if (root / DETAIL).is_file() else matlab_sources
+        find_sources = _detail_sources if (root / _DETAIL).is_file() else _matlab_sources
         jobs = [
             Job(target / f"{name}.png", sources, args)
             for name, sources, args in find_sources(root, split)
@@ -62,19 +62,19 @@ def prepare(root: Path, split: str, workers: int) -> None:
         images = find(root, f"{FOLDER}/JPEGImages/*.jpg")
         check_pairs(names, images, dict.fromkeys(names), str(root / FOLDER / "JPEGImages"))
         make_files(convert, jobs, f"pascal-context {split}", workers, not_before)
-        write_bytes(split_list(root, split), "".join(f"{name}\n" for name in names).encode())
+        write_bytes(_split_list(root, split), "".join(f"{name}\n" for name in names).encode())
 
 
-def detail_sources(root: Path, split: str) -> list[tuple]:
+def _detail_sources(root: Path, split: str) -> list[tuple]:
     """(name, source files, (annotations, height, width)) of each image of the split."""
-    content = read_json(root / DETAIL)
+    content = read_json(root / _DETAIL)
     annotations = {image["image_id"]: [] for image in content["images"]}
     for x in content["annos_segmentation"]:
         annotations[x["image_id"]].append((x["category_id"], x["segmentation"]))
     return [
         (
             Path(image["file_name"]).stem,
-            (root / DETAIL,),
+            (root / _DETAIL,),
             (annotations[image["image_id"]], image["height"], image["width"]),
         )
         for image in content["images"]
@@ -82,7 +82,7 @@ def detail_sources(root: Path, split: str) -> list[tuple]:
     ]
 
 
-def matlab_sources(root: Path, split: str) -> list[tuple]:
+def _matlab_sources(root: Path, split: str) -> list[tuple]:
     """(name, (its MATLAB file,), ()) of each image of VOC2010's split."""
     names = read_names(root / FOLDER / "ImageSets" / "Main" / f"{split}.txt")
     labels = find(root, f"{MATLAB}/*.mat")
@@ -92,16 +92,16 @@ def matlab_sources(root: Path, split: str) -> list[tuple]:
 
 def convert(job: Job) -> None:
     """Keep 59 of the 459 classes; in MATLAB files all others become background."""
-    table = np.full(NUM_RAW_CLASSES + 1, UNKNOWN if job.args else 0, np.int32)
+    table = np.full(_NUM_RAW_CLASSES + 1, UNKNOWN if job.args else 0, np.int32)
     kept = [entry["id_459"] for entry in load_classes("pascal_context_60")]
     table[kept] = np.arange(len(kept))
     values = paint_categories(*job.args) if job.args else read_matlab(job.sources[0], "LabelMap")
-    allowed = "the ids of 59 classes of 459, or 0" if job.args else f"0 to {NUM_RAW_CLASSES}"
+    allowed = "the ids of 59 classes of 459, or 0" if job.args else f"0 to {_NUM_RAW_CLASSES}"
     labels = map_values(values, table, job.sources[0], allowed)
     write_image(job.target, labels.astype(np.uint8))
 
 
-def split_list(root: Path, split: str) -> Path:
+def _split_list(root: Path, split: str) -> Path:
     return root / FOLDER / "ImageSets" / "SegmentationContext" / f"{split}.txt"
 
 
@@ -115,7 +115,7 @@ def preparation(root: Path, split: str) -> Preparation:
             f"{FOLDER}/ImageSets/SegmentationContext/{split}.txt",
             f"{FOLDER}/SegmentationClassContext/*.png",
         ),
-        sources=(DETAIL,) if (root / DETAIL).is_file() else matlab,
+        sources=(_DETAIL,) if (root / _DETAIL).is_file() else matlab,
     )
 
 

@@ -21,14 +21,14 @@ from ..shapes.vocabulary import check_num_categories
 from .common import Command, data_root, register_dataset
 from .vspw import load_videos
 
-NUM_CATEGORIES = 100
+_NUM_CATEGORIES = 100
 NUM_IMAGES = {"train": 4000, "val": 400}
-NUM_VIDEOS = {"train": 240, "val": 40}
+_NUM_VIDEOS = {"train": 240, "val": 40}
 NAME = re.compile(r"shapes(\d*)_(panoptic|(video_)?(sem_seg|instance))_(train|val)")
 
 
 def register_shapes(
-    num_categories: int = NUM_CATEGORIES,
+    num_categories: int = _NUM_CATEGORIES,
     *,
     root: str | None = None,
     num_images: dict[str, int] | None = None,
@@ -44,7 +44,7 @@ def register_shapes(
     """
     check_num_categories(num_categories)
     folder = Path(root or data_root()) / "shapes"
-    prefix = "shapes" if num_categories == NUM_CATEGORIES else f"shapes{num_categories}"
+    prefix = "shapes" if num_categories == _NUM_CATEGORIES else f"shapes{num_categories}"
     for split in SPLITS:
         spec = Spec(num_categories, split, (num_images or NUM_IMAGES)[split])
         for task, (load, facts_of) in TASKS.items():
@@ -57,8 +57,8 @@ def register_shapes(
                 **facts_of(target, num_categories),
             )
         target = folder / str(num_categories) / f"video_{split}"
-        clip_spec = ClipSpec(num_categories, split, (num_videos or NUM_VIDEOS)[split])
-        for task, (load, facts_of) in VIDEO_TASKS.items():
+        clip_spec = ClipSpec(num_categories, split, (num_videos or _NUM_VIDEOS)[split])
+        for task, (load, facts_of) in _VIDEO_TASKS.items():
             register_dataset(
                 f"{prefix}_video_{task}_{split}",
                 functools.partial(_make_and_load, load, target, clip_spec),
@@ -72,7 +72,7 @@ def register_named(names: Iterable[str]) -> None:
     for name in names:
         match = NAME.fullmatch(name)
         if match and name not in DatasetCatalog.list():
-            register_shapes(int(match[1] or NUM_CATEGORIES))
+            register_shapes(int(match[1] or _NUM_CATEGORIES))
 
 
 def _make_and_load(load, folder: Path, spec: Spec | ClipSpec) -> list[dict]:
@@ -198,7 +198,7 @@ TASKS = {
     "sem_seg": (_load_semantic, _semantic_facts),
     "instance": (_load_instances, _instance_facts),
 }
-VIDEO_TASKS = {
+_VIDEO_TASKS = {
     "sem_seg": (_load_label_videos, _label_video_facts),
     "instance": (_load_object_videos, _object_video_facts),
 }
@@ -211,9 +211,9 @@ def register(root: Path) -> None:
 
 def prepare(root: Path, split: str, workers: int) -> None:
     """Draw a split of the default size: images and videos."""
-    folder = Path(root, "shapes", str(NUM_CATEGORIES))
-    ensure_split(folder / split, Spec(NUM_CATEGORIES, split, NUM_IMAGES[split]), workers)
-    spec = ClipSpec(NUM_CATEGORIES, split, NUM_VIDEOS[split])
+    folder = Path(root, "shapes", str(_NUM_CATEGORIES))
+    ensure_split(folder / split, Spec(_NUM_CATEGORIES, split, NUM_IMAGES[split]), workers)
+    spec = ClipSpec(_NUM_CATEGORIES, split, _NUM_VIDEOS[split])
     ensure_clips(folder / f"video_{split}", spec, workers)
 
 

@@ -14,7 +14,7 @@ from . import common
 FOLDER = "VSPW_480p"
 SPLITS = ("train", "val", "test")
 IGNORE = 255
-OTHERS = 0  # in the files: none of the classes
+_OTHERS = 0  # in the files: none of the classes
 
 
 def register(root: Path) -> None:
@@ -37,7 +37,7 @@ def register(root: Path) -> None:
 def label_table(classes: list[dict]) -> np.ndarray:
     """Value in the files -> contiguous id, IGNORE, or -1 for a value without meaning: (256,)."""
     table = np.full(256, -1)
-    table[[OTHERS, IGNORE]] = IGNORE
+    table[[_OTHERS, IGNORE]] = IGNORE
     for entry in classes:
         table[entry["id"]] = entry["train_id"]
     return table
@@ -50,10 +50,10 @@ def load_videos(folder: Path, split: str, has_labels: bool = True) -> list[dict]
     labels = None
     if has_labels:
         labels = {name: find(folder / "data", f"{glob.escape(name)}/mask/*.png") for name in names}
-    return label_map_records(frames, labels, str(folder / f"{split}.txt"))
+    return _label_map_records(frames, labels, str(folder / f"{split}.txt"))
 
 
-def label_map_records(frames: dict, labels: dict | None, where: str) -> list[dict]:
+def _label_map_records(frames: dict, labels: dict | None, where: str) -> list[dict]:
     """Records of videos from their files by video and frame, in the given order.
 
     Each frame must have a label map and each label map a frame, unless `labels` is None.

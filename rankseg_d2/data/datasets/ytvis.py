@@ -14,9 +14,9 @@ from ..holding_out import position
 from . import common
 from .common import Command
 
-YEARS = (2019, 2021)
+_YEARS = (2019, 2021)
 SPLITS = {"train": "train", "val": "valid", "test": "test"}  # name -> folder
-HELD_OUT = 0.1  # share of the training videos
+_HELD_OUT = 0.1  # share of the training videos
 
 
 def register(root: Path) -> None:
@@ -24,51 +24,51 @@ def register(root: Path) -> None:
 
     The labels of val and test are not public; `train_held_out` serves to evaluate.
     """
-    for year in YEARS:
+    for year in _YEARS:
         metadata = instance_metadata(load_classes(f"ytvis{year}_40"))
         for split, folder in SPLITS.items():
-            json_file = find_json(root, year, folder)
+            json_file = _find_json(root, year, folder)
             facts = {
                 "evaluator_type": "ytvis",
                 "image_root": root / f"ytvis_{year}" / folder / "JPEGImages",
                 **metadata,
             }
-            load = functools.partial(load_registered, root, year, folder)
+            load = functools.partial(_load_registered, root, year, folder)
             common.register_dataset(f"ytvis_{year}_{split}", load, json_file=json_file, **facts)
             if split == "train":  # no json_file: a part has no json of its own
                 for part in ("held_in", "held_out"):
-                    load_part = functools.partial(load_registered, root, year, folder, part=part)
+                    load_part = functools.partial(_load_registered, root, year, folder, part=part)
                     common.register_dataset(f"ytvis_{year}_{split}_{part}", load_part, **facts)
 
 
-def find_json(root: Path, year: int, folder: str) -> Path:
+def _find_json(root: Path, year: int, folder: str) -> Path:
     """The json beside its folder, as upstream has it, or in it, as the archive of 2021 has it."""
     names = f"{folder}.json", f"{folder}/instances.json"
     paths = [root / f"ytvis_{year}" / name for name in names]
     return next((path for path in paths if path.is_file()), paths[0])
 
 
-def load_registered(root: Path, year: int, folder: str, part: str | None = None) -> list[dict]:
+def _load_registered(root: Path, year: int, folder: str, part: str | None = None) -> list[dict]:
     """Records of a split, or of its part "held_in" or "held_out"."""
     records = load_video_instances(
-        find_json(root, year, folder),
+        _find_json(root, year, folder),
         root / f"ytvis_{year}" / folder / "JPEGImages",
         instance_metadata(load_classes(f"ytvis{year}_40")),
     )
     if part is not None:
-        records = [r for r in records if is_held_out(folder_name(r)) == (part == "held_out")]
+        records = [r for r in records if is_held_out(_folder_name(r)) == (part == "held_out")]
     check_frames(records)
     return records
 
 
 def prepare(year: int, root: Path, split: str, workers: int) -> None:
     """Write the parts of train as json files, for tools that need a json."""
-    json_file = find_json(root, year, split)
+    json_file = _find_json(root, year, split)
     content = read_json(json_file)
     for part in ("held_in", "held_out"):
         videos = [
             video for video in content["videos"]
-            if is_held_out(folder_name(video)) == (part == "held_out")
+            if is_held_out(_folder_name(video)) == (part == "held_out")
         ]
         ids = {video["id"] for video in videos}
         annotations = [a for a in content["annotations"] if a["video_id"] in ids]
@@ -81,10 +81,10 @@ def is_held_out(name: str) -> bool:
 
     A video that is in 2019 and 2021 has the same folder name, so it is in the same part of both.
     """
-    return position(name) < HELD_OUT
+    return position(name) < _HELD_OUT
 
 
-def folder_name(record: dict) -> str:
+def _folder_name(record: dict) -> str:
     """The name of the folder of a video's frames; `record` may also be its entry in a json."""
     return Path(record["file_names"][0]).parent.name
 
@@ -95,5 +95,5 @@ COMMANDS = {
         ("train",),
         f"YouTube-VIS {year}: json files of the two parts of train, for other tools",
     )
-    for year in YEARS
+    for year in _YEARS
 }

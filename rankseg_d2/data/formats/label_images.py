@@ -38,7 +38,7 @@ def to_classes(values: np.ndarray, path: str, metadata) -> np.ndarray:
         is_wrong = (values < 0) | (values >= len(table))
         _raise_if_any(is_wrong, values, path, _ranges(table), metadata)
         _raise_if_any((table < 0)[values], values, path, _ranges(table), metadata)
-        return smallest_integers(table)[values]
+        return _smallest_integers(table)[values]
     classes, ignore = metadata.get("stuff_classes"), metadata.get("ignore_label", 255)
     if classes is not None:
         is_wrong = (values < 0) | (values >= len(classes)) & (values != ignore)
@@ -102,7 +102,7 @@ def run_starts(flat: np.ndarray) -> np.ndarray:
     return np.concatenate([np.zeros(min(len(flat), 1), changes.dtype), changes])
 
 
-def smallest_integers(values: np.ndarray) -> np.ndarray:
+def _smallest_integers(values: np.ndarray) -> np.ndarray:
     """The values, none of them negative, in the smallest unsigned type that holds them."""
     return values.astype(np.min_scalar_type(int(values.max(initial=0))))
 

@@ -11,7 +11,7 @@ import numpy as np
 from detectron2.data import transforms as T
 from PIL import Image
 
-MAX_TRIES = 10  # to find a crop with more than one category
+_MAX_TRIES = 10  # to find a crop with more than one category
 PAD_VALUE = 128  # of images
 
 
@@ -102,7 +102,7 @@ class ResizeShortestEdgeAndCrop(T.Augmentation):
                 "INPUT.CROP.SINGLE_CATEGORY_MAX_AREA must be 1 for records without "
                 f"sem_seg_file_name; got {self.max_area}"
             )
-        for _ in range(MAX_TRIES):
+        for _ in range(_MAX_TRIES):
             crop = self.crop.get_transform(_blank(new_size))
             transform = ResizeAndCrop(h, w, new_size, (crop.y0, crop.x0), (crop.h, crop.w))
             if self.max_area >= 1 or self._is_mixed(transform.apply_segmentation(sem_seg)):
@@ -122,7 +122,7 @@ class ColorAugSSD(T.Augmentation):
     """
 
     def get_transform(self, image):
-        before = after = UNCHANGED  # tables of RGB values, applied before and after those of HSV
+        before = after = _UNCHANGED  # tables of RGB values, applied before and after those of HSV
         hsv = []
         if random.randrange(2):
             before = _line(before, add=random.uniform(-32, 32))
@@ -130,17 +130,17 @@ class ColorAugSSD(T.Augmentation):
         if contrast_first and random.randrange(2):
             before = _line(before, factor=random.uniform(0.5, 1.5))
         if random.randrange(2):
-            saturation = _line(UNCHANGED, factor=random.uniform(0.5, 1.5))
-            hsv.append(np.stack([UNCHANGED, saturation, UNCHANGED], -1))
+            saturation = _line(_UNCHANGED, factor=random.uniform(0.5, 1.5))
+            hsv.append(np.stack([_UNCHANGED, saturation, _UNCHANGED], -1))
         if random.randrange(2):
             hue = (np.arange(256) + random.randint(-18, 18)) % 180
-            hsv.append(np.stack([hue.astype(np.uint8), UNCHANGED, UNCHANGED], -1))
+            hsv.append(np.stack([hue.astype(np.uint8), _UNCHANGED, _UNCHANGED], -1))
         if not contrast_first and random.randrange(2):
             after = _line(after, factor=random.uniform(0.5, 1.5))
         return T.ColorTransform(partial(_recolour, before=before, hsv=hsv, after=after))
 
 
-UNCHANGED = np.arange(256, dtype=np.uint8)
+_UNCHANGED = np.arange(256, dtype=np.uint8)
 
 
 def _line(table, factor=1.0, add=0.0):

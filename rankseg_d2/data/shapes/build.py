@@ -29,7 +29,7 @@ VERSION = 1  # of drawing and files: splits of another version are made again
 SPLITS = ("train", "val")
 MIN_AREA = 16  # pixels; smaller segments are ignored
 JPEG_QUALITY = 92
-IMAGES_PER_PROCESS = 300  # as many are drawn in the seconds that a process takes to start
+_IMAGES_PER_PROCESS = 300  # as many are drawn in the seconds that a process takes to start
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def draw_all(
     count: int,
     title: str,
     num_workers: int,
-    per_process: int = IMAGES_PER_PROCESS,
+    per_process: int = _IMAGES_PER_PROCESS,
 ) -> list[dict]:
     """The results of `draw_one` for 0 to count - 1; it writes files, in several processes.
 

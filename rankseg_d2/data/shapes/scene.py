@@ -11,13 +11,13 @@ import numpy as np
 from .patterns import COLORS, GROUNDS, SHAPES, TEXTURES
 from .vocabulary import Category, Vocabulary
 
-NUM_THINGS = (3, 10)  # fewest and most in a scene
-NUM_GROUNDS = (2, 4)
-RADII = (0.09, 0.24)
+_NUM_THINGS = (3, 10)  # fewest and most in a scene
+_NUM_GROUNDS = (2, 4)
+_RADII = (0.09, 0.24)
 CROWDING, CROWD_SPREAD = 0.4, 0.12  # probability that a thing is near the one before; distance
 SPEED, SPIN, CAMERA_SPEED = 0.015, 0.06, 0.005  # standard deviations, per frame
-TONE_NOISE = 18  # standard deviation of a colour, of 255
-PIXEL_NOISE = 7
+_TONE_NOISE = 18  # standard deviation of a colour, of 255
+_PIXEL_NOISE = 7
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,10 @@ def make_scene(vocabulary: Vocabulary, seed: tuple[int, ...], aspect: float) -> 
     rng = np.random.default_rng(seed)
     types = vocabulary.scene_types
     scene_type = types[rng.choice(len(types), p=vocabulary.type_odds)]
-    count = min(rng.integers(*NUM_GROUNDS, endpoint=True), len(scene_type.grounds))
+    count = min(rng.integers(*_NUM_GROUNDS, endpoint=True), len(scene_type.grounds))
     chosen = rng.choice(scene_type.grounds, count, replace=False, p=scene_type.ground_odds)
     grounds = [_make_ground(rng, vocabulary, category, aspect) for category in chosen]
-    count = rng.integers(*NUM_THINGS, endpoint=True)
+    count = rng.integers(*_NUM_THINGS, endpoint=True)
     chosen = rng.choice(scene_type.things, count, p=scene_type.thing_odds)
     things = []
     for category in chosen:
@@ -100,7 +100,7 @@ def _make_ground(rng, vocabulary, category, aspect) -> Ground:
 def _make_thing(rng, vocabulary, category, center: np.ndarray) -> Thing:
     tone = np.array(COLORS[vocabulary.categories[category].color], np.float32)
     second = 0.45 * tone if tone.mean() > 90 else 0.5 * tone + 100
-    radius = rng.uniform(*RADII)
+    radius = rng.uniform(*_RADII)
     return Thing(
         category=int(category),
         tones=_vary(rng, np.stack([tone, second])),
@@ -115,7 +115,7 @@ def _make_thing(rng, vocabulary, category, center: np.ndarray) -> Thing:
 
 def _vary(rng, tones: np.ndarray) -> np.ndarray:
     """The same random change to both tones."""
-    return tones + rng.normal(0, TONE_NOISE, 3).astype(np.float32)
+    return tones + rng.normal(0, _TONE_NOISE, 3).astype(np.float32)
 
 
 def draw(scene: Scene, height: int, width: int, time: float = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -131,7 +131,7 @@ def draw(scene: Scene, height: int, width: int, time: float = 0) -> tuple[np.nda
     light = scene.light[0] + scene.light[1] * (x - x.mean()) + scene.light[2] * (y - 0.5)
     noise = np.random.default_rng([*scene.seed, round(1000 * time)])
     picture *= light[..., None].astype(np.float32)
-    picture += PIXEL_NOISE * noise.standard_normal(picture.shape, np.float32)
+    picture += _PIXEL_NOISE * noise.standard_normal(picture.shape, np.float32)
     return picture.clip(0, 255).astype(np.uint8), numbers
 
 

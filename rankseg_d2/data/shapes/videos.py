@@ -25,8 +25,8 @@ from .scene import draw, make_scene
 from .vocabulary import make_vocabulary
 
 VERSION = 1  # of drawing and files
-IS_VIDEO = 1  # in seeds: scenes differ from those of images
-VIDEOS_PER_PROCESS = 20  # as many are drawn in the seconds that a process takes to start
+_IS_VIDEO = 1  # in seeds: scenes differ from those of images
+_VIDEOS_PER_PROCESS = 20  # as many are drawn in the seconds that a process takes to start
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def label_table(num_categories: int) -> np.ndarray:
 def _write_videos(folder: Path, spec: ClipSpec, num_workers: int) -> None:
     draw_one = functools.partial(_draw_video, folder, spec)
     title = f"shapes video {spec.split}"
-    drawn = draw_all(draw_one, spec.num_videos, title, num_workers, VIDEOS_PER_PROCESS)
+    drawn = draw_all(draw_one, spec.num_videos, title, num_workers, _VIDEOS_PER_PROCESS)
     videos = [content["video"] for content in drawn]
     objects = [entry for content in drawn for entry in content["objects"]]
     things = [kind for kind in coco_categories(spec.num_categories) if kind["isthing"]]
@@ -82,7 +82,7 @@ def _draw_video(folder: Path, spec: ClipSpec, index: int) -> dict:
     """Write the files of one video; returns its entries in the json: the video, its objects."""
     from PIL import Image
 
-    seed = (spec.num_categories, SPLITS.index(spec.split), index, IS_VIDEO)
+    seed = (spec.num_categories, SPLITS.index(spec.split), index, _IS_VIDEO)
     scene = make_scene(make_vocabulary(spec.num_categories), seed, spec.width / spec.height)
     lengths = np.random.default_rng((*seed, 0))
     length = int(lengths.integers(spec.shortest, spec.longest, endpoint=True))

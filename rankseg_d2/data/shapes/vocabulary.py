@@ -9,9 +9,9 @@ import numpy as np
 from .patterns import COLORS, GROUNDS, SHAPES, TEXTURES
 
 MIN_CATEGORIES, MAX_CATEGORIES = 10, 2000
-THING_SHARE = 0.7  # of the categories; the others are stuff
+_THING_SHARE = 0.7  # of the categories; the others are stuff
 OWN_THINGS, MORE_THINGS = 7, 5  # of a scene type: its own, and those of other types
-MORE_GROUNDS = 2
+_MORE_GROUNDS = 2
 SEED = 2022
 
 
@@ -51,7 +51,7 @@ def make_vocabulary(num_categories: int) -> Vocabulary:
     """The vocabulary of a number of categories; the same in every call."""
     check_num_categories(num_categories)
     rng = np.random.default_rng([SEED, num_categories])
-    num_things = round(THING_SHARE * num_categories)
+    num_things = round(_THING_SHARE * num_categories)
     things = _choose(rng, num_things, SHAPES, is_thing=True)
     grounds = _choose(rng, num_categories - num_things, GROUNDS, is_thing=False)
     types = _scene_types(rng, num_things, num_categories)
@@ -95,7 +95,7 @@ def _scene_types(rng, num_things: int, num_categories: int) -> list[SceneType]:
         strict=True,
     ):
         things = _with_guests(rng, things, 0, num_things, MORE_THINGS)
-        grounds = _with_guests(rng, grounds, num_things, num_categories, MORE_GROUNDS)
+        grounds = _with_guests(rng, grounds, num_things, num_categories, _MORE_GROUNDS)
         odds = _long_tail(len(things), 1.0), _long_tail(len(grounds), 0.5)
         types.append(SceneType(things, grounds, *odds))
     return types

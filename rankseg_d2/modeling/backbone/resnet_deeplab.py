@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from ..registering import register
 
-NUM_BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+_NUM_BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
 class DeepLabStem(CNNBlockBase):
@@ -27,7 +27,7 @@ class DeepLabStem(CNNBlockBase):
         return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
 
 
-STEMS = {"basic": BasicStem, "deeplab": DeepLabStem}
+_STEMS = {"basic": BasicStem, "deeplab": DeepLabStem}
 
 
 @register(BACKBONE_REGISTRY)
@@ -35,13 +35,13 @@ def build_resnet_deeplab_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNe
     """The ResNet that MODEL.RESNETS describes, frozen up to MODEL.BACKBONE.FREEZE_AT."""
     options = cfg.MODEL.RESNETS
     _check_options(options)
-    stem = STEMS[options.STEM_TYPE]
+    stem = _STEMS[options.STEM_TYPE]
     stem = stem(input_shape.channels, options.STEM_OUT_CHANNELS, options.NORM)
     in_channels, out_channels = options.STEM_OUT_CHANNELS, options.RES2_OUT_CHANNELS
     width = options.NUM_GROUPS * options.WIDTH_PER_GROUP
     stages = []
     for i, dilation in enumerate((1, 1, options.RES4_DILATION, options.RES5_DILATION)):
-        count = NUM_BLOCKS[options.DEPTH][i]
+        count = _NUM_BLOCKS[options.DEPTH][i]
         grid = options.RES5_MULTI_GRID if i == 3 else [1] * count
         # A dilated stage has no stride.
         stride = 2 if i > 0 and dilation == 1 else 1
@@ -66,8 +66,8 @@ def build_resnet_deeplab_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNe
 
 def _check_options(options: CfgNode) -> None:
     allowed = {
-        "STEM_TYPE": tuple(STEMS),
-        "DEPTH": tuple(NUM_BLOCKS),
+        "STEM_TYPE": tuple(_STEMS),
+        "DEPTH": tuple(_NUM_BLOCKS),
         "RES4_DILATION": (1, 2),
         "RES5_DILATION": (4,) if options.RES4_DILATION == 2 else (1, 2, 4),
     }

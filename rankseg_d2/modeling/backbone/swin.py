@@ -174,7 +174,7 @@ class Block(nn.Module):
         padded = x.shape[1:3]
         if shift:
             x = x.roll((-shift, -shift), (1, 2))
-        x = from_windows(self.attn(to_windows(x, size), mask), size, padded)
+        x = _from_windows(self.attn(_to_windows(x, size), mask), size, padded)
         if shift:
             x = x.roll((shift, shift), (1, 2))
         return x[:, :height, :width]
@@ -259,13 +259,13 @@ class PatchMerging(nn.Module):
         return self.reduction(self.norm(x))
 
 
-def to_windows(x: Tensor, size: int) -> Tensor:
+def _to_windows(x: Tensor, size: int) -> Tensor:
     """(B, h, w, D) -> (B, W, N, D), where N = size * size."""
     x = x.unflatten(2, (-1, size)).unflatten(1, (-1, size))  # (B, rows, size, columns, size, D)
     return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
 
-def from_windows(x: Tensor, size: int, padded: tuple[int, int]) -> Tensor:
+def _from_windows(x: Tensor, size: int, padded: tuple[int, int]) -> Tensor:
     """(B, W, N, D) -> (B, h, w, D)."""
     x = x.unflatten(2, (size, size)).unflatten(1, (-1, padded[1] // size))
     return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
@@ -276,7 +276,7 @@ def shift_mask(height: int, width: int, size: int, shift: int, device: torch.dev
     sides = height + -height % size, width + -width % size
     rows, columns = (torch.arange(side, device=device) >= side - shift for side in sides)
     region = rows[:, None] * 2 + columns  # (h, w)
-    region = to_windows(region[None, :, :, None], size)[0, :, :, 0]  # (W, N)
+    region = _to_windows(region[None, :, :, None], size)[0, :, :, 0]  # (W, N)
     return (region[:, :, None] != region[:, None]) * -100.0
 
 

@@ -19,10 +19,10 @@ from .pyramid import change_stride
 
 logger = logging.getLogger(__name__)
 
-BLOCK = re.compile(r"\.\d+\.")  # in the name of a parameter of a numbered block
+_BLOCK = re.compile(r"\.\d+\.")  # in the name of a parameter of a numbered block
 STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
 # The options by which timm's families accept images of any size; most families need none.
-ANY_SIZE = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
+_ANY_SIZE = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
 
 
 @register(BACKBONE_REGISTRY)
@@ -126,7 +126,7 @@ class TimmBackbone(Backbone):
         from timm.models import group_parameters
 
         layers = group_parameters(self.model, self.model.group_matcher(), reverse=True)
-        blocks = [layer for name, layer in layers.items() if BLOCK.search(name)]
+        blocks = [layer for name, layer in layers.items() if _BLOCK.search(name)]
         if not blocks:
             return {}
         first, last = min(blocks), max(blocks)
@@ -155,7 +155,7 @@ def _create(name: str, pretrained: bool, in_channels: int, drop_path_rate: float
     options = {"pretrained": pretrained, "in_chans": in_channels}
     if drop_path_rate:
         options["drop_path_rate"] = drop_path_rate
-    for sizes in ANY_SIZE:
+    for sizes in _ANY_SIZE:
         try:
             model = timm.create_model(name, **options, **sizes)
             break

@@ -61,12 +61,12 @@ class RankSeg:
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
-        check_options(cfg, cls.__name__)
+        _check_options(cfg, cls.__name__)
         options, num_classes = cfg.MODEL.RANKSEG, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
         own = super().from_config(cfg)
         ml_head = None
         if not options.USE_GT:
-            ml_head = build_ml_head(cfg, *cls.rank_widths(own["sem_seg_head"]))
+            ml_head = _build_ml_head(cfg, *cls.rank_widths(own["sem_seg_head"]))
         ranker = Ranker(
             # The oracle alone, without a number of ranks, keeps all categories that are present.
             topk=options.TOPK if options.FLAG or options.TOPK else num_classes,
@@ -179,7 +179,7 @@ class RankedRegions(RankSeg):
     def adapt_classifier(self) -> None:
         predictor = self.sem_seg_head.predictor
         if not self.ranker.oracle:
-            check_layer(self.rank_layer, predictor.num_layers)
+            _check_layer(self.rank_layer, predictor.num_layers)
         if self.ranker.cosine:
             predictor.class_embed.register_parameter("bias", None)
 
@@ -187,7 +187,7 @@ class RankedRegions(RankSeg):
         return [target["labels"] for target in targets]
 
     def ranked_targets(self, targets: list[dict], ranking: Ranking) -> list[dict]:
-        return keep_ranked(targets, ranking)
+        return _keep_ranked(targets, ranking)
 
     def classify(self, queries: Tensor, ranking: Ranking | None = None) -> Tensor:
         """Logits of the ranked categories only: (..., B, Q, D) -> (..., B, Q, K+1)."""
@@ -233,7 +233,7 @@ class RankSegPixelClassifier(RankedPixels, PixelClassifier):
     """A pixel classifier that ranks the categories of the image."""
 
 
-def keep_ranked(targets: list[dict], ranking: Ranking) -> list[dict]:
+def _keep_ranked(targets: list[dict], ranking: Ranking) -> list[dict]:
     """Targets with ranks for labels, without the objects whose category is not ranked.
 
     In training, the share of the objects that are kept is logged.
@@ -253,7 +253,7 @@ def keep_ranked(targets: list[dict], ranking: Ranking) -> list[dict]:
     ]
 
 
-def check_options(cfg: CfgNode, name: str) -> None:
+def _check_options(cfg: CfgNode, name: str) -> None:
     """Raise ValueError or KeyError for invalid options of MODEL.RANKSEG."""
     options, num_classes = cfg.MODEL.RANKSEG, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     if not (options.FLAG or options.USE_GT):
@@ -278,7 +278,7 @@ def check_options(cfg: CfgNode, name: str) -> None:
         raise unknown_name("MODEL.RANKSEG.HEAD", options.HEAD, HEADS)
 
 
-def check_layer(layer: int, num_layers: int) -> None:
+def _check_layer(layer: int, num_layers: int) -> None:
     """Raise ValueError unless the decoder has that layer, counted from 1."""
     if not 1 <= layer <= num_layers:
         raise ValueError(
@@ -287,7 +287,7 @@ def check_layer(layer: int, num_layers: int) -> None:
         )
 
 
-def build_ml_head(cfg: CfgNode, in_dim: int, class_dim: int) -> nn.Module:
+def _build_ml_head(cfg: CfgNode, in_dim: int, class_dim: int) -> nn.Module:
     """The multi-label head of MODEL.RANKSEG.HEAD."""
     options = cfg.MODEL.RANKSEG
     if options.LOSS_WEIGHT <= 0:

@@ -84,7 +84,7 @@ class WindowPasses(Pass):
             total[..., rows, columns] += part
             count[rows, columns] += 1
         total /= count.to(total)
-        return with_scores(result, resize_maps(total, self.output_size))
+        return with_scores(result, _resize_maps(total, self.output_size))
 
 
 def crop(sample: dict, rows: slice, columns: slice) -> dict:
@@ -94,7 +94,7 @@ def crop(sample: dict, rows: slice, columns: slice) -> dict:
     return {**sample, "image": image, "height": height, "width": width}
 
 
-def resize_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
+def _resize_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Maps (..., h, w) at another size."""
     flat = maps.reshape(1, -1, *maps.shape[-2:])
     return resize(flat, size).view(*maps.shape[:-2], *size)

@@ -20,7 +20,7 @@ from ..registering import register
 from .build import PixelFeatures, by_stride
 from .fpn import NUM_SCALES, conv_norm, fill
 
-FEEDFORWARD_DIM = 1024
+_FEEDFORWARD_DIM = 1024
 ScaleSizes = tuple[tuple[int, int], ...]  # (h, w) of each scale
 
 
@@ -146,8 +146,8 @@ class _EncoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.self_attn = MSDeformAttn(dim, num_heads, num_scales, num_points)
         self.norm1 = nn.LayerNorm(dim)
-        self.linear1 = nn.Linear(dim, FEEDFORWARD_DIM)
-        self.linear2 = nn.Linear(FEEDFORWARD_DIM, dim)
+        self.linear1 = nn.Linear(dim, _FEEDFORWARD_DIM)
+        self.linear2 = nn.Linear(_FEEDFORWARD_DIM, dim)
         self.norm2 = nn.LayerNorm(dim)
         xavier_init_(self.linear1)
         xavier_init_(self.linear2)

@@ -52,7 +52,7 @@ class ResultOptions:
             detections_per_image=cfg.TEST.DETECTIONS_PER_IMAGE,
             detections_per_video=test.DETECTIONS_PER_VIDEO,
             full_scores=cfg.MODEL.RANKSEG.FULL_SCORES,
-            thing_ids=find_thing_ids([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]),
+            thing_ids=_find_thing_ids([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]),
         )
 
     def things(self) -> frozenset[int]:
@@ -67,7 +67,7 @@ class ResultOptions:
         return self.thing_ids
 
 
-def find_thing_ids(datasets: list[str]) -> frozenset[int] | None:
+def _find_thing_ids(datasets: list[str]) -> frozenset[int] | None:
     """Ids of the thing classes, from the first data set whose metadata has them."""
     for name in datasets:
         ids = MetadataCatalog.get(name).get("thing_dataset_id_to_contiguous_id")

@@ -55,14 +55,14 @@ def mask_result(
         if options.semantic:
             scores, labels = semantic(classes, masks, sizes, options.resize_first)
             scores, labels = scores[:, frames], labels[frames]
-            result |= semantic_entries(scores, labels, classes, options.full_scores)
+            result |= _semantic_entries(scores, labels, classes, options.full_scores)
         if options.panoptic:
             ids, segments = panoptic(classes, masks, sizes, options)
             result["panoptic_seg"] = ids[frames], segments
         if options.instance and is_video:
             result |= video_instances(classes, masks, sizes, options)
         elif options.instance:
-            result["instances"] = image_instances(classes, masks, sizes, options)
+            result["instances"] = _image_instances(classes, masks, sizes, options)
     return result
 
 
@@ -70,13 +70,13 @@ def pixel_result(
     logits: Tensor, ranking: Ranking | None, sizes: Sizes, options: ResultOptions
 ) -> dict:
     """Semantic results of class logits (K, H, W) at the network's input size."""
-    ids, num_classes = column_ids(logits.shape[0], ranking, logits.device)
+    ids, num_classes = _column_ids(logits.shape[0], ranking, logits.device)
     if ranking is not None and ranking.valid is not None:
         logits = logits[ranking.valid[0]]
     scores = to_output(at_least_float(logits)[:, None], sizes)[:, 0]  # (K, H, W)
     classes = Classes(scores, ids, num_classes, ranking is not None)
-    labels = best_labels(scores, classes)
-    return semantic_entries(scores, labels, classes, options.full_scores)
+    labels = _best_labels(scores, classes)
+    return _semantic_entries(scores, labels, classes, options.full_scores)
 
 
 def ranking_result(ranking: Ranking) -> dict:
@@ -87,7 +87,7 @@ def ranking_result(ranking: Ranking) -> dict:
     return {"scores": ranking.scores[0], "classes": classes}
 
 
-def semantic_entries(scores: Tensor, labels: Tensor, classes: Classes, full_scores: bool) -> dict:
+def _semantic_entries(scores: Tensor, labels: Tensor, classes: Classes, full_scores: bool) -> dict:
     """Scores (K, ...) and labels (...) under the names of the results."""
     if not classes.is_ranked:
         return {"sem_seg_labels": labels, "sem_seg": scores}
@@ -105,14 +105,14 @@ def full_maps(scores: Tensor, ids: Tensor, num_classes: int) -> Tensor:
 
 def class_probabilities(logits: Tensor, ranking: Ranking | None) -> Classes:
     """Class probabilities of logits (Q, K+1); columns of invalid ranks are removed."""
-    ids, num_classes = column_ids(logits.shape[1] - 1, ranking, logits.device)
+    ids, num_classes = _column_ids(logits.shape[1] - 1, ranking, logits.device)
     if ranking is not None and ranking.valid is not None:
         logits = logits[:, F.pad(ranking.valid[0], (0, 1), value=True)]
     probabilities = at_least_float(logits).softmax(-1)
     return Classes(probabilities, ids, num_classes, ranking is not None)
 
 
-def column_ids(
+def _column_ids(
     num_columns: int, ranking: Ranking | None, device: torch.device
 ) -> tuple[Tensor, int]:
     """The categories of the valid columns (K,), and the number of all categories."""
@@ -130,17 +130,17 @@ def semantic(
     Frame by frame, so that a frame's result does not depend on the length of the clip.
     """
     if masks.shape[1] == 1:
-        return semantic_frame(classes, masks, sizes, resize_first)
+        return _semantic_frame(classes, masks, sizes, resize_first)
     size = (masks.shape[1], *sizes.output)
     scores = classes.probabilities.new_empty(len(classes.ids), *size)
     labels = classes.ids.new_empty(size)
     for frame, maps in enumerate(masks.split(1, 1)):
-        results = semantic_frame(classes, maps, sizes, resize_first)
+        results = _semantic_frame(classes, maps, sizes, resize_first)
         scores[:, frame, None], labels[frame, None] = results
     return scores, labels
 
 
-def semantic_frame(
+def _semantic_frame(
     classes: Classes, masks: Tensor, sizes: Sizes, resize_first: bool
 ) -> tuple[Tensor, Tensor]:
     """Scores (K, 1, H, W) and ids (1, H, W).
@@ -154,10 +154,10 @@ def semantic_frame(
     for weight, part in zip(weights.split(some, 1), masks.split(some), strict=True):
         scores.addmm_(weight, probability_maps(part, sizes, resize_first).flatten(1))
     scores = scores.view(-1, *size)
-    return scores, best_labels(scores, classes)
+    return scores, _best_labels(scores, classes)
 
 
-def best_labels(scores: Tensor, classes: Classes) -> Tensor:
+def _best_labels(scores: Tensor, classes: Classes) -> Tensor:
     """The id of the best category: (K, ...) -> (...)."""
     if not len(scores):
         return classes.ids.new_full(scores.shape[1:], classes.num_classes)
@@ -193,12 +193,12 @@ def panoptic(
     ]
     own, won, left = torch.stack(areas).cpu().double()  # (N,) each
     accepted = (own > 0) & (left > 0) & (won / own >= options.overlap_threshold)
-    numbers, segments = merge_stuff(categories.cpu()[accepted], options.things())
+    numbers, segments = _merge_stuff(categories.cpu()[accepted], options.things())
     table = torch.zeros(count, dtype=torch.int32).masked_scatter(accepted, numbers)
     return table.to(winner.device)[winner] * covered, segments
 
 
-def merge_stuff(categories: Tensor, thing_ids: Iterable[int]) -> tuple[Tensor, list[dict]]:
+def _merge_stuff(categories: Tensor, thing_ids: Iterable[int]) -> tuple[Tensor, list[dict]]:
     """Ids (n,) int32 from 1 on, and the segments: all stuff of one category (n,) is one segment."""
     is_thing = torch.isin(categories, categories.new_tensor(sorted(thing_ids)))
     same = (categories[:, None] == categories) & ~is_thing  # (n, n)
@@ -213,7 +213,7 @@ def merge_stuff(categories: Tensor, thing_ids: Iterable[int]) -> tuple[Tensor, l
     return (numbers * (same & is_new)).sum(1).int(), segments
 
 
-def best_pairs(classes: Classes, count: int) -> tuple[Tensor, Tensor, Tensor]:
+def _best_pairs(classes: Classes, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """Scores, queries and categories of the best pairs, best first: at most `count` each.
 
     Pairs with equal scores, such as 1, are in the order of the queries.
@@ -225,7 +225,7 @@ def best_pairs(classes: Classes, count: int) -> tuple[Tensor, Tensor, Tensor]:
     return scores, queries, classes.ids[columns]
 
 
-def hard_masks(masks: Tensor, queries: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor]:
+def _hard_masks(masks: Tensor, queries: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor]:
     """Masks (N, T, H, W) bool of the queries (N,), and the mean probability in each one (N,)."""
     chosen, which = queries.unique(return_inverse=True)
     insides, certainties = [], []
@@ -256,12 +256,12 @@ def mask_boxes(masks: Tensor) -> Tensor:
     return (boxes * masks.flatten(1).any(1, keepdim=True)).float()
 
 
-def image_instances(
+def _image_instances(
     classes: Classes, masks: Tensor, sizes: Sizes, options: ResultOptions
 ) -> Instances:
     """The best pairs of query and category; a score is class times mean mask probability."""
     scores, queries, categories = detect(classes, options.detections_per_image, options)
-    masks, certainty = hard_masks(masks, queries, sizes)
+    masks, certainty = _hard_masks(masks, queries, sizes)
     scores, order = (scores * certainty).sort(descending=True, stable=True)
     order = order[scores >= options.score_threshold]
     masks = masks[order, 0]  # (N, H, W)
@@ -292,7 +292,7 @@ def detect(classes: Classes, count: int, options: ResultOptions) -> tuple[Tensor
 
     When panoptic results are on, only things are kept.
     """
-    scores, queries, categories = best_pairs(classes, count)
+    scores, queries, categories = _best_pairs(classes, count)
     keep = scores >= options.score_threshold
     if options.panoptic:
         keep &= torch.isin(categories, categories.new_tensor(sorted(options.things())))

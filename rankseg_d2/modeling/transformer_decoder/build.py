@@ -17,7 +17,7 @@ Transformer decoders: called with (cfg, in_channels, mask_classification). They 
 
 MASKED_ATTENTION, STANDARD = "MultiScaleMaskedTransformerDecoder", "StandardTransformerDecoder"
 # One decoder serves images and clips; upstream has a second name for clips.
-SAME_AS = {f"Video{MASKED_ATTENTION}": MASKED_ATTENTION}
+_SAME_AS = {f"Video{MASKED_ATTENTION}": MASKED_ATTENTION}
 
 
 def build_transformer_decoder(
@@ -62,5 +62,5 @@ def decoder_name(cfg: CfgNode) -> str:
     MaskFormer's own configs do not have the key, whose default is Mask2Former's decoder.
     """
     name = cfg.MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME
-    name = SAME_AS.get(name, name)
+    name = _SAME_AS.get(name, name)
     return STANDARD if name == MASKED_ATTENTION and not is_mask2former(cfg) else name

@@ -34,7 +34,7 @@ class VideoRun:
         self.model, self.results, self.ranker = model, model.result_options, model.ranker
         self.num_frames = len(sample["image"])
         if not self.num_frames:
-            raise ValueError(f"{video_name(sample)} has no frames; leave it out of the data set")
+            raise ValueError(f"{_video_name(sample)} has no frames; leave it out of the data set")
         has_oracle = self.ranker is not None and self.ranker.oracle
         if has_oracle:  # the categories of the whole video, read once
             sample = sample | {"present_classes": present_labels(sample)}
@@ -206,6 +206,6 @@ class VideoScores:
         return (yes - no).to(self.latest)
 
 
-def video_name(sample: dict) -> str:
+def _video_name(sample: dict) -> str:
     """The name of a video in error messages."""
     return f"the video {sample['video_id']}" if "video_id" in sample else "a video"

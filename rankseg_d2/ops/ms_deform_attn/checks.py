@@ -8,7 +8,7 @@ from torch import Tensor
 from .reference import FusedInputs, Inputs
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-LAYOUTS = {
+_LAYOUTS = {
     "value": "B S M D",
     "sampling_locations": "B Q M L P 2",
     "attention_weights": "B Q M L P",
@@ -40,7 +40,7 @@ def check(inputs: Inputs | FusedInputs) -> None:
     """Raise ValueError for an input of a wrong type, dtype, device or shape."""
     shapes = inputs.spatial_shapes
     # Neither `_asdict` nor, below, `setdefault`: torch.compile of torch 2.4 cannot trace them.
-    tensors = {name: getattr(inputs, name) for name in LAYOUTS if hasattr(inputs, name)}
+    tensors = {name: getattr(inputs, name) for name in _LAYOUTS if hasattr(inputs, name)}
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
             raise ValueError(f"ms_deform_attn: {name} must be a tensor, got {type(tensor)}")
@@ -66,7 +66,7 @@ def check(inputs: Inputs | FusedInputs) -> None:
 
 
 def _check_shape(name: str, tensor: Tensor, sizes: dict[str, int]) -> None:
-    letters = LAYOUTS[name].split()
+    letters = _LAYOUTS[name].split()
     layout = f"({', '.join(letters)})"
     if tensor.ndim != len(letters):
         _wrong_shape(name, tensor, layout)

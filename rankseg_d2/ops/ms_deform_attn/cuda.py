@@ -8,11 +8,11 @@ from .reference import FusedInputs, Inputs
 
 # What the kernels can address; the same as in csrc/cuda/problem.cuh and ops.cu.
 MAX_LEVELS = 32
-MAX_IMAGES = MAX_HEADS = 65535
-MAX_NUMBERS = 2**31 - 1  # of value, per image
+MAX_IMAGES = _MAX_HEADS = 65535
+_MAX_NUMBERS = 2**31 - 1  # of value, per image
 MAX_QUERIES = 2**31 - 257
 
-NOT_BUILT = (
+_NOT_BUILT = (
     "rankseg_d2 was installed without its CUDA kernels; install it again with nvcc (the CUDA "
     "toolkit) and a CUDA build of PyTorch"
 )
@@ -27,7 +27,7 @@ class Cuda(compiled.Compiled):
         if not torch.cuda.is_available():
             return "PyTorch finds no CUDA device"
         if not BUILT:
-            return library.WHY_NOT or NOT_BUILT
+            return library.WHY_NOT or _NOT_BUILT
         if inputs is None:
             return None
         if inputs.value.device.type != "cuda":
@@ -53,9 +53,9 @@ def _too_large(inputs: Inputs | FusedInputs) -> str | None:
     limits = {
         "levels": (len(shapes), MAX_LEVELS),
         "images": (batch, MAX_IMAGES),
-        "heads": (heads, MAX_HEADS),
+        "heads": (heads, _MAX_HEADS),
         "queries": (weights.shape[1], MAX_QUERIES),
-        "numbers per image": (positions * heads * channels, MAX_NUMBERS),
+        "numbers per image": (positions * heads * channels, _MAX_NUMBERS),
     }
     for what, (count, most) in limits.items():
         if count > most:

@@ -121,7 +121,7 @@ def test_a_damaged_json_is_named(root):
     raw.make_coco(root)
     path = root / "coco/annotations/panoptic_val2017.json"
     path.write_text(path.read_text()[:1000])
-    message = r"panoptic_val2017\.json is not valid json: .* Get or make the file again"
+    message = r"panoptic_val2017\.json is not valid json: .* Download or make the file again"
     with pytest.raises(ValueError, match=message):
         DatasetCatalog.get("coco_2017_val_panoptic")
 
