@@ -2,7 +2,8 @@ from pathlib import Path
 
 import torch
 
-from rankseg_d2.ops.ms_deform_attn import compiled, cuda
+from rankseg_d2.ops import library
+from rankseg_d2.ops.ms_deform_attn import cuda
 from rankseg_d2.ops.ms_deform_attn.reference import Inputs
 
 SOURCES = Path(cuda.__file__).parent / "csrc/cuda"
@@ -20,9 +21,9 @@ def test_says_why_it_cannot_run_here(monkeypatch):
     assert backend.why_not(None) == "PyTorch finds no CUDA device"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(cuda, "BUILT", False)
-    monkeypatch.setattr(compiled, "WHY_NOT", "it is compiled for torch 1.13.1")
+    monkeypatch.setattr(library, "WHY_NOT", "it is compiled for torch 1.13.1")
     assert backend.why_not(None) == "it is compiled for torch 1.13.1"
-    monkeypatch.setattr(compiled, "WHY_NOT", None)
+    monkeypatch.setattr(library, "WHY_NOT", None)
     assert "installed without its CUDA kernels" in backend.why_not(None)
     monkeypatch.setattr(cuda, "BUILT", True)
     assert backend.why_not(None) is None
