@@ -12,7 +12,7 @@ ENGINES = ("embedded", "detectron2")
 INSTALL_LINE = (
     "pip install --no-build-isolation git+https://github.com/facebookresearch/detectron2.git"
 )
-# What detectron2 has, the embedded engine has not, and rankseg_d2 has its own of.
+# Classes that the embedded engine lacks -> those of rankseg_d2 that do the same.
 COUNTERPARTS = {
     "detectron2.evaluation.COCOEvaluator": "rankseg_d2.evaluation.InstanceEvaluator",
     "detectron2.evaluation.COCOPanopticEvaluator": "rankseg_d2.evaluation.PanopticEvaluator",
@@ -72,8 +72,8 @@ class _AliasFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Answer `detectron2[.x]` with the very module `rankseg_d2._detectron2[.x]`.
 
     Both names lead to one module object, so that classes, registries and catalogs exist once. A
-    name that the engine lacks is a ModuleNotFoundError with help, in `import detectron2.a.b` and
-    in `from detectron2.a import b`; as an attribute it is an AttributeError as everywhere.
+    name that the engine lacks raises a ModuleNotFoundError with help, in `import detectron2.a.b`
+    and in `from detectron2.a import b`; `detectron2.a.b` alone is a plain AttributeError.
     """
 
     def __init__(self):
@@ -87,9 +87,9 @@ class _AliasFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             return spec
         if fullname.partition(".")[0] != "detectron2":
             return None
-        importlib.util.find_spec(_embedded_name(fullname))  # raises the error of a missing one
-        # Modules count as packages: in a package the import system searches for `b` of
-        # `from a import b`, where it is no attribute, as the module `a.b`, and so asks us.
+        importlib.util.find_spec(_embedded_name(fullname))  # raises where it is missing
+        # Every module counts as a package. For `from package import name`, where `name` is no
+        # attribute, Python searches for the module `package.name`, and so asks us.
         return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
 
     def create_module(self, spec):
@@ -108,7 +108,7 @@ def _missing(name: str) -> ModuleNotFoundError:
     return ModuleNotFoundError(
         f"the embedded engine of rankseg_d2 has no {name!r}; {ours}install the real detectron2: "
         f"`{INSTALL_LINE}`",
-        name=name,
+        name=name,  # under the embedded name, `from package import name` would drop this error
     )
 
 
