@@ -8,7 +8,6 @@ import weakref
 from collections import OrderedDict
 
 import torch
-from torch.nn.parallel import DistributedDataParallel
 
 from ..._trainer_steps import construct
 from ..checkpoint import DetectionCheckpointer
@@ -20,10 +19,11 @@ from ..solver import build_lr_scheduler, build_optimizer
 from ..utils import comm
 from ..utils.collect_env import collect_env_info
 from ..utils.env import seed_all_rng
-from ..utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter
+from ..utils.events import default_writers
 from ..utils.file_io import PathManager
 from ..utils.logger import setup_logger
 from . import hooks
+from .launch import create_ddp_model
 from .train_loop import AMPTrainer, SimpleTrainer, TrainerBase
 
 __all__ = [
@@ -32,21 +32,6 @@ __all__ = [
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
-
-
-def create_ddp_model(model, *, fp16_compression=False, **kwargs):
-    """The model, wrapped in DistributedDataParallel where there are several processes."""
-    if comm.get_world_size() == 1:
-        return model
-    if "device_ids" not in kwargs:
-        on_cpu = next(model.parameters()).device.type == "cpu"
-        kwargs["device_ids"] = None if on_cpu else [comm.get_local_rank()]
-    ddp = DistributedDataParallel(model, **kwargs)
-    if fp16_compression:
-        from torch.distributed.algorithms.ddp_comm_hooks import default as comm_hooks
-
-        ddp.register_comm_hook(state=None, hook=comm_hooks.fp16_compress_hook)
-    return ddp
 
 
 def default_argument_parser(epilog=None):
@@ -103,16 +88,6 @@ def default_setup(cfg, args):
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
     if cfg.FLOAT32_PRECISION:
         torch.set_float32_matmul_precision(cfg.FLOAT32_PRECISION)
-
-
-def default_writers(output_dir: str, max_iter: int | None = None):
-    """Writers to the console, to metrics.json and to TensorBoard files in `output_dir`."""
-    PathManager.mkdirs(output_dir)
-    return [
-        CommonMetricPrinter(max_iter),
-        JSONWriter(os.path.join(output_dir, "metrics.json")),
-        TensorboardXWriter(output_dir),
-    ]
 
 
 class DefaultPredictor:

@@ -1,4 +1,4 @@
-"""Start one process per GPU (or per asked-for process on a machine without GPUs)."""
+"""Start one process per GPU (or per asked-for process on a machine without GPUs); join them."""
 
 import socket
 from datetime import timedelta
@@ -6,6 +6,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch.nn.parallel import DistributedDataParallel
 
 from ..utils import comm
 
@@ -46,6 +47,21 @@ def launch(
         (main_func, args, num_gpus_per_machine, first_rank, group),
         nprocs=num_gpus_per_machine,
     )
+
+
+def create_ddp_model(model, *, fp16_compression=False, **kwargs):
+    """The model, wrapped in DistributedDataParallel where there are several processes."""
+    if comm.get_world_size() == 1:
+        return model
+    if "device_ids" not in kwargs:
+        on_cpu = next(model.parameters()).device.type == "cpu"
+        kwargs["device_ids"] = None if on_cpu else [comm.get_local_rank()]
+    ddp = DistributedDataParallel(model, **kwargs)
+    if fp16_compression:
+        from torch.distributed.algorithms.ddp_comm_hooks import default as comm_hooks
+
+        ddp.register_comm_hook(state=None, hook=comm_hooks.fp16_compress_hook)
+    return ddp
 
 
 def _run_process(local_rank, main_func, args, num_gpus, first_rank, group):

@@ -3,6 +3,7 @@
 import datetime
 import json
 import logging
+import os
 import time
 from collections import defaultdict
 from contextlib import contextmanager
@@ -246,3 +247,13 @@ class CommonMetricPrinter(EventWriter):
         else:
             return None
         return str(datetime.timedelta(seconds=int(seconds)))
+
+
+def default_writers(output_dir: str, max_iter: int | None = None):
+    """Writers to the console, to metrics.json and to TensorBoard files in `output_dir`."""
+    PathManager.mkdirs(output_dir)
+    return [
+        CommonMetricPrinter(max_iter),
+        JSONWriter(os.path.join(output_dir, "metrics.json")),
+        TensorboardXWriter(output_dir),
+    ]
