@@ -380,7 +380,7 @@ def test_oracle_without_labels_is_refused(video):
 def test_multi_label_loss_without_weight_is_warned_of(caplog):
     with caplog.at_level(logging.WARNING, logger="rankseg_d2"):
         builds(MASK2FORMER, RANKSEG, {"MODEL.RANKSEG.LOSS_WEIGHT": 0})
-    assert "MODEL.RANKSEG.LOSS_WEIGHT is 0, so that nothing trains" in caplog.text
+    assert "MODEL.RANKSEG.LOSS_WEIGHT is 0, so nothing trains" in caplog.text
     caplog.clear()
     builds(MASK2FORMER, RANKSEG)
     assert caplog.text == ""
