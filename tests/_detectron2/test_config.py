@@ -118,7 +118,7 @@ def test_a_missing_file_a_new_version_and_a_mixed_up_section_are_named(write):
     with pytest.raises(ValueError, match="VERSION must be 2"):
         get_cfg().merge_from_file(write("VERSION: 3\n"))
     write("SOLVER: 3\n", "base.yaml")
-    with pytest.raises(ValueError, match="SOLVER is a section here and a value in its _BASE_"):
+    with pytest.raises(ValueError, match="SOLVER is a section here, but a value in its _BASE_"):
         get_cfg().merge_from_file(write("_BASE_: base.yaml\nSOLVER: {GAMMA: 0.5}\n"))
 
 

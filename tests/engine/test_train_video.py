@@ -255,7 +255,7 @@ def test_a_video_model_begins_from_all_of_an_image_model_but_its_classes(root, t
 def test_an_image_mapper_says_which_one_a_video_needs(root, tmp_path):
     keys = {"INPUT__DATASET_MAPPER_NAME": "mask_former_semantic"}
     cfg = video_config("semantic", "r10t", tmp_path, **keys)
-    with pytest.raises(ValueError, match="DATASET_MAPPER_NAME must be video_semantic"):
+    with pytest.raises(ValueError, match="DATASET_MAPPER_NAME to video_semantic"):
         train(cfg)
 
 
