@@ -1,6 +1,6 @@
 """Peak memory and time of one window of a video, of windows and scales of an image, and of a video.
 
-    python benchmarks/inference_memory.py [--repeats 3]
+    python benchmarks/inference_memory.py [--repeats 3] [--only WORD]
 
 Each round is a process of its own. The models are small, with weights by chance; what they keep has
 the size that it has in large ones: 100 queries and ten predictions of masks a forward pass.
@@ -9,6 +9,7 @@ the size that it has in large ones: 100 queries and ten predictions of masks a f
 import statistics
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -63,21 +64,23 @@ class FrameFiles(Frames):
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
-def video_from_files(folder):
-    """A video of several windows, whose frames are JPEG files of 1080 x 1920."""
+def video_from_files(folder, num_workers=2):
+    """A video whose frames are JPEG files of 1080 x 1920; few queries, so that reading counts."""
     paths = [Path(folder) / f"{number:05d}.jpg" for number in range(FRAMES)]
     frames = Frames(range(FRAMES))
     for number, path in enumerate(paths):
         image = Image.fromarray(frames[number].permute(1, 2, 0).numpy())
         image.resize((1920, 1080)).save(path, quality=95)
-    return make_model(VIDEO), {"image": FrameFiles(paths)}
+    few = {"MODEL.MASK_FORMER.NUM_OBJECT_QUERIES": 10, "DATALOADER.NUM_WORKERS": num_workers}
+    return make_model(VIDEO | few), {"image": FrameFiles(paths)}
 
 
 CASES = {
     f"one window of {WINDOW} frames": video_window,
     "21 windows of a 1024 x 2048 image": sliding_windows,
     "6 scales and mirror images of a 768 x 1024 image": scales,
-    f"{FRAMES} frames of 1080 x 1920 from files": video_from_files,
+    f"{FRAMES} frames from files": video_from_files,
+    f"{FRAMES} frames from files, not read ahead": partial(video_from_files, num_workers=0),
 }
 
 
@@ -98,8 +101,8 @@ def is_video(sample):
     return not isinstance(sample["image"], torch.Tensor)
 
 
-def table_rows(repeats):
-    for case in CASES:
+def table_rows(cases, repeats):
+    for case in cases:
         with tempfile.TemporaryDirectory() as folder:
             rounds = [in_own_process(measure, case, folder) for _ in range(repeats)]
         memory, seconds = map(statistics.median, zip(*rounds, strict=True))
@@ -107,14 +110,17 @@ def table_rows(repeats):
 
 
 def main():
-    repeats = make_parser(__doc__, repeats=3).parse_args().repeats
+    parser = make_parser(__doc__, repeats=3)
+    parser.add_argument("--only", default="", help="a word of the names of the cases to run")
+    args = parser.parse_args()
     torch.set_num_threads(THREADS)  # as in the processes that measure
     write_heading(
         "Memory and time of inference",
         f"""Small models with RankSeg and 100 queries; frames of {HEIGHT} x {WIDTH}; medians of
-        {repeats} runs, each in a process of its own.""",
+        {args.repeats} runs, each in a process of its own.""",
     )
-    write_table(["case", "peak above the model, MiB", "seconds"], table_rows(repeats))
+    cases = [case for case in CASES if args.only in case]
+    write_table(["case", "peak above the model, MiB", "seconds"], table_rows(cases, args.repeats))
 
 
 if __name__ == "__main__":
