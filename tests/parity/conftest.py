@@ -14,3 +14,12 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(skip)
+
+
+@pytest.fixture
+def deeplab(monkeypatch):
+    """detectron2's project DeepLab, which registers a backbone under the name of ours."""
+    from detectron2.modeling import BACKBONE_REGISTRY
+
+    monkeypatch.delitem(BACKBONE_REGISTRY._obj_map, "build_resnet_deeplab_backbone", False)
+    return pytest.importorskip("detectron2.projects.deeplab")

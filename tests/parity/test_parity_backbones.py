@@ -56,17 +56,15 @@ def test_swin_equals_detectron2s(ours, theirs):
         {"STEM_TYPE": "basic", "RES4_DILATION": 2, "RES5_DILATION": 4, "NUM_GROUPS": 2},
     ],
 )
-def test_deeplab_resnet_equals_detectron2s(options):
-    from detectron2.projects.deeplab import add_deeplab_config
-    from detectron2.projects.deeplab import build_resnet_deeplab_backbone as build_theirs
-
+def test_deeplab_resnet_equals_detectron2s(deeplab, options):
     cfg = get_cfg()
-    add_deeplab_config(cfg)
+    deeplab.add_deeplab_config(cfg)
     cfg.MODEL.RESNETS.update(options)
     cfg.MODEL.RESNETS.WIDTH_PER_GROUP = 16
     cfg.MODEL.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
     rgb = ShapeSpec(channels=3)
-    ours, theirs = build_resnet_deeplab_backbone(cfg, rgb).eval(), build_theirs(cfg, rgb).eval()
+    ours = build_resnet_deeplab_backbone(cfg, rgb).eval()
+    theirs = deeplab.build_resnet_deeplab_backbone(cfg, rgb).eval()
     assert list(ours.state_dict()) == list(theirs.state_dict())
     assert ours.output_shape() == theirs.output_shape()
     trained = [[p.requires_grad for p in model.parameters()] for model in (ours, theirs)]

@@ -64,8 +64,7 @@ def test_configured_schedules_have_equal_rates(name, method, warmup_iters, resca
 @pytest.mark.parametrize("method", ["linear", "constant"])
 @pytest.mark.parametrize("warmup_iters", [0, 13])
 @pytest.mark.parametrize("power, ending", [(0.9, 0.0), (0.9, 0.3), (1.0, 0.05)])
-def test_poly_schedule_has_deeplabs_rates(method, warmup_iters, power, ending):
-    deeplab = pytest.importorskip("detectron2.projects.deeplab.lr_scheduler")
+def test_poly_schedule_has_deeplabs_rates(deeplab, method, warmup_iters, power, ending):
     options = {
         "warmup_factor": 0.01,
         "warmup_iters": warmup_iters,
@@ -73,7 +72,8 @@ def test_poly_schedule_has_deeplabs_rates(method, warmup_iters, power, ending):
         "power": power,
         "constant_ending": ending,
     }
-    expected = rates(lambda optimizer: deeplab.WarmupPolyLR(optimizer, ITERATIONS, **options))
+    theirs = deeplab.lr_scheduler.WarmupPolyLR
+    expected = rates(lambda optimizer: theirs(optimizer, ITERATIONS, **options))
     result = rates(lambda optimizer: WarmupPolyLR(optimizer, ITERATIONS, **options))
     torch.testing.assert_close(result, expected, rtol=1e-12, atol=0)
 
