@@ -18,8 +18,8 @@ from detectron2.engine import default_argument_parser
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 
-from rankseg_d2.config import class_names, get_config
-from rankseg_d2.engine import Checkpointer, Trainer, check_run, launch, setup
+from rankseg_d2.config import get_config
+from rankseg_d2.engine import Checkpointer, Trainer, check_run, class_names, launch, setup
 
 
 def main(args):

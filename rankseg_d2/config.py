@@ -11,7 +11,6 @@ from detectron2.config import CfgNode, get_cfg
 
 from ._yaml import set_keys, settable_keys
 from .config_files import read_sources
-from .errors import nearest
 from .tasks import class_list
 
 logger = logging.getLogger(__name__)
@@ -81,7 +80,7 @@ KEYS = {
             "MASK_DIM": 256,  # channels of the per-pixel embedding
             "TRANSFORMER_ENC_LAYERS": 0,  # encoder layers of the pixel decoder
             "DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES": ["res3", "res4", "res5"],
-            "DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS": 8,
+            "DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS": 8,  # not read, as upstream: NHEADS is
             "DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS": 4,
             "USE_LAYERNORM": False,  # with RankSeg: cosine classifier, rank-adaptive temperature
             # DeepLab's; nothing reads them, upstream's yaml files have them
@@ -273,56 +272,3 @@ def resolve_device(cfg: CfgNode) -> None:
 @functools.cache
 def _warn_absent(kind: str) -> None:
     logger.warning("MODEL.DEVICE is %s, but torch finds no such device here: using the cpu", kind)
-
-
-def check_datasets(cfg: CfgNode) -> None:
-    """Raise KeyError if DATASETS.TRAIN or DATASETS.TEST names a data set that is not registered."""
-    from detectron2.data import DatasetCatalog
-
-    from .data.own.config_defaults import register_files
-
-    register_files(cfg)
-    registered = DatasetCatalog.list()
-    for key in ("TRAIN", "TEST"):
-        for name in cfg.DATASETS[key]:
-            if name not in registered:
-                near = ", ".join(nearest(name, registered)) or "none, as no data set is registered"
-                raise KeyError(
-                    f"DATASETS.{key}: data set {name!r} is not registered; the nearest names are "
-                    f"{near}. Register it with DatasetCatalog.register."
-                )
-
-
-def check_num_classes(cfg: CfgNode) -> None:
-    """Raise ValueError if a data set of DATASETS does not have NUM_CLASSES classes.
-
-    Data sets without class names, and models of other projects, are not checked.
-    """
-    from .modeling.meta_arch import model_class
-
-    if model_class(cfg) is None:
-        return
-    num_classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
-    for key in ("TRAIN", "TEST"):
-        for dataset in cfg.DATASETS[key]:
-            names = _class_names(cfg, dataset)
-            if names is not None and len(names) != num_classes:
-                raise ValueError(
-                    f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {num_classes}, but the data set {dataset} "
-                    f"of DATASETS.{key} has {len(names)} {class_list(cfg)} in its metadata; set "
-                    f"the key to {len(names)}, or choose another data set"
-                )
-
-
-def class_names(cfg: CfgNode) -> list[str] | None:
-    """The names of the classes that the model learns, from DATASETS.TRAIN; None if unknown."""
-    found = (_class_names(cfg, dataset) for dataset in cfg.DATASETS.TRAIN)
-    return next((list(names) for names in found if names is not None), None)
-
-
-def _class_names(cfg: CfgNode, dataset: str) -> list[str] | None:
-    from detectron2.data import MetadataCatalog
-
-    if dataset not in MetadataCatalog.list():
-        return None
-    return MetadataCatalog.get(dataset).get(class_list(cfg))

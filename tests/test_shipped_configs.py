@@ -12,8 +12,9 @@ from support.paths import GOLDEN
 
 import rankseg_d2.modeling  # noqa: F401  (registers the models)
 from rankseg_d2._yaml import set_keys, settable_keys
-from rankseg_d2.config import add_rankseg_config, check_datasets, check_num_classes, get_config
+from rankseg_d2.config import add_rankseg_config, get_config
 from rankseg_d2.config_files import is_part, read_sources, shipped_configs_dir, shipped_names
+from rankseg_d2.engine import check_datasets, check_num_classes
 
 NAMES = shipped_names()
 WHOLE = [name for name in NAMES if not is_part(name)]

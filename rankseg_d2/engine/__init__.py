@@ -2,11 +2,12 @@
 
 from ..data.loading.loader import ResumableLoader, build_test_loader, build_train_loader
 from .checkpointer import Checkpointer
+from .checks import check_datasets, check_num_classes, check_run, class_names
 from .hooks import BestCheckpointer, HeadGuard
 from .launch import launch
 from .optimizer import build_optimizer
 from .scheduler import build_lr_scheduler
-from .trainer import Trainer, check_run, setup
+from .trainer import Trainer, setup
 
 __all__ = [
     "BestCheckpointer",
@@ -18,7 +19,10 @@ __all__ = [
     "build_optimizer",
     "build_test_loader",
     "build_train_loader",
+    "check_datasets",
+    "check_num_classes",
     "check_run",
+    "class_names",
     "launch",
     "setup",
 ]

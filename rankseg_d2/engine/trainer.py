@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import tempfile
 import weakref
 from argparse import Namespace
 from collections.abc import Iterable
@@ -28,13 +27,12 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from .. import __version__, engine_name
 from .._trainer_steps import construct
-from ..config import check_datasets, check_num_classes, class_names
 from ..data.loading.loader import batch_size_per_rank, build_test_loader, build_train_loader
 from ..evaluation import build_evaluator
 from ..modeling.passes import SlidingWindow, TestTimeAugmentation
 from .checkpointer import Checkpointer
+from .checks import check_datasets, check_num_classes, check_output_dir, class_names
 from .hooks import hooks_after_evaluation
-from .launch import check_num_gpus
 from .optimizer import build_optimizer
 from .scheduler import build_lr_scheduler
 from .step_trainer import StepTrainer
@@ -46,36 +44,13 @@ AMP_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 def setup(cfg: CfgNode, args: Namespace) -> None:
     """detectron2's default_setup, for our logs too; `args.config_file` may be a shipped name."""
-    _check_output_dir(cfg.OUTPUT_DIR)
+    check_output_dir(cfg.OUTPUT_DIR)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="rankseg_d2")
     logger.info("rankseg_d2 %s on the %s engine", __version__, engine_name())
     args = Namespace(**vars(args))
     if not os.path.isfile(args.config_file):
         args.config_file = ""  # detectron2 would open it, only to log its text
     default_setup(cfg, args)
-
-
-def check_run(cfg: CfgNode, args: Namespace) -> None:
-    """Raise the error of a run that cannot start, before any process is started or model built."""
-    check_num_gpus(args.num_gpus)
-    check_datasets(cfg)
-    check_num_classes(cfg)
-    _check_output_dir(cfg.OUTPUT_DIR)
-
-
-def _check_output_dir(path: str) -> None:
-    """Make the folder and try to write there, so that a long training does not end in an error."""
-    if not comm.is_main_process():
-        return
-    try:
-        os.makedirs(path, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
-    except OSError as error:
-        raise RuntimeError(
-            f"OUTPUT_DIR {path!r} cannot be written ({error.strerror}); "
-            "set OUTPUT_DIR to a folder where you may write"
-        ) from error
 
 
 class Trainer(DefaultTrainer):
@@ -92,7 +67,7 @@ class Trainer(DefaultTrainer):
 
     def prepare_cfg(self, cfg: CfgNode) -> CfgNode:
         """The config to train by; raises the errors that need neither model nor data."""
-        _check_output_dir(cfg.OUTPUT_DIR)
+        check_output_dir(cfg.OUTPUT_DIR)
         for name in ("detectron2", "rankseg_d2"):
             if not logging.getLogger(name).isEnabledFor(logging.INFO):
                 setup_logger(name=name)

@@ -10,8 +10,9 @@ from detectron2.data import DatasetCatalog
 from support import own_data
 from support.paths import ROOT
 
-from rankseg_d2.config import check_datasets, check_num_classes, get_config
+from rankseg_d2.config import get_config
 from rankseg_d2.data.mappers import build_mapper
+from rankseg_d2.engine import check_datasets, check_num_classes
 
 MODEL = "MODEL: {META_ARCHITECTURE: MaskFormer, DEVICE: cpu}\n"
 
@@ -134,7 +135,7 @@ def test_a_new_process_registers_from_the_config_it_is_given(tmp_path, config):
     (tmp_path / "cfg.pkl").write_bytes(pickle.dumps(config("DATASETS: {FILES: [../my.yaml]}")))
     script = (
         "import rankseg_d2, pickle, sys\n"
-        "from rankseg_d2.config import check_datasets\n"
+        "from rankseg_d2.engine import check_datasets\n"
         "check_datasets(pickle.load(open('cfg.pkl', 'rb')))\n"
         "from detectron2.data import DatasetCatalog\n"
         "sys.exit(len(DatasetCatalog.get('street_train')))\n"

@@ -1,11 +1,12 @@
-"""The number of classes of a model must be that of its data."""
+"""The data sets must exist, and the number of classes of a model must be that of its data."""
 
 import pytest
 import torch
+from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from support.small import CLASSES, make_config
 
-from rankseg_d2.config import check_num_classes, class_names
+from rankseg_d2.engine import check_datasets, check_num_classes, class_names
 
 
 @pytest.fixture
@@ -27,6 +28,19 @@ def datasets():
         if metadata:
             MetadataCatalog.remove(name)
     assert "classes_unknown" not in MetadataCatalog.list()
+
+
+def test_an_unregistered_data_set_is_named_with_near_names():
+    DatasetCatalog.register("config_test_train", list)
+    try:
+        cfg = get_cfg()
+        cfg.DATASETS.TRAIN = ("config_test_train",)
+        check_datasets(cfg)
+        cfg.DATASETS.TEST = ("config_test_trian",)
+        with pytest.raises(KeyError, match=r"DATASETS\.TEST: .*'config_test_trian'.*_train"):
+            check_datasets(cfg)
+    finally:
+        DatasetCatalog.remove("config_test_train")
 
 
 ONLY_INSTANCES = {
