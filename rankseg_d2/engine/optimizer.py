@@ -43,7 +43,7 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict]:
     Shared parameters count where they come first, frozen ones nowhere.
     """
     base, undecayed = base_lr(cfg), _without_decay(model)
-    depths = _layer_depths(model) if cfg.SOLVER.LAYER_DECAY != 1 else {}
+    depths = _layer_depths(model, cfg.SOLVER.LAYER_DECAY)
     parts = getattr(model, "rate_parts", _default_parts)()
     groups, seen = {}, set()
     for path, module in model.named_modules():
@@ -69,16 +69,23 @@ def _default_parts() -> dict[str, str]:
     return {"backbone": "BACKBONE_MULTIPLIER", "ml_head": "MLHEAD_MULTIPLIER"}
 
 
-def _layer_depths(model: nn.Module) -> dict[int, int]:
+def _layer_depths(model: nn.Module, layer_decay: float) -> dict[int, int]:
     """How many layers of its module are above a parameter, by its id.
 
     Backbones with numbered layers tell by `layers_above()`: name of a parameter -> number.
     """
+    if layer_decay == 1:
+        return {}
     found = {}
     for module in model.modules():
         if callable(getattr(module, "layers_above", None)):
             own = dict(module.named_parameters())
             found |= {id(own[name]): number for name, number in module.layers_above().items()}
+    if not found:
+        raise ValueError(
+            f"SOLVER.LAYER_DECAY is {layer_decay}, but this backbone does not number its layers; "
+            "set it to 1, or take a ViT by MODEL.BACKBONE.NAME TimmBackbone"
+        )
     return found
 
 

@@ -1,5 +1,7 @@
 """Parameter groups, their rates and decays, and gradient clipping."""
 
+import re
+
 import pytest
 import torch
 from detectron2.modeling import META_ARCH_REGISTRY
@@ -166,6 +168,31 @@ def test_a_timm_backbone_names_what_must_not_decay():
     positions = [name for name in found if name.endswith(("pos_embed", "cls_token"))]
     assert positions and all(found[name] == (0.1, 0.0) for name in positions)
     assert any(name.startswith("backbone.") and decay == 0.5 for name, (_, decay) in found.items())
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "deit3_small_patch16_224"])
+def test_layer_decay_lowers_the_rate_once_per_block_above(name, depth=12):
+    timm = {"MODEL.BACKBONE.NAME": "TimmBackbone", "MODEL.TIMM.NAME": name}
+    with torch.device("meta"):
+        model = META_ARCH_REGISTRY.get("MaskFormer")(make_config(timm, MASK2FORMER))
+    keys = {"SOLVER.BACKBONE_MULTIPLIER": 1.0, "SOLVER.LAYER_DECAY": 0.5}
+    found = {full: rate for full, (rate, _) in options(make_config(SOLVER, keys), model).items()}
+    blocks = set()
+    for full, rate in found.items():
+        number = re.search(r"^backbone\.model\.blocks\.(\d+)\.", full)
+        if number:
+            blocks.add(int(number[1]))
+            assert rate == 0.5 ** (depth - 1 - int(number[1])), full
+        elif re.search(r"patch_embed|pos_embed|cls_token", full):
+            assert rate == 0.5 ** (depth - 1), full
+        else:  # what follows the blocks, and the heads
+            assert rate == 1, full
+    assert blocks == set(range(depth))
+
+
+def test_layer_decay_without_numbered_layers_is_refused():
+    with pytest.raises(ValueError, match=r"SOLVER\.LAYER_DECAY is 0\.5, .* number its layers"):
+        build_optimizer(make_config({"SOLVER.LAYER_DECAY": 0.5}), Parts())
 
 
 # --- optimizers -----------------------------------------------------------------------------------
