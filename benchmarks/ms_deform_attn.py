@@ -35,7 +35,7 @@ GPU_CASES = [
 ] + [(1024, 2, torch.float32, "anywhere")]
 
 
-def make(size, batch, dtype, places, device):
+def make(size, batch, dtype, positions, device):
     """Value, shapes, locations, weights of an encoder layer."""
     random = torch.Generator().manual_seed(0)
     shapes = [(size // stride, size // stride) for stride in STRIDES]
@@ -43,7 +43,7 @@ def make(size, batch, dtype, places, device):
     queries = len(centers)
     value = torch.randn(batch, queries, HEADS, CHANNELS, generator=random)
     points = (batch, queries, HEADS, len(shapes), POINTS)
-    if places == "near":
+    if positions == "near":
         angle = torch.arange(HEADS) * (2 * math.pi / HEADS)
         rays = torch.stack([angle.cos(), angle.sin()], -1)[:, None, None]  # (M, 1, 1, 2)
         rays = rays / rays.abs().amax(-1, keepdim=True)
@@ -131,12 +131,12 @@ def extra_mebibytes(run):
 
 
 def table_row(case, backward, kernels, device, repeats):
-    size, batch, dtype, places = case
+    size, batch, dtype, positions = case
     inputs = make(*case, device)
     runs = {name: partial(run_pass, kernel, inputs, backward) for name, kernel in kernels.items()}
     times, _ = time_in_turn(runs, repeats, best_of=3, warm_up=True)
     ours, *others = times.values()
-    cells = [f"{size}²", str(batch), str(dtype).partition(".")[2], places]
+    cells = [f"{size}²", str(batch), str(dtype).partition(".")[2], positions]
     cells += ["forward + backward" if backward else "forward"]
     cells += [f"{statistics.median(seconds) * 1e3:.2f}" for seconds in times.values()]
     cells += [times_faster(other, ours) for other in others]

@@ -143,9 +143,9 @@ def test_all_in_half_precision(backend, dtype):
 @pytest.mark.parametrize("backend", ALL)
 def test_points_far_outside_give_zero_and_no_gradient(backend, op):
     tensors = make(op)
-    places = tensors[-2]
+    positions = tensors[-2]
     for far in (3.0, 1e4, 1e9, 1e30):
-        tensors[-2] = torch.where(places < 0.5, places - far * 9, places + far * 9)
+        tensors[-2] = torch.where(positions < 0.5, positions - far * 9, positions + far * 9)
         out, grad_value, *grads = with_grads(op, tensors, backend=backend)
         assert out.abs().max() == grad_value.abs().max() == grads[-2].abs().max() == 0
 

@@ -84,17 +84,17 @@ def guarded(tensor):
     return copy.tensor
 
 
-def run(kernels, grad, value, shapes, places, weights, reference=None):
-    """Output, and gradients of value, places, weights, from the kernels."""
+def run(kernels, grad, value, shapes, positions, weights, reference=None):
+    """Output, and gradients of value, positions, weights, from the kernels."""
     batch, _, heads, channels = value.shape
     queries, levels, points = weights.shape[1], weights.shape[3], weights.shape[4]
     flat = (ctypes.c_int64 * (2 * levels))(*(n for shape in shapes for n in shape))
     sizes = Sizes(batch, queries, heads, channels, points, levels, flat)
-    inputs = [None if t is None else guarded(t) for t in (places, weights, reference)]
+    inputs = [None if t is None else guarded(t) for t in (positions, weights, reference)]
     value, grad = guarded(value), guarded(grad)
     kind = torch.promote_types(value.dtype, torch.float32)
     out = Guarded((batch, queries, heads * channels), value.dtype)
-    grads = [Guarded(t.shape, kind) for t in (value, places, weights)]
+    grads = [Guarded(t.shape, kind) for t in (value, positions, weights)]
     grads[0].tensor.zero_()
 
     pointers = [None if t is None else ctypes.c_void_p(t.data_ptr()) for t in (*inputs, value)]
@@ -106,9 +106,9 @@ def run(kernels, grad, value, shapes, places, weights, reference=None):
     return out.tensor, *(g.tensor for g in grads)
 
 
-def expected(grad, value, shapes, places, weights, reference=None):
+def expected(grad, value, shapes, positions, weights, reference=None):
     """The same from the reference, in double; and the gradient of reference points, if any."""
-    inputs = [t for t in (value, places, weights, reference) if t is not None]
+    inputs = [t for t in (value, positions, weights, reference) if t is not None]
     inputs = [t.detach().double().requires_grad_() for t in inputs]
     value, locations, weights = inputs[:3]
     if reference is not None:
@@ -137,7 +137,7 @@ def make(dtype, queries, heads=2, channels=32, points=4, shapes=SHAPES, batch=2,
 
 def assert_equal(ours, theirs):
     """Up to the errors of sums in the accumulator's type and, in half types, one rounding."""
-    names = ("out", "value", "places", "weights", "reference")
+    names = ("out", "value", "positions", "weights", "reference")
     for name, a, b in zip(names, ours, theirs, strict=False):
         rounding = torch.finfo(a.dtype).eps / 2 if a.dtype.itemsize == 2 else 0
         sums = 1e-12 if a.dtype == torch.float64 else 2e-5
@@ -236,18 +236,18 @@ def operators(tmp_path_factory):
     return torch.ops.rankseg_d2_on_host
 
 
-def call(operators, grad, value, shapes, places, weights, reference=None):
+def call(operators, grad, value, shapes, positions, weights, reference=None):
     """Output and gradients of value, points, weights and, where given, reference points."""
     flat = [n for shape in shapes for n in shape]
     if reference is None:
-        inputs = (value, flat, places, weights)
+        inputs = (value, flat, positions, weights)
         forward, backward = operators.ms_deform_attn_forward, operators.ms_deform_attn_backward
         return forward(*inputs), *backward(grad, *inputs)
-    inputs = (value, flat, reference, places, weights)
+    inputs = (value, flat, reference, positions, weights)
     out = operators.ms_deform_attn_fused_forward(*inputs)
     gradients = operators.ms_deform_attn_fused_backward(grad, *inputs)
-    grad_value, grad_reference, grad_places, grad_weights = gradients
-    return out, grad_value, grad_places, grad_weights, grad_reference
+    grad_value, grad_reference, grad_positions, grad_weights = gradients
+    return out, grad_value, grad_positions, grad_weights, grad_reference
 
 
 @pytest.mark.slow

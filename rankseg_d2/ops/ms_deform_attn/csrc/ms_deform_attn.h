@@ -20,13 +20,14 @@ inline void check_tensor(const char* name, const at::Tensor& tensor, const at::T
               tensor.device(), ", but value is on ", value.device());
 }
 
-// `places` are locations or offsets, `weights` attention weights or logits; `references` are
-// undefined unless the places are offsets.
-inline void check_inputs(const at::Tensor& value, at::IntArrayRef shapes, const at::Tensor& places,
-                         const at::Tensor& weights, const at::Tensor& references = {}) {
+// `positions` are locations or offsets, `weights` attention weights or logits; `references` are
+// undefined unless the positions are offsets.
+inline void check_inputs(const at::Tensor& value, at::IntArrayRef shapes,
+                         const at::Tensor& positions, const at::Tensor& weights,
+                         const at::Tensor& references = {}) {
   TORCH_CHECK(value.dim() == 4, "ms_deform_attn: value has shape ", value.sizes(),
               ", expected (B, S, M, D)");
-  TORCH_CHECK(places.dim() == 6, "ms_deform_attn: locations have shape ", places.sizes(),
+  TORCH_CHECK(positions.dim() == 6, "ms_deform_attn: locations have shape ", positions.sizes(),
               ", expected (B, Q, M, L, P, 2)");
   TORCH_CHECK(shapes.size() % 2 == 0, "ms_deform_attn: shapes need h and w of every level");
   const int64_t levels = static_cast<int64_t>(shapes.size() / 2);
@@ -40,18 +41,19 @@ inline void check_inputs(const at::Tensor& value, at::IntArrayRef shapes, const 
   }
   TORCH_CHECK(value.size(1) == area, "ms_deform_attn: value has ", value.size(1),
               " positions, but the levels have ", area);
-  const int64_t batch = value.size(0), queries = places.size(1), heads = value.size(2);
-  const int64_t points = places.size(4);
-  check_tensor("locations", places, value, {batch, queries, heads, levels, points, 2});
+  const int64_t batch = value.size(0), queries = positions.size(1), heads = value.size(2);
+  const int64_t points = positions.size(4);
+  check_tensor("locations", positions, value, {batch, queries, heads, levels, points, 2});
   check_tensor("weights", weights, value, {batch, queries, heads, levels, points});
   if (references.defined()) {
     check_tensor("reference_points", references, value, {batch, queries, levels, 2});
   }
 }
 
-inline void check_grad(const at::Tensor& grad, const at::Tensor& value, const at::Tensor& places) {
+inline void check_grad(const at::Tensor& grad, const at::Tensor& value,
+                       const at::Tensor& positions) {
   const at::IntArrayRef sizes = grad.sizes();
-  TORCH_CHECK(grad.dim() == 3 && sizes[0] == value.size(0) && sizes[1] == places.size(1) &&
+  TORCH_CHECK(grad.dim() == 3 && sizes[0] == value.size(0) && sizes[1] == positions.size(1) &&
                   sizes[2] == value.size(2) * value.size(3),
               "ms_deform_attn: grad has shape ", sizes, ", expected (B, Q, M*D)");
   TORCH_CHECK(grad.scalar_type() == value.scalar_type() && grad.device() == value.device(),

@@ -40,9 +40,9 @@ struct PointLevels {
 // The points of one head of one image, in the inputs or in their gradients.
 template <typename T>
 struct Points {
-  T* places;      // (x, y) of query 0: locations, or offsets where there are references
+  T* positions;   // (x, y) of query 0: locations, or offsets where there are references
   T* weights;     // of query 0: attention weights, or logits where there are references
-  int64_t step;   // weights from one query to the next; places take two numbers for each
+  int64_t step;   // weights from one query to the next; positions take two numbers for each
   const T* references;  // (L, 2) of query 0, or null
 };
 

@@ -124,14 +124,14 @@ INLINE void spread_points(const Head<T>& head, const T* plane, T* grad_plane,
   }
 }
 
-// The gradients of places and weights of a block, from the dot products.
+// The gradients of positions and weights of a block, from the dot products.
 template <typename T>
 void write_grads(const Head<T>& head, Block<T>& block, const Points<T>& grads, int64_t begin,
                  int64_t queries) {
   const int64_t count = head.levels * head.points;
   const PointLevels<T>& level = head.point_levels;
   for (int64_t q = 0; q < queries; ++q) {
-    T* __restrict__ places = grads.places + (begin + q) * grads.step * 2;
+    T* __restrict__ positions = grads.positions + (begin + q) * grads.step * 2;
     T* __restrict__ weights = grads.weights + (begin + q) * grads.step;
     const T* __restrict__ x = block.x + q * count;
     const T* __restrict__ y = block.y + q * count;
@@ -142,13 +142,13 @@ void write_grads(const Head<T>& head, Block<T>& block, const Points<T>& grads, i
       const T upper = d00 + x[i] * (d01 - d00), lower = d10 + x[i] * (d11 - d10);
       const T across = (d01 - d00) + y[i] * ((d11 - d10) - (d01 - d00));
       weights[i] = upper + y[i] * (lower - upper);
-      places[2 * i] = attention[i] * across;
-      places[2 * i + 1] = attention[i] * (lower - upper);
+      positions[2 * i] = attention[i] * across;
+      positions[2 * i + 1] = attention[i] * (lower - upper);
     }
     if (grads.references == nullptr) {
       for (int64_t i = 0; i < count; ++i) {
-        places[2 * i] *= level.width[i];
-        places[2 * i + 1] *= level.height[i];
+        positions[2 * i] *= level.width[i];
+        positions[2 * i + 1] *= level.height[i];
       }
       continue;
     }

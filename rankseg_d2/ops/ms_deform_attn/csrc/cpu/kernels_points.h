@@ -45,13 +45,13 @@ INLINE void softmax(T* __restrict__ logits, int64_t queries, int64_t points) {
 
 // Splits (x, y) of consecutive points and moves them by (dx, dy).
 template <typename T>
-INLINE void split(const T* places, T dx, T dy, T* x, T* y, int64_t count) {
+INLINE void split(const T* positions, T dx, T dy, T* x, T* y, int64_t count) {
   typedef T Four __attribute__((vector_size(4 * sizeof(T))));
   int64_t i = 0;
   for (; i + 4 <= count; i += 4) {
     Four a, b;
-    __builtin_memcpy(&a, places + 2 * i, sizeof(a));
-    __builtin_memcpy(&b, places + 2 * i + 4, sizeof(b));
+    __builtin_memcpy(&a, positions + 2 * i, sizeof(a));
+    __builtin_memcpy(&b, positions + 2 * i + 4, sizeof(b));
 #if defined(__clang__)
     const Four xs = __builtin_shufflevector(a, b, 0, 2, 4, 6) + dx;
     const Four ys = __builtin_shufflevector(a, b, 1, 3, 5, 7) + dy;
@@ -64,8 +64,8 @@ INLINE void split(const T* places, T dx, T dy, T* x, T* y, int64_t count) {
     __builtin_memcpy(y + i, &ys, sizeof(ys));
   }
   for (; i < count; ++i) {
-    x[i] = places[2 * i] + dx;
-    y[i] = places[2 * i + 1] + dy;
+    x[i] = positions[2 * i] + dx;
+    y[i] = positions[2 * i + 1] + dy;
   }
 }
 
@@ -78,18 +78,18 @@ INLINE void read_points(const Head<T>& head, const Points<const T>& points, Bloc
   const PointLevels<T>& level = head.point_levels;
   T *x = block.x, *y = block.y, *attention = block.attention;
   for (int64_t q = begin; q < begin + queries; ++q, x += count, y += count, attention += count) {
-    const T* places = points.places + q * points.step * 2;
+    const T* positions = points.positions + q * points.step * 2;
     const T* weights = points.weights + q * points.step;
     int64_t i = 0;
     for (; i + 4 <= count; i += 4) __builtin_memcpy(attention + i, weights + i, 4 * sizeof(T));
     for (; i < count; ++i) attention[i] = weights[i];
     if (points.references == nullptr) {
-      split(places, T(0), T(0), x, y, count);
+      split(positions, T(0), T(0), x, y, count);
       continue;
     }
     const T* reference = points.references + q * head.levels * 2;
     for (int64_t first = 0; first < count; first += head.points, reference += 2) {
-      split(places + 2 * first, reference[0] * level.width[first],
+      split(positions + 2 * first, reference[0] * level.width[first],
             reference[1] * level.height[first], x + first, y + first, head.points);
     }
   }
@@ -100,11 +100,11 @@ INLINE void read_points(const Head<T>& head, const Points<const T>& points, Bloc
 template <typename T>
 INLINE void prefetch_points(const Head<T>& head, const Points<const T>& points, int64_t query) {
   const int64_t count = head.levels * head.points;
-  prefetch(points.places + query * points.step * 2, count * 2 * sizeof(T));
+  prefetch(points.positions + query * points.step * 2, count * 2 * sizeof(T));
   prefetch(points.weights + query * points.step, count * sizeof(T));
 }
 
-// The cell and the corners' weights of each point; x and y become places between the corners.
+// The cell and the corners' weights of each point; x and y become positions between the corners.
 // A point outside gets a cell of the border that has only zeros around it. What is not finite
 // leaves NaN in x or y, and so in the result, as it does in the reference.
 template <typename T>

@@ -18,24 +18,24 @@
 namespace rankseg_d2 {
 namespace {
 
-// The inputs of one call, contiguous. `references` are undefined where places are locations.
+// The inputs of one call, contiguous. `references` are undefined where positions are locations.
 struct Inputs {
-  at::Tensor value, places, weights, references;
+  at::Tensor value, positions, weights, references;
   at::IntArrayRef shapes;
 
-  Inputs(const at::Tensor& value, at::IntArrayRef shapes, const at::Tensor& places,
+  Inputs(const at::Tensor& value, at::IntArrayRef shapes, const at::Tensor& positions,
          const at::Tensor& weights, const at::Tensor& references = {})
-      : value(value.contiguous()), places(places.contiguous()), weights(weights.contiguous()),
+      : value(value.contiguous()), positions(positions.contiguous()), weights(weights.contiguous()),
         references(references.defined() ? references.contiguous() : references), shapes(shapes) {
-    check_inputs(value, shapes, places, weights, references);
+    check_inputs(value, shapes, positions, weights, references);
   }
 
   int64_t batch() const { return value.size(0); }
-  int64_t queries() const { return places.size(1); }
+  int64_t queries() const { return positions.size(1); }
   int64_t heads() const { return value.size(2); }
   int64_t channels() const { return value.size(3); }
-  int64_t levels() const { return places.size(3); }
-  int64_t points() const { return places.size(4); }
+  int64_t levels() const { return positions.size(3); }
+  int64_t points() const { return positions.size(4); }
 };
 
 // Memory of one thread for the points of a block of queries.
@@ -109,18 +109,18 @@ struct Layout {
   int64_t step() const { return in.heads() * in.channels(); }  // to the next position or query
 
   template <typename U>
-  Points<U> points(int64_t number, U* places, U* weights) const {
+  Points<U> points(int64_t number, U* positions, U* weights) const {
     const int64_t b = number / in.heads(), m = number % in.heads();
     const int64_t count = in.levels() * in.points(), first = (b * in.queries() * in.heads() + m);
     const T* references = nullptr;
     if (in.references.defined()) {
       references = in.references.const_data_ptr<T>() + b * in.queries() * in.levels() * 2;
     }
-    return {places + first * count * 2, weights + first * count, in.heads() * count, references};
+    return {positions + first * count * 2, weights + first * count, in.heads() * count, references};
   }
 
   Points<const T> points(int64_t number) const {
-    return points(number, in.places.const_data_ptr<T>(), in.weights.const_data_ptr<T>());
+    return points(number, in.positions.const_data_ptr<T>(), in.weights.const_data_ptr<T>());
   }
 
   void pack(int64_t number, T* plane) const {
@@ -170,7 +170,7 @@ at::Tensor forward(const Inputs& in) {
 }
 
 struct Grads {
-  at::Tensor value, places, weights;
+  at::Tensor value, positions, weights;
 };
 
 // One head of one image is one thread's work, in the order of its queries: without atomics, and the
@@ -181,7 +181,7 @@ void backward_heads(const Inputs& in, const at::Tensor& grad_out, Grads& grads) 
   const Layout<S> layout(in);
   const S* grad = grad_out.const_data_ptr<S>();
   S* grad_value = grads.value.mutable_data_ptr<S>();
-  T* grad_places = grads.places.mutable_data_ptr<T>();
+  T* grad_positions = grads.positions.mutable_data_ptr<T>();
   T* grad_weights = grads.weights.mutable_data_ptr<T>();
   at::parallel_for(0, in.batch() * in.heads(), 1, [&](int64_t begin, int64_t end) {
     const at::Tensor planes = layout.planes(2);
@@ -193,7 +193,7 @@ void backward_heads(const Inputs& in, const at::Tensor& grad_out, Grads& grads) 
       std::fill_n(grad_plane, layout.plane_size, T(0));
       kernels<S>().backward(layout.head, plane, layout.points(number), work.block, 0,
                             in.queries(), grad + layout.out_offset(number), layout.step(),
-                            grad_plane, layout.points(number, grad_places, grad_weights));
+                            grad_plane, layout.points(number, grad_positions, grad_weights));
       for (const Level& level : layout.levels) {
         kernels<S>().unpack(grad_plane, level, layout.head,
                             grad_value + layout.value_offset(number, level), layout.step());
@@ -203,10 +203,10 @@ void backward_heads(const Inputs& in, const at::Tensor& grad_out, Grads& grads) 
 }
 
 Grads backward(const at::Tensor& grad, const Inputs& in) {
-  check_grad(grad, in.value, in.places);
-  Grads grads{at::empty_like(in.value), at::empty_like(in.places), at::empty_like(in.weights)};
+  check_grad(grad, in.value, in.positions);
+  Grads grads{at::empty_like(in.value), at::empty_like(in.positions), at::empty_like(in.weights)};
   if (grad.numel() == 0 || in.weights.numel() == 0) {
-    return {grads.value.zero_(), grads.places.zero_(), grads.weights.zero_()};
+    return {grads.value.zero_(), grads.positions.zero_(), grads.weights.zero_()};
   }
   const at::Tensor grad_out = grad.contiguous();
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, in.value.scalar_type(),
@@ -224,7 +224,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> ms_deform_attn_backward(
     const at::Tensor& grad, const at::Tensor& value, at::IntArrayRef shapes,
     const at::Tensor& locations, const at::Tensor& weights) {
   const Grads grads = backward(grad, {value, shapes, locations, weights});
-  return {grads.value, grads.places, grads.weights};
+  return {grads.value, grads.positions, grads.weights};
 }
 
 at::Tensor ms_deform_attn_fused_forward(const at::Tensor& value, at::IntArrayRef shapes,
@@ -243,8 +243,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> ms_deform_attn_fused_
     sizes.push_back(static_cast<double>(shapes[i]));
   }
   const at::Tensor scale = at::tensor(sizes, offsets.options()).view({-1, 2});
-  const at::Tensor grad_references = grads.places.sum({2, 4}).mul_(scale);
-  return {grads.value, grad_references, grads.places, grads.weights};
+  const at::Tensor grad_references = grads.positions.sum({2, 4}).mul_(scale);
+  return {grads.value, grad_references, grads.positions, grads.weights};
 }
 
 }  // namespace

@@ -40,7 +40,7 @@ struct Added {
 
   __device__ static int first(int lane) { return fours ? lane * VEC : lane; }
 
-  // target: the first one's place. left: how many channels there are from it on.
+  // target: the first one's address. left: how many channels there are from it on.
   __device__ static void add(Acc* target, int left, Acc factor, const Acc (&grad)[VEC]) {
 #pragma unroll
     for (int k = 0; k < VEC; k += fours ? 4 : 1) {
@@ -82,7 +82,7 @@ __device__ Dots<Acc> sum_for_each_lane(int first, int lane, const F& dots_of) {
   }
 }
 
-// Gradients of a point, from its dots: of its weight, and of its place in pixels.
+// Gradients of a point, from its dots: of its weight, and of its position in pixels.
 template <typename Acc>
 struct PointGradient {
   Acc weight = 0, x = 0, y = 0;
@@ -147,7 +147,8 @@ template <typename T, int VEC>
 __global__ void __launch_bounds__(kThreads, kBlocks<T>)
 backward_kernel(const Problem problem, const Points<Accumulator<T>> points,
                 const T* __restrict__ value, const T* __restrict__ grad_out,
-                Accumulator<T>* __restrict__ grad_value, Accumulator<T>* __restrict__ grad_places,
+                Accumulator<T>* __restrict__ grad_value,
+                Accumulator<T>* __restrict__ grad_positions,
                 Accumulator<T>* __restrict__ grad_weights) {
   using Acc = Accumulator<T>;
   constexpr int GROUP = kGroup<VEC>;
@@ -183,8 +184,8 @@ backward_kernel(const Problem problem, const Points<Accumulator<T>> points,
       const int64_t point = work.index * work.points + i;
       const Acc width = sample.level.width, height = sample.level.height;
       grad_weights[point] = grad.weight;
-      grad_places[2 * point] = points.references ? grad.x : grad.x * width;
-      grad_places[2 * point + 1] = points.references ? grad.y : grad.y * height;
+      grad_positions[2 * point] = points.references ? grad.x : grad.x * width;
+      grad_positions[2 * point + 1] = points.references ? grad.y : grad.y * height;
     }
   }
   if (!points.references) return;
@@ -199,14 +200,14 @@ backward_kernel(const Problem problem, const Points<Accumulator<T>> points,
 
 template <typename T>
 cudaError_t backward(const Sizes& sizes, Points<Accumulator<T>> points, const T* value,
-                     const T* grad, Accumulator<T>* grad_value, Accumulator<T>* grad_places,
+                     const T* grad, Accumulator<T>* grad_value, Accumulator<T>* grad_positions,
                      Accumulator<T>* grad_weights, cudaStream_t stream) {
   return with_vector_width<T>(sizes.channels, [&](auto width) {
     constexpr int VEC = decltype(width)::value;
     const Problem problem = describe(sizes, kGroup<VEC>, /*heads_together=*/false);
     const auto config = launch_config(problem, stream);
     return cudaLaunchKernelEx(&config, backward_kernel<T, VEC>, problem, points, value, grad,
-                              grad_value, grad_places, grad_weights);
+                              grad_value, grad_positions, grad_weights);
   });
 }
 

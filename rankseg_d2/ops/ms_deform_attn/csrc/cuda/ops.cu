@@ -38,21 +38,21 @@ Tensor prepared(const Tensor& tensor) {
   return address % 16 == 0 ? contiguous : contiguous.clone();
 }
 
-// `references` are undefined where places are locations.
+// `references` are undefined where positions are locations.
 struct Inputs {
-  Tensor value, places, weights, references;
+  Tensor value, positions, weights, references;
   IntArrayRef shapes;
 
   Inputs images(int64_t first, int64_t count) const {
     const auto part = [&](const Tensor& t) { return t.defined() ? t.narrow(0, first, count) : t; };
-    return {part(value), part(places), part(weights), part(references), shapes};
+    return {part(value), part(positions), part(weights), part(references), shapes};
   }
 };
 
 // The numbers that the kernels keep in 32 bits, and the size of a grid of blocks, set limits.
-Inputs checked(const Tensor& value, IntArrayRef shapes, const Tensor& places,
+Inputs checked(const Tensor& value, IntArrayRef shapes, const Tensor& positions,
                const Tensor& weights, const Tensor& references = {}) {
-  check_inputs(value, shapes, places, weights, references);
+  check_inputs(value, shapes, positions, weights, references);
   constexpr int64_t largest = std::numeric_limits<int>::max();
   TORCH_CHECK(shapes.size() <= 2 * kMaxLevels, "ms_deform_attn: the CUDA kernels take at most ",
               kMaxLevels, " levels, got ", shapes.size() / 2);
@@ -60,11 +60,11 @@ Inputs checked(const Tensor& value, IntArrayRef shapes, const Tensor& places,
               "ms_deform_attn: the CUDA kernels take at most ", kMaxGridY,
               " images and heads, but value has shape ", value.sizes());
   TORCH_CHECK(value.size(1) * value.size(2) * value.size(3) <= largest &&
-                  places.size(1) <= largest - kThreads &&
+                  positions.size(1) <= largest - kThreads &&
                   weights.size(3) * weights.size(4) <= largest - kThreads,
               "ms_deform_attn: too large for the CUDA kernels, 2^31 numbers per image: value ",
-              value.sizes(), ", locations ", places.sizes());
-  return {prepared(value), prepared(places), prepared(weights),
+              value.sizes(), ", locations ", positions.sizes());
+  return {prepared(value), prepared(positions), prepared(weights),
           references.defined() ? prepared(references) : references, shapes};
 }
 
@@ -78,7 +78,7 @@ Sizes sizes_of(const Inputs& inputs) {
 template <typename Acc>
 Points<Acc> points_of(const Inputs& inputs) {
   const auto& references = inputs.references;
-  return {inputs.places.const_data_ptr<Acc>(), inputs.weights.const_data_ptr<Acc>(),
+  return {inputs.positions.const_data_ptr<Acc>(), inputs.weights.const_data_ptr<Acc>(),
           references.defined() ? references.const_data_ptr<Acc>() : nullptr};
 }
 
@@ -102,14 +102,14 @@ Tensor run_forward(const Inputs& inputs) {
 
 // Adds to grad_value, writes the others.
 void launch_backward(const Inputs& inputs, const Tensor& grad, const Tensor& grad_value,
-                     const Tensor& grad_places, const Tensor& grad_weights) {
+                     const Tensor& grad_positions, const Tensor& grad_weights) {
   AT_DISPATCH_FLOATING_TYPES_AND2(
       at::kHalf, at::kBFloat16, inputs.value.scalar_type(), "ms_deform_attn_backward", [&] {
         using Acc = Accumulator<scalar_t>;
         C10_CUDA_CHECK(backward<scalar_t>(
             sizes_of(inputs), points_of<Acc>(inputs), inputs.value.const_data_ptr<scalar_t>(),
             grad.const_data_ptr<scalar_t>(), grad_value.mutable_data_ptr<Acc>(),
-            grad_places.mutable_data_ptr<Acc>(), grad_weights.mutable_data_ptr<Acc>(),
+            grad_positions.mutable_data_ptr<Acc>(), grad_weights.mutable_data_ptr<Acc>(),
             c10::cuda::getCurrentCUDAStream()));
         C10_CUDA_KERNEL_LAUNCH_CHECK();
       });
@@ -120,18 +120,18 @@ using Gradients = std::tuple<Tensor, Tensor, Tensor>;  // of value, positions, w
 Gradients run_backward(const Tensor& grad_out, const Inputs& inputs) {
   at::globalContext().alertNotDeterministic("ms_deform_attn_backward_cuda");
   const Tensor& value = inputs.value;
-  check_grad(grad_out, value, inputs.places);
+  check_grad(grad_out, value, inputs.positions);
   const c10::cuda::CUDAGuard guard(value.device());
   const Tensor grad = prepared(grad_out);
-  Tensor grad_places = at::empty_like(inputs.places);
+  Tensor grad_positions = at::empty_like(inputs.positions);
   Tensor grad_weights = at::empty_like(inputs.weights);
   if (grad.numel() == 0)
-    return {at::zeros(value.sizes(), value.options()), grad_places.zero_(),
+    return {at::zeros(value.sizes(), value.options()), grad_positions.zero_(),
             grad_weights.zero_()};
   if (inputs.weights.scalar_type() == value.scalar_type()) {
     const Tensor grad_value = at::zeros(value.sizes(), value.options());
-    launch_backward(inputs, grad, grad_value, grad_places, grad_weights);
-    return {grad_value, grad_places, grad_weights};
+    launch_backward(inputs, grad, grad_value, grad_positions, grad_weights);
+    return {grad_value, grad_positions, grad_weights};
   }
 
   const Tensor grad_value = at::empty(value.sizes(), value.options());
@@ -143,10 +143,10 @@ Gradients run_backward(const Tensor& grad_out, const Inputs& inputs) {
     const int64_t count = std::min(step, value.size(0) - first);
     const Tensor sums = buffer.narrow(0, 0, count).zero_();
     launch_backward(inputs.images(first, count), grad.narrow(0, first, count), sums,
-                    grad_places.narrow(0, first, count), grad_weights.narrow(0, first, count));
+                    grad_positions.narrow(0, first, count), grad_weights.narrow(0, first, count));
     grad_value.narrow(0, first, count).copy_(sums);
   }
-  return {grad_value, grad_places, grad_weights};
+  return {grad_value, grad_positions, grad_weights};
 }
 
 Tensor ms_deform_attn_forward(const Tensor& value, IntArrayRef shapes, const Tensor& locations,

@@ -41,7 +41,7 @@ struct Problem {
 // with reference points, offsets in pixels and logits of a softmax over the row.
 template <typename Acc>
 struct Points {
-  const Acc* places;      // (B, Q, M, L, P, 2)
+  const Acc* positions;   // (B, Q, M, L, P, 2)
   const Acc* weights;     // (B, Q, M, L, P)
   const Acc* references;  // (B, Q, L, 2), or null
 };
@@ -139,7 +139,7 @@ cudaError_t forward(const Sizes& sizes, Points<Accumulator<T>> points, const T* 
 // Gradients of the points are written, that of value is added to.
 template <typename T>
 cudaError_t backward(const Sizes& sizes, Points<Accumulator<T>> points, const T* value,
-                     const T* grad, Accumulator<T>* grad_value, Accumulator<T>* grad_places,
+                     const T* grad, Accumulator<T>* grad_value, Accumulator<T>* grad_positions,
                      Accumulator<T>* grad_weights, cudaStream_t stream);
 
 }  // namespace rankseg_d2::cuda

@@ -105,7 +105,7 @@ __device__ Sample<Acc> take_sample(const Problem& problem, const Points<Acc>& po
   sample.level = problem.level[l];
   sample.weight = points.weights[point];
   const Acc width = sample.level.width, height = sample.level.height;
-  Acc x = points.places[2 * point], y = points.places[2 * point + 1];
+  Acc x = points.positions[2 * point], y = points.positions[2 * point + 1];
   if (points.references) {
     const Acc* reference = points.references + 2 * (work.query * problem.levels + l);
     x += reference[0] * width - half;
