@@ -19,7 +19,15 @@ from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 
 from rankseg_d2.config import get_config
-from rankseg_d2.engine import Checkpointer, Trainer, check_run, class_names, launch, setup
+from rankseg_d2.engine import (
+    Checkpointer,
+    Trainer,
+    check_run,
+    class_names,
+    launch,
+    log_results,
+    setup,
+)
 
 
 def main(args):
@@ -40,6 +48,7 @@ def evaluate(cfg, resume):
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     results = Trainer.test(cfg, model)
     if comm.is_main_process():
+        log_results(cfg, results)
         verify_results(cfg, results)
     return results
 

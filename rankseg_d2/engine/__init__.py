@@ -3,6 +3,7 @@
 from ..data.loading.loader import ResumableLoader, build_test_loader, build_train_loader
 from .checkpointer import Checkpointer
 from .checks import check_datasets, check_num_classes, check_run, class_names
+from .console import log_results
 from .hooks import BestCheckpointer, HeadGuard
 from .launch import launch
 from .optimizer import build_optimizer
@@ -24,5 +25,6 @@ __all__ = [
     "check_run",
     "class_names",
     "launch",
+    "log_results",
     "setup",
 ]

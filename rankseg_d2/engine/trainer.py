@@ -20,6 +20,7 @@ from detectron2.engine import (
 from detectron2.engine import hooks as d2_hooks
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
+from detectron2.utils.events import CommonMetricPrinter, EventWriter
 from detectron2.utils.logger import setup_logger
 from torch import nn
 from torch.optim import Optimizer
@@ -32,6 +33,7 @@ from ..evaluation import build_evaluator
 from ..modeling.passes import SlidingWindow, TestTimeAugmentation
 from .checkpointer import Checkpointer
 from .checks import check_datasets, check_num_classes, check_output_dir, class_names
+from .console import ProgressLine, log_config, log_data, log_model, log_results, set_up_console
 from .hooks import hooks_after_evaluation
 from .optimizer import build_optimizer
 from .scheduler import build_lr_scheduler
@@ -45,8 +47,11 @@ AMP_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 def setup(cfg: CfgNode, args: Namespace) -> None:
     """detectron2's default_setup, for our logs too; `args.config_file` may be a shipped name."""
     check_output_dir(cfg.OUTPUT_DIR)
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="rankseg_d2")
-    logger.info("rankseg_d2 %s on the %s engine", __version__, engine_name())
+    set_up_console(cfg.OUTPUT_DIR)
+    head = "rankseg_d2 %s on the %s engine, torch %s, %d x %s"
+    number, device = comm.get_world_size(), cfg.MODEL.DEVICE
+    logger.info(head, __version__, engine_name(), torch.__version__, number, device)
+    log_config(cfg, args.config_file, args.opts)
     args = Namespace(**vars(args))
     if not os.path.isfile(args.config_file):
         args.config_file = ""  # detectron2 would open it, only to log its text
@@ -64,6 +69,8 @@ class Trainer(DefaultTrainer):
     def __init__(self, cfg: CfgNode) -> None:
         TrainerBase.__init__(self)  # not super(): the real detectron2's has no steps to override
         construct(self, cfg)
+        log_model(self.model)
+        log_data(self.cfg, _length(self.data_loader))
 
     def prepare_cfg(self, cfg: CfgNode) -> CfgNode:
         """The config to train by; raises the errors that need neither model nor data."""
@@ -127,6 +134,17 @@ class Trainer(DefaultTrainer):
         after = kinds.index(True) + 1
         return built[:after] + hooks_after_evaluation(self.cfg, self.checkpointer) + built[after:]
 
+    def build_writers(self) -> list[EventWriter]:
+        """detectron2's, with a shorter line on the console."""
+        writers = super().build_writers()
+        others = [writer for writer in writers if not isinstance(writer, CommonMetricPrinter)]
+        return [ProgressLine(self.max_iter), *others]
+
+    def train(self) -> dict[str, Any] | None:
+        results = super().train()
+        log_results(self.cfg, getattr(self, "_last_eval_results", {}))
+        return results
+
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Iterable[list[dict]]:
         return build_train_loader(cfg)
@@ -163,6 +181,11 @@ def _in_passes(cfg: CfgNode, model: nn.Module) -> nn.Module:
     if cfg.TEST.SLIDING_WINDOW.ENABLED:
         model = SlidingWindow.from_config(cfg, model)
     return TestTimeAugmentation.from_config(cfg, model) if cfg.TEST.AUG.ENABLED else model
+
+
+def _length(loader: Iterable) -> int | None:
+    dataset = getattr(loader, "dataset", None)
+    return len(dataset) if hasattr(dataset, "__len__") else None
 
 
 def changed(cfg: CfgNode, key: str, value: Any) -> CfgNode:
