@@ -16,7 +16,7 @@ QUICK := tests/ranking tests/modeling/losses tests/modeling/results \
   tests/test_config.py tests/test_config_files.py tests/test_imports.py
 TOO_LONG := gradcheck or checkpointing or two_batches_of_one or traced or compile or inductor
 
-.PHONY: test quick train help clean
+.PHONY: test quick faults train help clean
 
 test: $(INSTALLED)  ## install into .venv, lint, run every test
 	$(BIN)/ruff check .
@@ -25,6 +25,9 @@ test: $(INSTALLED)  ## install into .venv, lint, run every test
 quick: $(INSTALLED)  ## lint, and the tests that find most mistakes, in about a minute
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest -n 2 --dist loadfile -k "not ($(TOO_LONG))" $(QUICK)
+
+faults: $(INSTALLED)  ## malformed input, kills and sanitizers, for some minutes
+	RANKSEG_FAULT_SECONDS=30 $(BIN)/python -m pytest -n 2 -m "faults or slow" -rP tests/faults
 
 train: $(INSTALLED)  ## train a small Mask2Former with RankSeg on built-in data, on the CPU
 	$(BIN)/python train_net.py --config-file shapes/panoptic/r10t_rankseg
