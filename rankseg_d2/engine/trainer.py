@@ -110,6 +110,7 @@ class Trainer(DefaultTrainer):
             seed=comm.shared_random_seed() if cfg.SEED < 0 else cfg.SEED,
             amp_dtype=amp_dtype(cfg, device),
             accumulation_steps=cfg.SOLVER.ACCUMULATION_STEPS,
+            max_iter=cfg.SOLVER.MAX_ITER,
         )
 
     def build_checkpointer(self, cfg: CfgNode, model: nn.Module) -> Checkpointer:

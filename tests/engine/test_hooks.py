@@ -116,7 +116,7 @@ def test_the_guard_overlooks_small_falls(drop, lowered, tmp_path):
 
 @pytest.mark.parametrize("number", [float("nan"), float("-inf")])
 @pytest.mark.parametrize("iteration", [1, 3, 5])
-def test_the_guard_survives_an_evaluation_without_a_number(iteration, number, tmp_path, monkeypatch):
+def test_the_guard_survives_a_score_that_is_no_number(iteration, number, tmp_path, monkeypatch):
     monkeypatch.setitem(SCORES, iteration, number)
     assert run(tmp_path, *GUARD).rates[-1] == pytest.approx(0.25)  # 55 after 60 or 59.8 is a fall
 
