@@ -224,6 +224,10 @@ class Key(NamedTuple):
     name: str
     default: Any
 
+    @property
+    def value(self) -> Any:
+        return self.section[self.name]
+
 
 def settable_keys(section: dict, prefix: str = "") -> dict[str, Key]:
     """The keys below a config node, sections included, by full name."""
@@ -260,8 +264,10 @@ def _checked(value: Any, default: Any, full_key: str, source: str) -> Any:
     literal = _literal(value)
     kinds = {type(literal), type(default)}
     plain = (bool, int, float, str, list, tuple, type(None))
-    if len(kinds) == 1 or (type(None) in kinds and isinstance(literal, plain)):
+    if len(kinds) == 1 or (default is None and isinstance(literal, plain)):
         return literal
+    if literal is None and isinstance(default, str):
+        return None
     if kinds == {list, tuple}:
         return type(default)(literal)
     if isinstance(default, float) and type(literal) is int:

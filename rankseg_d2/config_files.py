@@ -108,6 +108,6 @@ def _parse_opts(opts: Sequence) -> dict:
         if not is_pair:
             value = next(words, words)
         if value is words:
-            raise ValueError(f"opts: the last key, {cut(key)}, has no value. Write KEY VALUE pairs.")
+            raise ValueError(f"opts: the last key, {cut(key)}, has no value; write KEY VALUE pairs")
         values[key] = value
     return values
