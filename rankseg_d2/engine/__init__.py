@@ -3,6 +3,7 @@
 from ..data.loading.loader import ResumableLoader, build_test_loader, build_train_loader
 from .checkpointer import Checkpointer
 from .checks import check_datasets, check_num_classes, check_run, class_names
+from .ending import end_in_a_sentence
 from .hooks import BestCheckpointer, HeadGuard
 from .launch import launch
 from .optimizer import build_optimizer
@@ -23,6 +24,7 @@ __all__ = [
     "check_num_classes",
     "check_run",
     "class_names",
+    "end_in_a_sentence",
     "launch",
     "setup",
 ]

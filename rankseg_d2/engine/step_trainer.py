@@ -153,6 +153,10 @@ class StepTrainer(SimpleTrainer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
+        for parameter, state in self.optimizer.state.items():
+            for name, value in state.items():
+                if isinstance(value, Tensor) and value.shape not in ((), parameter.shape):
+                    raise ValueError(f"{name} of the optimizer has the shape {tuple(value.shape)}")
         self.seed = state_dict.get("seed", self.seed)
         logger.info("Resuming with the seed of the checkpoint, %d", self.seed)
         if self.grad_scaler.is_enabled() and "grad_scaler" in state_dict:

@@ -28,14 +28,17 @@ from torch.optim.lr_scheduler import LRScheduler
 from .. import __version__, engine_name
 from .._trainer_steps import construct
 from ..data.loading.loader import batch_size_per_rank, build_test_loader, build_train_loader
+from ..errors import short
 from ..evaluation import build_evaluator
-from ..modeling.passes import SlidingWindow, TestTimeAugmentation
+from ..modeling.passes import in_passes
 from .checkpointer import Checkpointer
-from .checks import check_datasets, check_num_classes, check_output_dir, class_names
+from .checks import check_datasets, check_num_classes, class_names
+from .ending import Interrupt, hide_tracebacks
 from .hooks import hooks_after_evaluation
 from .optimizer import build_optimizer
+from .run_folder import check_room, check_writable, lock, what_is_whole
 from .scheduler import build_lr_scheduler
-from .step_trainer import StepTrainer
+from .step_trainer import WRITE_PERIOD, StepTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -44,13 +47,24 @@ AMP_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 def setup(cfg: CfgNode, args: Namespace) -> None:
     """detectron2's default_setup, for our logs too; `args.config_file` may be a shipped name."""
-    check_output_dir(cfg.OUTPUT_DIR)
+    _take_output_dir(cfg, for_training=not getattr(args, "eval_only", False))
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="rankseg_d2")
     logger.info("rankseg_d2 %s on the %s engine", __version__, engine_name())
     args = Namespace(**vars(args))
     if not os.path.isfile(args.config_file):
+        logger.info("config_file=%s", args.config_file)
         args.config_file = ""  # detectron2 would open it, only to log its text
     default_setup(cfg, args)
+    for name in ("detectron2", "rankseg_d2", "fvcore"):
+        hide_tracebacks(logging.getLogger(name))
+
+
+def _take_output_dir(cfg: CfgNode, for_training: bool = True) -> None:
+    """Raise where OUTPUT_DIR cannot be written, or is another training's; else hold it."""
+    if comm.is_main_process():
+        check_writable(cfg.OUTPUT_DIR)
+        if for_training:
+            lock(cfg.OUTPUT_DIR)
 
 
 class Trainer(DefaultTrainer):
@@ -61,13 +75,15 @@ class Trainer(DefaultTrainer):
     `rankseg_d2.engine.build_train_loader(cfg, mapper=...)`.
     """
 
+    _is_between_steps = False  # so that a checkpoint is exact
+
     def __init__(self, cfg: CfgNode) -> None:
         TrainerBase.__init__(self)  # not super(): the real detectron2's has no steps to override
         construct(self, cfg)
 
     def prepare_cfg(self, cfg: CfgNode) -> CfgNode:
         """The config to train by; raises the errors that need neither model nor data."""
-        check_output_dir(cfg.OUTPUT_DIR)
+        _take_output_dir(cfg)
         for name in ("detectron2", "rankseg_d2"):
             if not logging.getLogger(name).isEnabledFor(logging.INFO):
                 setup_logger(name=name)
@@ -82,7 +98,9 @@ class Trainer(DefaultTrainer):
 
     def check_parts(self, cfg: CfgNode, model: nn.Module) -> None:
         """Raise now what would end the training at its first evaluation, such as missing files."""
-        _in_passes(cfg, model)
+        in_passes(cfg, model)
+        if comm.is_main_process():
+            check_room(cfg.OUTPUT_DIR, model)
         for name in cfg.DATASETS.TEST:
             self.build_test_loader(cfg, name)
             with contextlib.suppress(NotImplementedError):  # of a trainer that evaluates nothing
@@ -121,12 +139,64 @@ class Trainer(DefaultTrainer):
         # After training, `iter` is one past the last iteration that was done.
         return super().state_dict() | {"iteration": min(self.iter, self.max_iter - 1)}
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if type(state_dict["iteration"]) is not int or state_dict["iteration"] < 0:
+            raise ValueError(f"its iteration is {short(state_dict['iteration'])}")
+        super().load_state_dict(state_dict)
+
     def build_hooks(self) -> list[HookBase]:
         """detectron2's, and after the evaluation those that read its results."""
         built = super().build_hooks()
         kinds = [isinstance(hook, d2_hooks.EvalHook) for hook in built]
         after = kinds.index(True) + 1
+        self._make_interruptible(built[after - 1])
         return built[:after] + hooks_after_evaluation(self.cfg, self.checkpointer) + built[after:]
+
+    def train(self) -> Any:
+        """detectron2's; Ctrl-C ends it after a whole step, with a checkpoint to go on from."""
+        with Interrupt() as self._interrupt:
+            try:
+                return super().train()
+            except KeyboardInterrupt:
+                self._end_interrupted()
+                raise
+
+    def after_step(self) -> None:
+        super().after_step()
+        if self.iter + 1 < self.max_iter and self._is_interrupted():
+            self._is_between_steps = True
+            raise KeyboardInterrupt
+
+    def _is_interrupted(self):
+        """Whether to end after this step; the ranks agree on it when they write their losses."""
+        if comm.get_world_size() == 1:
+            return self._interrupt.is_asked
+        return (self.iter + 1) % WRITE_PERIOD == 0 and any(
+            comm.all_gather(self._interrupt.is_asked)
+        )
+
+    def _make_interruptible(self, hook):
+        """Let Ctrl-C end an evaluation at once: the step before it is whole."""
+        evaluate = hook._func
+
+        def interruptible():
+            if comm.get_world_size() > 1:
+                return evaluate()
+            with self._interrupt.at_once():
+                self._is_between_steps = True
+                results = evaluate()
+            self._is_between_steps = False
+            return results
+
+        hook._func = interruptible
+
+    def _end_interrupted(self):
+        if self._is_between_steps and self.iter < self.max_iter:
+            self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
+            comm.synchronize()  # the first rank to end ends the others
+        logger.warning(
+            "Interrupted in iteration %d; %s", self.iter, what_is_whole(self.cfg.OUTPUT_DIR)
+        )
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Iterable[list[dict]]:
@@ -153,17 +223,10 @@ class Trainer(DefaultTrainer):
         cls, cfg: CfgNode, model: nn.Module, evaluators: list[DatasetEvaluator] | None = None
     ) -> dict[str, Any]:
         """Evaluate on DATASETS.TEST, by the passes of TEST.SLIDING_WINDOW and TEST.AUG."""
-        model = _in_passes(cfg, model)
+        model = in_passes(cfg, model)
         if cfg.TEST.AUG.ENABLED:
             cfg = changed(cfg, "INPUT.MIN_SIZE_TEST", 0)  # images come at their native size
         return super().test(cfg, model, evaluators)
-
-
-def _in_passes(cfg: CfgNode, model: nn.Module) -> nn.Module:
-    """The model in the passes of TEST.SLIDING_WINDOW and TEST.AUG, or as it is."""
-    if cfg.TEST.SLIDING_WINDOW.ENABLED:
-        model = SlidingWindow.from_config(cfg, model)
-    return TestTimeAugmentation.from_config(cfg, model) if cfg.TEST.AUG.ENABLED else model
 
 
 def changed(cfg: CfgNode, key: str, value: Any) -> CfgNode:
