@@ -16,7 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, find_packages, setup
 
 OPS = Path("rankseg_d2/ops")
 CSRC = OPS / "ms_deform_attn/csrc"
@@ -129,9 +129,14 @@ def say(text: str) -> None:
     sys.stderr.write(f"rankseg_d2: {text}\n")
 
 
+CONFIGS = "rankseg_d2.configs"  # each folder of it counts as a package: setuptools wants them named
 setup(
-    packages=[*find_packages(include=["rankseg_d2", "rankseg_d2.*"]), "rankseg_d2.configs"],
-    package_dir={"rankseg_d2.configs": "configs"},
-    package_data={"rankseg_d2": ["**/*.json"], "rankseg_d2.configs": ["**/*.yaml"]},
+    packages=[
+        *find_packages(include=["rankseg_d2", "rankseg_d2.*"]),
+        CONFIGS,
+        *(f"{CONFIGS}.{folder}" for folder in find_namespace_packages("configs")),
+    ],
+    package_dir={CONFIGS: "configs"},
+    package_data={"rankseg_d2": ["**/*.json"], CONFIGS: ["**/*.yaml"]},
     **ops(),
 )

@@ -7,9 +7,9 @@
     python train_net.py --config-file my.yaml --eval-only MODEL.WEIGHTS model_final.pth
     python train_net.py --config-file my.yaml --eval-only --resume TEST.AUG.ENABLED True
     torchrun --nproc-per-node 8 train_net.py --config-file my.yaml
-"""
 
-import sys
+A mistake ends in one sentence; RANKSEG_TRACEBACK=1 shows where it is found.
+"""
 
 import rankseg_d2  # noqa: F401  (first: it makes `import detectron2` work anywhere)
 
@@ -24,6 +24,7 @@ from rankseg_d2.engine import (
     Trainer,
     check_run,
     class_names,
+    end_in_a_sentence,
     launch,
     log_results,
     setup,
@@ -53,13 +54,14 @@ def evaluate(cfg, resume):
     return results
 
 
+def run(args):
+    check_run(get_config(args.config_file, args.opts), args)  # before any process is started
+    launch(main, args)
+
+
 if __name__ == "__main__":
     parser = default_argument_parser()
     args = parser.parse_args()
     if not args.config_file:
         parser.error("give --config-file: a yaml file, or the name of a shipped config")
-    try:  # what cannot run ends here in one sentence, before any process is started
-        check_run(get_config(args.config_file, args.opts), args)
-    except (ValueError, KeyError, FileNotFoundError, RuntimeError) as error:
-        sys.exit(f"{parser.prog}: error: {error.args[-1]}")
-    launch(main, args)
+    end_in_a_sentence(parser.prog, lambda: run(args))

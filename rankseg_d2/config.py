@@ -11,12 +11,14 @@ from detectron2.config import CfgNode, get_cfg
 
 from ._yaml import set_keys, settable_keys
 from .config_files import read_sources
+from .config_ranges import check_range
 from .tasks import class_list
 
 logger = logging.getLogger(__name__)
 
 # The keys added to detectron2's. Names and defaults are upstream's, so its yaml files load
-# unchanged. Keys that upstream does not have are marked "ours".
+# unchanged. Keys that upstream does not have are marked "ours". config_ranges.py lists the values
+# that each may have.
 KEYS = {
     "MODEL": {
         "RANKSEG": {
@@ -213,6 +215,8 @@ def get_config(name_or_path: str | os.PathLike, opts: Sequence = ()) -> CfgNode:
     for source, values in read_sources(name_or_path, opts):
         set_keys(keys, values, source)
         sources.append((source, set(settable_keys(values))))
+    for name, source in {name: source for source, names in sources for name in names}.items():
+        check_range(name, keys[name].value, source)
     _register_shapes(cfg)
     _follow_data(cfg, sources)
     resolve_device(cfg)

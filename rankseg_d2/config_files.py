@@ -15,7 +15,7 @@ from typing import TextIO
 import yaml
 
 from ._yaml import BASE_KEY, beside, merge_chain, open_text, pop_version, read_chain
-from .errors import nearest
+from .errors import cut, nearest
 
 
 def read_sources(name_or_path: str | os.PathLike, opts: Sequence) -> Iterator[tuple[str, dict]]:
@@ -51,12 +51,12 @@ def is_part(name: str) -> bool:
 def _find(name: str, named_by: str = "") -> str:
     """The file of `name`, which is a path or the name of a shipped config."""
     shipped = shipped_configs_dir()
-    for path in (Path(name).expanduser(), shipped / name, shipped / f"{name}.yaml"):
+    for path in (Path(os.path.expanduser(name)), shipped / name, shipped / f"{name}.yaml"):
         if _exists(path):
             return str(path)
     raise FileNotFoundError(
-        f"config {name}{named_by} is neither a file nor a shipped config; the nearest names are "
-        f"{', '.join(nearest(name.removesuffix('.yaml'), shipped_names()))}"
+        f"config {cut(name)}{named_by} is neither a file nor a shipped config; the nearest "
+        f"names are {', '.join(nearest(name.removesuffix('.yaml'), shipped_names()))}"
     )
 
 
@@ -66,14 +66,16 @@ def _find_base(base: str, path: str) -> str:
 
 
 def _exists(path: Path) -> bool:
-    return path.is_file() or _overlaid(path) is not None
+    return os.path.isfile(path) or _overlaid(path) is not None
 
 
 def _overlaid(path: Path) -> tuple[Path, Path] | None:
     """The (config, overlay) of a shipped name such as `r50_rankseg.yaml`; None for other names."""
     match = re.fullmatch(r"(.+)_(rankseg(_gt)?)\.yaml", path.name)
-    path, shipped = path.resolve(), shipped_configs_dir()
-    if not match or not path.is_relative_to(shipped):
+    if not match or "\0" in str(path):
+        return None
+    path, shipped = Path(os.path.realpath(path)), shipped_configs_dir()
+    if not path.is_relative_to(shipped):
         return None
     config, overlay, is_oracle = match.groups()
     name = path.relative_to(shipped).with_name(config).as_posix()
@@ -82,7 +84,7 @@ def _overlaid(path: Path) -> tuple[Path, Path] | None:
     config_path = path.with_name(f"{config}_rankseg.yaml" if is_oracle else f"{config}.yaml")
     folders = [folder for folder in path.parents if folder.is_relative_to(shipped)]
     overlays = [folder / f"{overlay}.yaml" for folder in folders]
-    overlay_path = next(filter(Path.is_file, overlays), None)
+    overlay_path = next(filter(os.path.isfile, overlays), None)
     return (config_path, overlay_path) if overlay_path and _exists(config_path) else None
 
 
@@ -106,6 +108,6 @@ def _parse_opts(opts: Sequence) -> dict:
         if not is_pair:
             value = next(words, words)
         if value is words:
-            raise ValueError(f"opts: the last key, {key}, has no value. Write KEY VALUE pairs.")
+            raise ValueError(f"opts: the last key, {cut(key)}, has no value; write KEY VALUE pairs")
         values[key] = value
     return values

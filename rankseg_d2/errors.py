@@ -1,13 +1,35 @@
-"""Errors for wrong names, with the names that are nearest."""
+"""Errors for wrong names and values: what came, cut where it is long, and the nearest names."""
 
 import difflib
+import reprlib
 from collections.abc import Iterable
+
+_LONGEST = 200  # letters of a name or value in an error
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = _LONGEST
+_REPR.maxlist = _REPR.maxtuple = _REPR.maxdict = _REPR.maxset = 30
+_REPR.maxlevel = 4
+
+
+def short(value: object) -> str:
+    """`repr(value)`, cut where it is long; lists of lists do not make it slow."""
+    try:
+        text = _REPR.repr(value)
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return "a number of thousands of digits"
+    return cut(text, 2 * _LONGEST)
+
+
+def cut(text: str, longest: int = _LONGEST) -> str:
+    """The text, without what is too much for an error."""
+    return text if len(text) <= longest else f"{text[:longest]}…"
 
 
 def unknown_name(key: str, name: str, known: Iterable[str]) -> KeyError:
     """The error for a `name` that is not among the known ones of `key`."""
     near = ", ".join(nearest(name, sorted(known))) or "none, because none exists"
-    return KeyError(f"{key}: {name!r} is not known; the nearest names are {near}")
+    return KeyError(f"{key}: {short(name)} is not known; the nearest names are {near}")
 
 
 def nearest(name: str, names: Iterable[str], count: int = 3) -> list[str]:
@@ -15,6 +37,7 @@ def nearest(name: str, names: Iterable[str], count: int = 3) -> list[str]:
 
     The part after the last "." counts twice.
     """
+    name = name[:_LONGEST]
 
     def similarity(other):
         pairs = (name, other), (name.rpartition(".")[2], other.rpartition(".")[2])

@@ -3,6 +3,7 @@
 import glob
 import json
 import os
+import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,9 +19,13 @@ def listed(root: Path, pattern: str) -> Iterator[str]:
 
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary path with the same suffix, renamed to `path` at the end."""
+    """A temporary file with the same suffix, renamed to `path` at the end.
+
+    It is new, with a name that nobody can guess, so that writing follows no link of other users.
+    """
     path = Path(path)
-    temporary = path.with_name(f".{os.getpid()}.tmp.{path.name}")
+    temporary = path.with_name(f".{os.getpid()}.{secrets.token_hex(4)}.tmp.{path.name}")
+    temporary.touch(exist_ok=False)
     try:
         yield temporary
         os.replace(temporary, path)
@@ -53,7 +58,7 @@ def remove_leftovers(folders: Iterable[Path]) -> None:
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob(".*.tmp.*"):
-            leftover.unlink()
+            leftover.unlink(missing_ok=True)
 
 
 def write_image(path: str | os.PathLike, values: np.ndarray, **options) -> None:

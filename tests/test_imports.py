@@ -29,7 +29,7 @@ FLOORS = [
     ["data"],
     ["modeling"],
     ["evaluation"],
-    ["config_files"],
+    ["config_files", "config_ranges"],
     ["config"],
     [""],
     ["engine"],

@@ -4,6 +4,7 @@ from ..data.loading.loader import ResumableLoader, build_test_loader, build_trai
 from .checkpointer import Checkpointer
 from .checks import check_datasets, check_num_classes, check_run, class_names
 from .console import log_results
+from .ending import end_in_a_sentence
 from .hooks import BestCheckpointer, HeadGuard
 from .launch import launch
 from .optimizer import build_optimizer
@@ -24,6 +25,7 @@ __all__ = [
     "check_num_classes",
     "check_run",
     "class_names",
+    "end_in_a_sentence",
     "launch",
     "log_results",
     "setup",

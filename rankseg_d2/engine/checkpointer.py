@@ -2,7 +2,8 @@
 
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,13 @@ from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 from torch import nn
 
 from ..checkpoints import adapt, differences, is_whole, locate, read_checkpoint, rename, table
-from ..files import replacing_durably
+from ..errors import short
+from ..files import remove_leftovers, replacing_durably
+from .run_folder import last_checkpoint, os_error, what_is_whole
 
+_START_ANEW = (
+    "start a new run in another OUTPUT_DIR with this file as MODEL.WEIGHTS, to take over what fits"
+)
 _PLAIN = {torch.Tensor, torch.nn.Parameter, str, bytes, bool, int, float, complex, type(None)}
 
 
@@ -43,15 +49,44 @@ class Checkpointer(DetectionCheckpointer):
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
         """Go on from this run's last checkpoint, which must fit exactly, or else load `path`."""
         self._resumes = resume and self.has_checkpoint()
+        if self._resumes and self.save_to_disk:
+            remove_leftovers([Path(self.save_dir)])
         try:
             return super().resume_or_load(path, resume=resume)
         finally:
             self._resumes = False
 
-    def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def check_resumable(self, parts: Iterable[str], has_model: bool = True) -> None:
+        """Raise what `resume_or_load` would raise about this run's last checkpoint.
+
+        `parts` must be in it, beside the model, which need not hold values.
+        """
+        self._file = self.get_checkpoint_file()
+        checkpoint = read_checkpoint(self._file)
+        self._check_parts(checkpoint, parts)
+        if has_model:
+            self._check_same(checkpoint["model"], self.model.state_dict())
+
+    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
         if path:
             path, self._match_by_suffix = locate(path, self.path_manager)
-        return super().load(path, *args, **kwargs)
+        checkpoint = super().load(path, [])
+        for name in self.checkpointables if checkpointables is None else checkpointables:
+            if name in checkpoint:
+                self._load_state(name, checkpoint.pop(name))
+        return checkpoint
+
+    def _load_state(self, name, state):
+        """The state of the trainer, or another part beside the model."""
+        self.logger.info("Loading the state of the %s from %s", name, self._file)
+        try:
+            check_like(state, self.checkpointables[name].state_dict(), name)
+            self.checkpointables[name].load_state_dict(state)
+        except Exception as error:  # a wrong state makes load_state_dict() raise anything
+            raise ValueError(
+                f"{self._file} cannot be resumed: its state of the {name} does not fit this run "
+                f"({type(error).__name__}: {error}); {_START_ANEW}"
+            ) from error
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write `<name>.pth`; only when it is whole does `last_checkpoint` name it."""
@@ -61,11 +96,29 @@ class Checkpointer(DetectionCheckpointer):
         data |= {key: plain(value, key) for key, value in kwargs.items()}
         if self.class_names:
             data["class_names"] = list(self.class_names)
+        self._check_finite()
         path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info(f"Saving checkpoint to {path}")
-        with replacing_durably(path) as file:
-            torch.save({"model": self.model.state_dict(), **data}, file)
-        self.tag_last_checkpoint(f"{name}.pth")
+        remove_leftovers([Path(self.save_dir)])
+        try:
+            with replacing_durably(path) as file:
+                torch.save({"model": self.model.state_dict(), **data}, file)
+            self.tag_last_checkpoint(f"{name}.pth")
+        except (OSError, RuntimeError) as error:  # torch raises its own, caused by that of the disk
+            cause = os_error(error)
+            if cause is None:
+                raise
+            raise RuntimeError(
+                f"{path} could not be written: {cause.strerror}; {what_is_whole(self.save_dir)}"
+            ) from error
+
+    def _check_finite(self):
+        values = [value.isfinite().all() for value in self.model.parameters()]
+        if values and not torch.stack(values).all():
+            raise FloatingPointError(
+                "the weights are not finite, so no checkpoint is written: the model has diverged; "
+                f"{what_is_whole(self.save_dir)}"
+            )
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         with replacing_durably(self._tag_file()) as file:
@@ -73,9 +126,9 @@ class Checkpointer(DetectionCheckpointer):
 
     def get_checkpoint_file(self) -> str:
         """The checkpoint that `last_checkpoint` names; the newest whole one where that is bad."""
-        named = super().get_checkpoint_file()
-        if not named or is_whole(named):
-            return named
+        named = last_checkpoint(self.save_dir)
+        if named is None or is_whole(named):
+            return named or ""
         others = sorted(self.get_all_checkpoint_files(), key=os.path.getmtime, reverse=True)
         found = next((file for file in others if is_whole(file)), None)
         if found is None:
@@ -93,7 +146,18 @@ class Checkpointer(DetectionCheckpointer):
 
     def _load_file(self, filename):
         self._file = filename
-        return read_checkpoint(filename, self._match_by_suffix)
+        checkpoint = read_checkpoint(filename, self._match_by_suffix)
+        if self._resumes:
+            self._check_parts(checkpoint, self.checkpointables)
+        return checkpoint
+
+    def _check_parts(self, checkpoint, names):
+        missing = [name for name in names if name not in checkpoint]
+        if missing:
+            raise ValueError(
+                f"{self._file} cannot be resumed: it has weights, but no state of the "
+                f"{' and '.join(missing)}; {_START_ANEW}"
+            )
 
     def _load_model(self, checkpoint):
         weights, own = checkpoint["model"], self.model.state_dict()
@@ -119,8 +183,8 @@ class Checkpointer(DetectionCheckpointer):
             rest = f"; and {len(found) - 5} more" if found[5:] else ""
             raise RuntimeError(
                 f"{self._file} cannot be resumed, since the model of this config is another: "
-                f"{'; '.join(found[:5])}{rest}; resume with the config of that run, or start a new "
-                "one in another OUTPUT_DIR with this file as MODEL.WEIGHTS, to take over what fits"
+                f"{'; '.join(found[:5])}{rest}; resume with the config of that run, or "
+                f"{_START_ANEW}"
             )
 
     def _log_table(self, result, own, incompatible):
@@ -136,6 +200,28 @@ class Checkpointer(DetectionCheckpointer):
 
     def _log_incompatible_keys(self, incompatible):
         """Nothing: the table has said it."""
+
+
+def check_like(state: Any, own: Any, name: str) -> None:
+    """ValueError unless a saved state has the parts of our own, each of its kind and shape."""
+    if isinstance(own, dict):
+        if not isinstance(state, dict):
+            raise ValueError(f"{name} is {short(state)} instead of a dict")
+        for key in own.keys() & state.keys():
+            check_like(state[key], own[key], f"{name}[{key!r}]")
+    elif isinstance(own, list | tuple):
+        if not isinstance(state, list | tuple):
+            raise ValueError(f"{name} is {short(state)} instead of a list")
+        for i, (one, own_one) in enumerate(zip(state, own, strict=False)):
+            check_like(one, own_one, f"{name}[{i}]")
+    elif isinstance(own, torch.Tensor):
+        if not isinstance(state, torch.Tensor) or state.shape != own.shape:
+            raise ValueError(f"{name} is not a tensor of the shape {tuple(own.shape)}")
+    elif own is not None:
+        number = (bool, int, float)
+        kinds = number if isinstance(own, number) else type(own)
+        if not isinstance(state, kinds):
+            raise ValueError(f"{name} is {short(state)} instead of a {type(own).__name__}")
 
 
 def plain(value: Any, name: str) -> Any:

@@ -1,18 +1,33 @@
 """What must be true of a config before a run starts."""
 
+import contextlib
+import glob
+import logging
 import os
-import tempfile
 from argparse import Namespace
+from collections.abc import Iterator
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.utils import comm
+from torch import nn
 
+from ..checkpoints import locate, read_checkpoint, rename
+from ..data.loading.loader import batch_size_per_rank
+from ..data.loading.records import load_records
+from ..data.mappers import build_mapper
 from ..data.own.config_defaults import register_files
-from ..errors import nearest
+from ..errors import cut, nearest
+from ..evaluation import build_evaluator
 from ..modeling.meta_arch import model_class
+from ..modeling.passes import in_passes
 from ..tasks import class_list
-from .launch import check_num_gpus
+from .checkpointer import Checkpointer
+from .hooks import hooks_after_evaluation
+from .launch import check_num_gpus, count_processes
+from .optimizer import build_optimizer
+from .run_folder import check_room, check_writable, last_checkpoint, lock
+from .scheduler import build_lr_scheduler
 
 
 def check_run(cfg: CfgNode, args: Namespace) -> None:
@@ -20,22 +35,111 @@ def check_run(cfg: CfgNode, args: Namespace) -> None:
     check_num_gpus(args.num_gpus)
     check_datasets(cfg)
     check_num_classes(cfg)
-    check_output_dir(cfg.OUTPUT_DIR)
+    under_torchrun = "WORLD_SIZE" in os.environ
+    ranks = int(os.environ["WORLD_SIZE"]) if under_torchrun else count_processes(args)
+    if not args.eval_only:
+        batch_size_per_rank(cfg, ranks)
+    if args.machine_rank != 0 or os.environ.get("RANK", "0") != "0":
+        return  # the first process checks the rest for all
+    check_folder(cfg.OUTPUT_DIR, args.resume, args.eval_only)
+    with _quiet():
+        model = build_on_meta(cfg)
+        check_weights(cfg, model, args.resume, args.eval_only)
+        check_data(cfg, args.eval_only)
+        for name in cfg.DATASETS.TEST:
+            build_evaluator(cfg, name)
+        if model is not None:
+            in_passes(cfg, model)
+        if model is not None and not args.eval_only:
+            check_room(cfg.OUTPUT_DIR, model)
+            build_lr_scheduler(cfg, build_optimizer(cfg, model))
+        if not args.eval_only:
+            hooks_after_evaluation(cfg, checkpointer=None)
 
 
-def check_output_dir(path: str) -> None:
-    """Make the folder and try to write there, so that a long training does not end in an error."""
-    if not comm.is_main_process():
+def check_folder(folder: str, resume: bool, eval_only: bool) -> None:
+    """Raise where OUTPUT_DIR cannot be written, is in use, or holds a run to go on from."""
+    check_writable(folder)
+    if eval_only:
         return
-    try:
-        os.makedirs(path, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
-    except OSError as error:
+    lock(folder, keep=False)
+    last = last_checkpoint(folder) or next(glob.iglob(os.path.join(folder, "model_*.pth")), None)
+    if last is not None and not resume:
         raise RuntimeError(
-            f"OUTPUT_DIR {path!r} cannot be written ({error.strerror}); "
-            "set OUTPUT_DIR to a folder where you may write"
-        ) from error
+            f"OUTPUT_DIR {folder!r} holds a run already, with {os.path.basename(last)}; go on from "
+            "it with --resume, or set another OUTPUT_DIR"
+        )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without warnings, which the run itself gives once more, and into its log."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(level)
+
+
+def build_on_meta(cfg: CfgNode) -> nn.Module | None:
+    """The model without memory for its weights, which raises what is wrong with its options.
+
+    None for models of other projects, which may need more than names and shapes.
+    """
+    kind = model_class(cfg)
+    if kind is None:
+        return None
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.TIMM.PRETRAINED = False  # nothing is to be downloaded
+    try:
+        with torch.device("meta"):
+            return kind(cfg)
+    except RuntimeError:  # a backbone of the user may compute while it is built
+        return None
+
+
+def check_weights(cfg: CfgNode, model: nn.Module | None, resume: bool, eval_only: bool) -> None:
+    """Raise where the weights of the run are missing, damaged, or not for it."""
+    checkpointer = Checkpointer(model or nn.Module(), cfg.OUTPUT_DIR)
+    path = cfg.MODEL.WEIGHTS
+    if resume and checkpointer.has_checkpoint():
+        checkpointer.check_resumable([] if eval_only else ["trainer"], has_model=model is not None)
+    elif path:
+        weights = read_checkpoint(locate(path, checkpointer.path_manager)[0])["model"]
+        if eval_only and model is not None:
+            rename(weights, model.state_dict())
+            fresh = [name for name, _ in model.named_parameters() if name not in weights]
+            if fresh:
+                raise ValueError(
+                    f"--eval-only: MODEL.WEIGHTS {path} lacks {len(fresh)} weights of the model, "
+                    f"such as {fresh[0]}, so it is no trained checkpoint of it; {_trained(cfg)}"
+                )
+    elif eval_only:
+        raise ValueError(f"--eval-only needs weights, but MODEL.WEIGHTS is empty; {_trained(cfg)}")
+
+
+def _trained(cfg):
+    """Where trained weights are, for the end of an error."""
+    final = os.path.join(cfg.OUTPUT_DIR, "model_final.pth")
+    if os.path.isfile(final):
+        return f"this run has trained MODEL.WEIGHTS {final}"
+    return "set MODEL.WEIGHTS to a trained model, or OUTPUT_DIR to a run and add --resume"
+
+
+def check_data(cfg: CfgNode, eval_only: bool) -> None:
+    """Raise where records of the data sets are missing or cannot be loaded."""
+    if not eval_only:
+        if not cfg.DATASETS.TRAIN:
+            raise ValueError("DATASETS.TRAIN names no data set to train on")
+        build_mapper(cfg, is_train=True)
+        load_records(cfg.DATASETS.TRAIN, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
+    elif not cfg.DATASETS.TEST:
+        raise ValueError("DATASETS.TEST names no data set to evaluate on")
+    for name in cfg.DATASETS.TEST:
+        build_mapper(cfg, False, name)
+        load_records([name])
 
 
 def check_datasets(cfg: CfgNode) -> None:
@@ -47,8 +151,8 @@ def check_datasets(cfg: CfgNode) -> None:
             if name not in registered:
                 near = ", ".join(nearest(name, registered)) or "none, as no data set is registered"
                 raise KeyError(
-                    f"DATASETS.{key}: data set {name!r} is not registered; the nearest names are "
-                    f"{near}. Register it with DatasetCatalog.register."
+                    f"DATASETS.{key}: data set {cut(name)!r} is not registered; the nearest names "
+                    f"are {near}. Register it with DatasetCatalog.register."
                 )
 
 

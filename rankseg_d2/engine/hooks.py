@@ -1,6 +1,7 @@
 """Hooks that read an evaluation: the best checkpoint, and the guard of the multi-label head."""
 
 import logging
+import math
 from typing import Any
 
 from detectron2.checkpoint import Checkpointer
@@ -75,10 +76,10 @@ class HeadGuard(HookBase):
                     "SOLVER.MLHEAD_GUARD.METRIC: no evaluation gives %r, so that nothing is "
                     "guarded; the nearest names are %s", self._metric, near
                 )  # fmt: skip
-            else:
-                self._look_at(value[0])
+            elif math.isfinite(value[0]):  # NaN is above and below nothing
+                self._compare(value[0])
 
-    def _look_at(self, value: float) -> None:
+    def _compare(self, value: float) -> None:
         if self.best is not None and value < self.best - self._drop:
             rate = _lower_rate(self.trainer, "ml_head", self._factor)
             logger.info(

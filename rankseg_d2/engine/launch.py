@@ -1,8 +1,12 @@
 """Start main(args) in as many processes as are asked for, by --num-gpus or by torchrun."""
 
+import contextlib
 import gc
 import logging
+import multiprocessing
 import os
+import signal
+import sys
 from argparse import Namespace
 from collections.abc import Callable
 
@@ -10,6 +14,9 @@ import torch
 import torch.distributed as dist
 from detectron2 import engine
 from detectron2.utils import comm
+
+from ..data.prepare.processes import end_with_parent
+from .ending import INTERRUPTED, Failure, log_traceback, sentence, shows_tracebacks
 
 logger = logging.getLogger(__name__)
 
@@ -40,14 +47,44 @@ def launch(main: Callable[[Namespace], object], args: Namespace) -> None:
             num_gpus,
             num_gpus,
         )
+    if num_gpus > 1:
+        _pass_on_interrupts()
     engine.launch(
-        _run,
+        _run if num_gpus <= 1 else _run_as_child,
         max(1, num_gpus),
         num_machines=args.num_machines,
         machine_rank=args.machine_rank,
         dist_url=args.dist_url,
         args=(main, args),
     )
+
+
+def _pass_on_interrupts():
+    """Let the started processes answer Ctrl-C, and wait for their end."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        return
+
+    def pass_on(*_):
+        for process in multiprocessing.active_children():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGINT)
+
+    signal.signal(signal.SIGINT, pass_on)
+
+
+def _run_as_child(main, args):
+    """Run it in a process of --num-gpus, which ends with its launcher and tells it its error."""
+    end_with_parent()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script may have it ignored
+    try:
+        _run(main, args)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        if shows_tracebacks():
+            raise
+        log_traceback(error)
+        raise Failure(sentence(error)) from None
 
 
 def _run(main, args):
@@ -57,6 +94,16 @@ def _run(main, args):
         gc.collect()  # what main has left may hold the process group
         dist.barrier()  # no rank leaves while another still talks to it
         dist.destroy_process_group()
+
+
+def count_processes(args: Namespace) -> int:
+    """How many processes `launch` has on all machines together."""
+    if not 0 <= args.machine_rank < args.num_machines:
+        raise ValueError(
+            f"--machine-rank must be from 0 to --num-machines minus 1; got {args.machine_rank} of "
+            f"{args.num_machines} machines"
+        )
+    return max(1, args.num_gpus) * args.num_machines
 
 
 def check_num_gpus(num_gpus: int) -> None:

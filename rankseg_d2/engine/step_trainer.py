@@ -1,7 +1,9 @@
 """One training step, with AMP types, gradient accumulation and the random choices of a resume."""
 
 import contextlib
+import functools
 import logging
+import math
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -9,7 +11,9 @@ from typing import Any
 
 import torch
 from detectron2.engine import SimpleTrainer
-from torch import nn
+from detectron2.utils import comm
+from detectron2.utils.events import get_event_storage
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
@@ -17,12 +21,17 @@ from ..data.loading.loader import ResumableLoader, seed_step
 
 logger = logging.getLogger(__name__)
 
+WRITE_PERIOD = 20  # of detectron2's PeriodicWriter, in iterations
+
 
 class StepTrainer(SimpleTrainer):
     """One step: forward and backward over `accumulation_steps` equal parts, then the optimizer.
 
     The losses are averaged over the parts, so that the gradient is that of the whole batch (where
     the model's losses are means over the images).
+
+    All losses of a step leave the device in one copy. The ranks put theirs together when they are
+    written: every `WRITE_PERIOD` iterations and after the last one, `max_iter`.
     """
 
     def __init__(
@@ -35,16 +44,19 @@ class StepTrainer(SimpleTrainer):
         seed: int,
         amp_dtype: torch.dtype | None = None,
         accumulation_steps: int = 1,
+        max_iter: int | None = None,
     ) -> None:
         super().__init__(model, data_loader, optimizer)
         self.device = device
         self.seed = seed
         self.amp_dtype = amp_dtype
         self.accumulation_steps = accumulation_steps
+        self.last_iter = None if max_iter is None else max_iter - 1
         self.grad_scaler = torch.amp.GradScaler(
             device.type, enabled=amp_dtype is torch.float16 and device.type == "cuda"
         )
         self._batches = None
+        self._unwritten = []  # (iteration, data_time, losses by name) of each step
 
     def run_step(self) -> None:
         assert self.model.training, "the model is in eval mode"
@@ -68,9 +80,40 @@ class StepTrainer(SimpleTrainer):
             for name, loss in losses.items():
                 means[name] += loss.detach() / len(parts)
         self.after_backward()
-        self.write_metrics(means, data_time, self.iter)  # raises where a loss is not finite
+        self.note_losses(means, data_time)  # raises where a loss is not finite
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
+        is_due = (self.iter + 1) % WRITE_PERIOD == 0 or self.iter == self.last_iter
+        if is_due or comm.get_world_size() == 1:
+            self.write_losses()
+
+    def note_losses(self, losses: dict[str, Tensor], data_time: float) -> None:
+        """Keep the losses of this step and rank; FloatingPointError where one is not finite."""
+        numbers = torch.cat([loss.float().reshape(1) for loss in losses.values()]).cpu().numpy()
+        by_name = dict(zip(losses, numbers.tolist(), strict=True))
+        if not all(map(math.isfinite, by_name.values())):
+            raise FloatingPointError(
+                f"a loss is not finite at iteration {self.iter}: {by_name}; the model has diverged "
+                "or overflowed: lower SOLVER.BASE_LR, clip gradients, or train with bfloat16 or "
+                "without AMP"
+            )
+        self._unwritten.append((self.iter, data_time, by_name))
+
+    def write_losses(self) -> None:
+        """Put what is noted, as means over all ranks, into the event storage of the main process.
+
+        All ranks must call it.
+        """
+        of_ranks = comm.gather(self._unwritten)
+        self._unwritten = []
+        for rows in zip(*of_ranks, strict=True):  # those of one iteration
+            iterations, data_times, losses = zip(*rows, strict=True)
+            means = {name: sum(one[name] for one in losses) / len(losses) for name in losses[0]}
+            put = functools.partial(get_event_storage().put_scalars, cur_iter=iterations[0])
+            # The slowest loader is what the others wait for.
+            put(data_time=max(data_times), total_loss=sum(means.values()))
+            if len(means) > 1:
+                put(**means)
 
     def _batches_from(self, iteration: int) -> Iterator[list[dict]]:
         if isinstance(self.data_loader, ResumableLoader):
@@ -110,6 +153,10 @@ class StepTrainer(SimpleTrainer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
+        for parameter, state in self.optimizer.state.items():
+            for name, value in state.items():
+                if isinstance(value, Tensor) and value.shape not in ((), parameter.shape):
+                    raise ValueError(f"{name} of the optimizer has the shape {tuple(value.shape)}")
         self.seed = state_dict.get("seed", self.seed)
         logger.info("Resuming with the seed of the checkpoint, %d", self.seed)
         if self.grad_scaler.is_enabled() and "grad_scaler" in state_dict:

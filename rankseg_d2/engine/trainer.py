@@ -29,15 +29,18 @@ from torch.optim.lr_scheduler import LRScheduler
 from .. import __version__, engine_name
 from .._trainer_steps import construct
 from ..data.loading.loader import batch_size_per_rank, build_test_loader, build_train_loader
+from ..errors import short
 from ..evaluation import build_evaluator
-from ..modeling.passes import SlidingWindow, TestTimeAugmentation
+from ..modeling.passes import in_passes
 from .checkpointer import Checkpointer
-from .checks import check_datasets, check_num_classes, check_output_dir, class_names
+from .checks import check_datasets, check_num_classes, class_names
 from .console import ProgressLine, log_config, log_data, log_model, log_results, set_up_console
+from .ending import Interrupt, hide_tracebacks
 from .hooks import hooks_after_evaluation
 from .optimizer import build_optimizer
+from .run_folder import check_room, check_writable, lock, what_is_whole
 from .scheduler import build_lr_scheduler
-from .step_trainer import StepTrainer
+from .step_trainer import WRITE_PERIOD, StepTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +49,7 @@ AMP_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 def setup(cfg: CfgNode, args: Namespace) -> None:
     """detectron2's default_setup, for our logs too; `args.config_file` may be a shipped name."""
-    check_output_dir(cfg.OUTPUT_DIR)
+    _take_output_dir(cfg, for_training=not getattr(args, "eval_only", False))
     set_up_console(cfg.OUTPUT_DIR)
     head = "rankseg_d2 %s on the %s engine, torch %s, %d x %s"
     number, device = comm.get_world_size(), cfg.MODEL.DEVICE
@@ -56,6 +59,16 @@ def setup(cfg: CfgNode, args: Namespace) -> None:
     if not os.path.isfile(args.config_file):
         args.config_file = ""  # detectron2 would open it, only to log its text
     default_setup(cfg, args)
+    for name in ("detectron2", "rankseg_d2", "fvcore"):
+        hide_tracebacks(logging.getLogger(name))
+
+
+def _take_output_dir(cfg: CfgNode, for_training: bool = True) -> None:
+    """Raise where OUTPUT_DIR cannot be written, or is another training's; else hold it."""
+    if comm.is_main_process():
+        check_writable(cfg.OUTPUT_DIR)
+        if for_training:
+            lock(cfg.OUTPUT_DIR)
 
 
 class Trainer(DefaultTrainer):
@@ -66,6 +79,8 @@ class Trainer(DefaultTrainer):
     `rankseg_d2.engine.build_train_loader(cfg, mapper=...)`.
     """
 
+    _is_between_steps = False  # so that a checkpoint is exact
+
     def __init__(self, cfg: CfgNode) -> None:
         TrainerBase.__init__(self)  # not super(): the real detectron2's has no steps to override
         construct(self, cfg)
@@ -74,7 +89,7 @@ class Trainer(DefaultTrainer):
 
     def prepare_cfg(self, cfg: CfgNode) -> CfgNode:
         """The config to train by; raises the errors that need neither model nor data."""
-        check_output_dir(cfg.OUTPUT_DIR)
+        _take_output_dir(cfg)
         for name in ("detectron2", "rankseg_d2"):
             if not logging.getLogger(name).isEnabledFor(logging.INFO):
                 setup_logger(name=name)
@@ -89,7 +104,9 @@ class Trainer(DefaultTrainer):
 
     def check_parts(self, cfg: CfgNode, model: nn.Module) -> None:
         """Raise now what would end the training at its first evaluation, such as missing files."""
-        _in_passes(cfg, model)
+        in_passes(cfg, model)
+        if comm.is_main_process():
+            check_room(cfg.OUTPUT_DIR, model)
         for name in cfg.DATASETS.TEST:
             self.build_test_loader(cfg, name)
             with contextlib.suppress(NotImplementedError):  # of a trainer that evaluates nothing
@@ -117,6 +134,7 @@ class Trainer(DefaultTrainer):
             seed=comm.shared_random_seed() if cfg.SEED < 0 else cfg.SEED,
             amp_dtype=amp_dtype(cfg, device),
             accumulation_steps=cfg.SOLVER.ACCUMULATION_STEPS,
+            max_iter=cfg.SOLVER.MAX_ITER,
         )
 
     def build_checkpointer(self, cfg: CfgNode, model: nn.Module) -> Checkpointer:
@@ -127,11 +145,17 @@ class Trainer(DefaultTrainer):
         # After training, `iter` is one past the last iteration that was done.
         return super().state_dict() | {"iteration": min(self.iter, self.max_iter - 1)}
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if type(state_dict["iteration"]) is not int or state_dict["iteration"] < 0:
+            raise ValueError(f"its iteration is {short(state_dict['iteration'])}")
+        super().load_state_dict(state_dict)
+
     def build_hooks(self) -> list[HookBase]:
         """detectron2's, and after the evaluation those that read its results."""
         built = super().build_hooks()
         kinds = [isinstance(hook, d2_hooks.EvalHook) for hook in built]
         after = kinds.index(True) + 1
+        built[after - 1] = d2_hooks.EvalHook(self.cfg.TEST.EVAL_PERIOD, self._evaluate)
         return built[:after] + hooks_after_evaluation(self.cfg, self.checkpointer) + built[after:]
 
     def build_writers(self) -> list[EventWriter]:
@@ -140,10 +164,47 @@ class Trainer(DefaultTrainer):
         others = [writer for writer in writers if not isinstance(writer, CommonMetricPrinter)]
         return [ProgressLine(self.max_iter), *others]
 
-    def train(self) -> dict[str, Any] | None:
-        results = super().train()
+    def train(self) -> Any:
+        """detectron2's; Ctrl-C ends it after a whole step, with a checkpoint to go on from."""
+        with Interrupt() as self._interrupt:
+            try:
+                results = super().train()
+            except KeyboardInterrupt:
+                self._end_interrupted()
+                raise
         log_results(self.cfg, getattr(self, "_last_eval_results", {}))
         return results
+
+    def after_step(self) -> None:
+        super().after_step()
+        if self.iter + 1 < self.max_iter and self._is_interrupted():
+            self._is_between_steps = True
+            raise KeyboardInterrupt
+
+    def _is_interrupted(self):
+        """Whether to end after this step; the ranks agree on it when they write their losses."""
+        if comm.get_world_size() == 1:
+            return self._interrupt.is_asked
+        return (self.iter + 1) % WRITE_PERIOD == 0 and any(
+            comm.all_gather(self._interrupt.is_asked)
+        )
+
+    def _evaluate(self) -> dict[str, Any]:
+        """The results; Ctrl-C ends a single process at once, for the step before is whole."""
+        at_once = comm.get_world_size() == 1
+        with self._interrupt.at_once() if at_once else contextlib.nullcontext():
+            self._is_between_steps = at_once
+            self._last_eval_results = self.test(self.cfg, self.model)
+        self._is_between_steps = False
+        return self._last_eval_results
+
+    def _end_interrupted(self):
+        if self._is_between_steps and self.iter < self.max_iter:
+            self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
+            comm.synchronize()  # the first rank to end ends the others
+        logger.warning(
+            "Interrupted in iteration %d; %s", self.iter, what_is_whole(self.cfg.OUTPUT_DIR)
+        )
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Iterable[list[dict]]:
@@ -170,17 +231,10 @@ class Trainer(DefaultTrainer):
         cls, cfg: CfgNode, model: nn.Module, evaluators: list[DatasetEvaluator] | None = None
     ) -> dict[str, Any]:
         """Evaluate on DATASETS.TEST, by the passes of TEST.SLIDING_WINDOW and TEST.AUG."""
-        model = _in_passes(cfg, model)
+        model = in_passes(cfg, model)
         if cfg.TEST.AUG.ENABLED:
             cfg = changed(cfg, "INPUT.MIN_SIZE_TEST", 0)  # images come at their native size
         return super().test(cfg, model, evaluators)
-
-
-def _in_passes(cfg: CfgNode, model: nn.Module) -> nn.Module:
-    """The model in the passes of TEST.SLIDING_WINDOW and TEST.AUG, or as it is."""
-    if cfg.TEST.SLIDING_WINDOW.ENABLED:
-        model = SlidingWindow.from_config(cfg, model)
-    return TestTimeAugmentation.from_config(cfg, model) if cfg.TEST.AUG.ENABLED else model
 
 
 def _length(loader: Iterable) -> int | None:

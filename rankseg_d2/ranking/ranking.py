@@ -48,17 +48,19 @@ def rank(
 
     With a threshold (in the unit of the scores) κ is dynamic: only categories above it are valid,
     and always the best one. Categories to `keep`, (B, C) bool, are among the κ and valid whatever
-    their scores; the scores still decide their ranks.
+    their scores (the best κ of them, if they are more); the scores still decide their ranks.
     """
     check_topk(k, scores.shape[1])
     values = scores.detach()
-    first = values if keep is None else values.masked_fill(keep, torch.inf)
-    chosen = first.sort(dim=1, descending=True, stable=True).indices[:, :k]  # (B, K)
-    ordered, order = values.gather(1, chosen).sort(dim=1, descending=True, stable=True)
-    index = chosen.gather(1, order)
+    index = values.sort(dim=1, descending=True, stable=True).indices  # (B, C)
+    if keep is not None:
+        kept_first = keep.gather(1, index).byte().sort(dim=1, descending=True, stable=True).indices
+        index = index.gather(1, kept_first[:, :k].sort(dim=1).values)  # by score again
+    index = index[:, :k]  # (B, K)
     if threshold is None:
         return Ranking(scores, index)
-    valid = (ordered > threshold) | (torch.arange(k, device=scores.device) == 0)
+    valid = values.gather(1, index) > threshold
+    valid = valid | (torch.arange(k, device=scores.device) == 0)
     return Ranking(scores, index, valid if keep is None else valid | keep.gather(1, index))
 
 

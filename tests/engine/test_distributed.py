@@ -35,6 +35,12 @@ def results_of(output_dir):
     return json.loads((output_dir / "results.json").read_text())
 
 
+def losses_of(output_dir):
+    """The last loss of all ranks, by iteration."""
+    rows = map(json.loads, (output_dir / "metrics.json").read_text().splitlines())
+    return {row["iteration"]: row["total_loss"] for row in rows if "total_loss" in row}
+
+
 @pytest.fixture(scope="module")
 def one_process(tmp_path_factory):
     """A training in this process: the folder, and its evaluation results."""
@@ -47,6 +53,8 @@ def assert_close_to(one_process, output_dir):
     folder, results = one_process
     for name, weight in final_weights(folder).items():
         torch.testing.assert_close(final_weights(output_dir)[name], weight, rtol=1e-4, atol=1e-6)
+    losses, expected = losses_of(output_dir), losses_of(folder)
+    assert len(expected) == 1 and losses == pytest.approx(expected, rel=1e-4)
     found = results_of(output_dir)
     assert found["world_size"] == 2
     assert found["toy"]["toy"]["error"] == pytest.approx(results["toy"]["error"], rel=1e-4)

@@ -102,9 +102,9 @@ def test_the_heads_rate_is_lowered_where_its_score_falls(tmp_path, caplog):
         trainer = run(tmp_path, *GUARD)
     # From 60 to 55; neither 59.8 nor, from then on, 54.8 is a fall of more than 0.5.
     assert trainer.rates == pytest.approx([1.0] * 8 + [0.25] * 4)
-    told = [record.getMessage() for record in caplog.records if "fell" in record.getMessage()]
-    assert len(told) == 1
-    assert told[0].startswith("multilabel/mAP fell from 60.000 to 55.000: the multi-label head's")
+    said = [record.getMessage() for record in caplog.records if "fell" in record.getMessage()]
+    assert len(said) == 1
+    assert said[0].startswith("multilabel/mAP fell from 60.000 to 55.000: the multi-label head's")
 
 
 @pytest.mark.parametrize("drop, lowered", [(0.1, [5, 7, 9]), (4.0, [7]), (6.0, [])])
@@ -112,6 +112,13 @@ def test_the_guard_overlooks_small_falls(drop, lowered, tmp_path):
     trainer = run(tmp_path, *GUARD, "SOLVER.MLHEAD_GUARD.DROP", drop)
     expected = [0.25 ** sum(after < i for after in lowered) for i in range(12)]
     assert trainer.rates == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("-inf")])
+@pytest.mark.parametrize("iteration", [1, 3, 5])
+def test_the_guard_survives_a_score_that_is_no_number(iteration, number, tmp_path, monkeypatch):
+    monkeypatch.setitem(SCORES, iteration, number)
+    assert run(tmp_path, *GUARD).rates[-1] == pytest.approx(0.25)  # 55 after 60 or 59.8 is a fall
 
 
 @pytest.mark.parametrize("schedule", ["WarmupMultiStepLR", "WarmupPolyLR"])
@@ -131,8 +138,8 @@ def test_a_metric_that_nothing_gives_is_named(tmp_path, caplog):
     with caplog.at_level("WARNING", logger="rankseg_d2"):
         trainer = run(tmp_path, *GUARD, "SOLVER.MLHEAD_GUARD.METRIC", "multi/map")
     assert set(trainer.rates) == {1.0}
-    told = "gives 'multi/map', so that nothing is guarded; the nearest names are multilabel/"
-    assert told in caplog.text
+    said = "gives 'multi/map', so that nothing is guarded; the nearest names are multilabel/"
+    assert said in caplog.text
 
 
 @pytest.mark.parametrize(

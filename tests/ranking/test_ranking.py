@@ -53,15 +53,22 @@ def test_rank_sorts_best_first_and_ties_by_lower_id():
         ([0, 2], None, [3, 2, 0], None),
         ([0, 2], 0.6, [3, 2, 0], [True, True, True]),
         ([0], 0.8, [3, 1, 0], [True, False, True]),
-        ([0, 1, 2, 4], None, [1, 2, 0], None),  # more than κ: by lower id
+        ([0, 1, 2, 4], None, [1, 4, 2], None),  # more than κ: the best of them
+        ([0, 1, 2, 4], 0.6, [1, 4, 2], [True] * 3),
     ],
 )
-def test_rank_keeps_what_it_is_told_to_keep(keep, threshold, index, valid):
+def test_rank_keeps_what_it_is_asked_to_keep(keep, threshold, index, valid):
     scores, kept = torch.tensor([[0.1, 0.7, 0.2, 0.9, 0.5]]), torch.zeros(1, 5, dtype=torch.bool)
     kept[0, keep] = True
     ranking = rank(scores, 3, threshold, kept)
     assert ranking.index.tolist() == [index]
     assert valid is None if ranking.valid is None else ranking.valid.tolist() == [valid]
+
+
+def test_equal_scores_are_ranked_by_id_whether_kept_or_not():
+    keep = torch.tensor([[False, True, False, True, False]])
+    assert rank(torch.zeros(1, 5), 4, keep=keep).index.tolist() == [[0, 1, 2, 3]]
+    assert rank(torch.zeros(1, 5), 2, keep=keep).index.tolist() == [[1, 3]]
 
 
 def test_ties_in_a_large_vocabulary_keep_id_order():

@@ -24,7 +24,7 @@ from .vspw import load_videos
 _NUM_CATEGORIES = 100
 NUM_IMAGES = {"train": 4000, "val": 400}
 _NUM_VIDEOS = {"train": 240, "val": 40}
-NAME = re.compile(r"shapes(\d*)_(panoptic|(video_)?(sem_seg|instance))_(train|val)")
+NAME = re.compile(r"shapes(\d{0,9})_(panoptic|(video_)?(sem_seg|instance))_(train|val)")
 
 
 def register_shapes(

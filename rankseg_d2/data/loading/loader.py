@@ -10,6 +10,7 @@ The weights are then equal bit by bit on CPUs, and on GPUs as far as the kernels
 
 import itertools
 import random
+import signal
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -97,6 +98,7 @@ class ResumableLoader:
                 batch_sampler=itertools.islice(batches, start, None),
                 num_workers=self.num_workers,
                 collate_fn=_as_it_is,
+                worker_init_fn=_ignore_interrupts,
             )
         )
 
@@ -151,10 +153,10 @@ def build_test_loader(
     )
 
 
-def batch_size_per_rank(cfg: CfgNode) -> int:
-    """SOLVER.IMS_PER_BATCH, divided by the number of ranks and SOLVER.ACCUMULATION_STEPS."""
+def batch_size_per_rank(cfg: CfgNode, ranks: int | None = None) -> int:
+    """SOLVER.IMS_PER_BATCH, divided by the number of ranks (by default those that run)."""
     total, parts = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATION_STEPS
-    ranks = comm.get_world_size()
+    ranks = comm.get_world_size() if ranks is None else ranks
     if parts < 1:
         raise ValueError(f"SOLVER.ACCUMULATION_STEPS must be 1 or more; got {parts}")
     if total < 1 or total % (ranks * parts):
@@ -214,3 +216,8 @@ class _SeededDataset(Dataset):
 
 def _as_it_is(samples):
     return samples
+
+
+def _ignore_interrupts(worker):
+    """The main process answers Ctrl-C, and needs the workers until its step is done."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

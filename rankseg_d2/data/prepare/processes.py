@@ -38,7 +38,7 @@ def _results(convert: Callable, todo: Sequence, workers: int) -> Iterator:
         return
     chunk = max(1, min(16, len(todo) // (4 * workers)))
     try:
-        with ProcessPoolExecutor(min(workers, len(todo)), _context(), _end_with_parent) as pool:
+        with ProcessPoolExecutor(min(workers, len(todo)), _context(), end_with_parent) as pool:
             yield from pool.map(convert, todo, chunksize=chunk)
     except BrokenProcessPool as error:
         raise RuntimeError(
@@ -61,8 +61,8 @@ def _context():
     return context
 
 
-def _end_with_parent() -> None:
-    """Exit this worker when its parent is killed; it would wait forever and keep its locks."""
+def end_with_parent() -> None:
+    """Exit this process when its parent is killed; it would wait forever and keep its locks."""
 
     def watch():
         multiprocessing.parent_process().join()

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ...checkpoints import Rows
 from ...ranking import Ranking
-from ..clips import Clips
+from ..clips import Clips, to_device
 from ..outputs import PixelPredictions
 from ..results import Sizes, pixel_result
 from .base import Segmentation
@@ -56,7 +56,7 @@ class PixelClassifier(Segmentation):
                     "classifier learns from; set INPUT.DATASET_MAPPER_NAME to "
                     "mask_former_semantic, or call model.eval() to predict"
                 )
-        labels = [sample["sem_seg"].to(self.device).long() for sample in batched_inputs]
+        labels = [to_device(sample["sem_seg"], self.device).long() for sample in batched_inputs]
         return ImageList.from_tensors(labels, 0, self.sem_seg_head.ignore_value).tensor
 
     def losses(self, outputs: PixelPredictions, targets: Tensor) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.utils.events import get_event_storage, has_event_storage
@@ -27,7 +28,7 @@ from ...ranking import (
     relabel,
     relabel_map,
 )
-from ..clips import Clips
+from ..clips import Clips, to_device
 from ..oracle import present_labels
 from ..outputs import Outputs
 from ..results import Sizes, ranking_result
@@ -243,14 +244,16 @@ def _keep_ranked(targets: list[dict], ranking: Ranking) -> list[dict]:
         valid = None if ranking.valid is None else ranking.valid[i]
         relabelled.append(relabel(target["labels"], ranking.index[i], valid))
     # One copy from the device for all images, instead of one per image.
-    keeps = torch.cat([keep for _, keep in relabelled]).cpu()
+    keeps = torch.cat([keep for _, keep in relabelled]).cpu().numpy()
     if has_event_storage() and len(keeps):
-        get_event_storage().put_scalar("ranking/kept_objects", keeps.float().mean())
-    keeps = keeps.split([len(ranks) for ranks, _ in relabelled])
-    return [
-        {**target, "labels": ranks[keep], "masks": target["masks"][keep]}
-        for target, (ranks, _), keep in zip(targets, relabelled, keeps, strict=True)
-    ]
+        get_event_storage().put_scalar("ranking/kept_objects", keeps.mean())
+    ends = np.cumsum([len(ranks) for ranks, _ in relabelled])
+    keeps = np.split(keeps, ends[:-1])
+    kept = []
+    for target, (ranks, _), keep in zip(targets, relabelled, keeps, strict=True):
+        index = to_device(torch.from_numpy(np.flatnonzero(keep)), ranks.device)
+        kept.append({**target, "labels": ranks[index], "masks": target["masks"][index]})
+    return kept
 
 
 def _check_options(cfg: CfgNode, name: str) -> None:

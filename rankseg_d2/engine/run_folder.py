@@ -1,0 +1,101 @@
+"""OUTPUT_DIR: whether it can be written, whose it is, and which checkpoint in it is whole."""
+
+import errno
+import fcntl
+import os
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+
+from torch import nn
+
+TAG, LOCK = "last_checkpoint", ".lock"
+_PROBE = 2**20  # bytes that are written to see whether a disk takes them
+_locks: dict[str, int] = {}  # folder -> the open file of its lock, until this process ends
+
+
+def last_checkpoint(folder: str) -> str | None:
+    """The path that `last_checkpoint` in a folder names, whole or not; None without such a file."""
+    tag = Path(folder) / TAG
+    if tag.is_dir():
+        raise ValueError(f"{tag} should be a file, the name of a checkpoint, but is a folder; "
+                         "remove it")
+    if not tag.is_file():
+        return None
+    name = tag.read_bytes().decode(errors="replace").strip().replace("\0", "�")
+    return os.path.join(folder, name)
+
+
+def what_is_whole(folder: str) -> str:
+    """How to go on after a checkpoint could not be written, for the end of an error."""
+    last = last_checkpoint(folder)
+    if last is None:
+        return "the folder has no checkpoint yet: start again"
+    return f"{last} is whole: go on from it with --resume"
+
+
+def os_error(error: BaseException | None) -> OSError | None:
+    """The error of the operating system that led to an error, or None."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def check_writable(folder: str) -> None:
+    """Make the folder and write there, so that a long training does not end in an error."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(_PROBE))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        todo = (
+            "make room, or set OUTPUT_DIR to a folder on another disk"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT)
+            else "set OUTPUT_DIR to a folder where you may write"
+        )
+        raise RuntimeError(
+            f"OUTPUT_DIR {folder!r} cannot be written ({error.strerror}); {todo}"
+        ) from error
+    last_checkpoint(folder)
+
+
+def check_room(folder: str, model: nn.Module) -> None:
+    """RuntimeError where a checkpoint would not fit: weights, and the two moments of AdamW."""
+    needed = 3 * sum(value.numel() * value.element_size() for value in model.parameters())
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise RuntimeError(
+            f"OUTPUT_DIR {folder!r} has room for {free / 2**20:,.0f} MB, but a checkpoint needs "
+            f"{needed / 2**20:,.0f} MB; make room, or set OUTPUT_DIR to a folder on another disk"
+        )
+
+
+def lock(folder: str, keep: bool = True) -> None:
+    """RuntimeError where another training holds the folder; else hold it, until this process ends.
+
+    The lock is the system's: it ends with the process, however that ends, and holds on shared
+    folders too, as far as they have locks. On those without, nothing is locked.
+    """
+    path = os.path.join(os.path.realpath(folder), LOCK)
+    if path in _locks:
+        return
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if keep:
+            _locks[path] = file
+            os.truncate(file, 0)
+            os.write(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            holder = os.read(file, 200).decode(errors="replace").strip()
+            raise RuntimeError(
+                f"another training writes to OUTPUT_DIR {folder!r} ({holder or 'its process'} "
+                "runs); wait for its end, or set another OUTPUT_DIR"
+            ) from error
+    finally:
+        if path not in _locks:
+            os.close(file)
