@@ -91,7 +91,7 @@ def log_config(cfg: CfgNode, config_file: str, opts: Sequence) -> None:
         lines[_MOST_KEYS:] = [f"  and {more} more keys (log.txt has the whole config)"]
     what = "" if is_shipped else ", which changes of its base" if len(sources) > 2 else ""
     head = f"config {config_file}{what}{':' if lines else ''}"
-    logger.info("%s", "\n".join(_cut(line) for line in [head, *lines]))
+    logger.info("%s", "\n".join([head, *map(_cut, lines)]))
 
 
 def _leaves(cfg: CfgNode) -> dict[str, Any]:

@@ -28,7 +28,12 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from .. import __version__, engine_name
 from .._trainer_steps import construct
-from ..data.loading.loader import batch_size_per_rank, build_test_loader, build_train_loader
+from ..data.loading.loader import (
+    ResumableLoader,
+    batch_size_per_rank,
+    build_test_loader,
+    build_train_loader,
+)
 from ..errors import short
 from ..evaluation import build_evaluator
 from ..modeling.passes import in_passes
@@ -54,7 +59,8 @@ def setup(cfg: CfgNode, args: Namespace) -> None:
     head = "rankseg_d2 %s on the %s engine, torch %s, %d x %s"
     number, device = comm.get_world_size(), cfg.MODEL.DEVICE
     logger.info(head, __version__, engine_name(), torch.__version__, number, device)
-    log_config(cfg, args.config_file, args.opts)
+    if args.config_file:
+        log_config(cfg, args.config_file, getattr(args, "opts", None) or [])
     args = Namespace(**vars(args))
     if not os.path.isfile(args.config_file):
         args.config_file = ""  # detectron2 would open it, only to log its text
@@ -238,8 +244,7 @@ class Trainer(DefaultTrainer):
 
 
 def _length(loader: Iterable) -> int | None:
-    dataset = getattr(loader, "dataset", None)
-    return len(dataset) if hasattr(dataset, "__len__") else None
+    return len(loader.dataset) if isinstance(loader, ResumableLoader) else None
 
 
 def changed(cfg: CfgNode, key: str, value: Any) -> CfgNode:
