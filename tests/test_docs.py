@@ -3,11 +3,17 @@
 import os
 import pkgutil
 import re
+import shlex
 import subprocess
 import sys
 
 import pytest
+from detectron2.engine import default_argument_parser
+from support import own_data
 from support.paths import ROOT
+
+from rankseg_d2 import cli
+from rankseg_d2.config import get_config
 
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()
@@ -49,6 +55,65 @@ def test_every_file_module_and_name_that_a_page_names_exists(page):
     assert [name for name in paths if not (ROOT / name).exists()] == []
     for name in re.findall(r"^(?:from |import |.*`)(rankseg_d2(?:\.\w+)+)", text, re.MULTILINE):
         pkgutil.resolve_name(name)  # raises its error if there is no such name
+
+
+RUNS = ["README.md", "docs/config.md", "docs/data.md", "docs/engine.md", "docs/evaluation.md"]
+RUNS += ["docs/models.md", "docs/training.md", "docs/video.md"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", RUNS)
+def test_the_python_of_a_page_runs_as_printed(page, tmp_path):
+    """All blocks of a page, one after the other; `my.yaml` is a config of the reader's."""
+    own_data.semantic(tmp_path)
+    (tmp_path / "my.yaml").rename(tmp_path / "street.yaml")
+    (tmp_path / "my.yaml").write_text(
+        "_BASE_: shapes/panoptic/r10t_rankseg\n"
+        "DATASETS: {FILES: [street.yaml]}\n"
+        "SOLVER: {IMS_PER_BATCH: 2, MAX_ITER: 1}\n"
+        "MODEL: {DEVICE: cpu, RANKSEG: {TOPK: 3}, MASK_FORMER: {TEST: {PANOPTIC_ON: False}}}\n"
+        "INPUT: {DATASET_MAPPER_NAME: mask_former_semantic, CROP: {SIZE: [32, 32]}}\n"
+    )
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text("utf-8"), re.DOTALL)
+    assert blocks
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", "\n".join(blocks)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_all_pages_with_python_are_run():
+    others = {"docs/extending.md", "docs/own_data.md", "docs/shapes.md", "CONTRIBUTING.md"}
+    pages = {page for page in PAGES if "```python" in (ROOT / page).read_text("utf-8")}
+    assert pages == {*RUNS, *others}
+
+
+def commands(page):
+    """The words of each line of a page's bash blocks."""
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / page).read_text("utf-8"), re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_commands_of_a_page_are_valid(page, tmp_path, monkeypatch):
+    """Configs and keys exist, and subcommands and options too."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my.yaml").write_text("_BASE_: toy/semantic/r18\n")
+    for words in commands(page):
+        if "train_net.py" in words:
+            args = words[words.index("train_net.py") + 1 :]
+            args = default_argument_parser().parse_args(args)
+            if not args.config_file.startswith("street/"):
+                get_config(args.config_file, args.opts)
+        if words[:1] == ["rankseg-d2"]:
+            with pytest.raises(SystemExit) as ended:
+                cli.main([*words[1:3], "--help"])
+            assert ended.value.code == 0
 
 
 def test_the_code_of_extending_runs(tmp_path):
