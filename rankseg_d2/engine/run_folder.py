@@ -19,8 +19,9 @@ def last_checkpoint(folder: str) -> str | None:
     """The path that `last_checkpoint` in a folder names, whole or not; None without such a file."""
     tag = Path(folder) / TAG
     if tag.is_dir():
-        raise ValueError(f"{tag} should be a file, the name of a checkpoint, but is a folder; "
-                         "remove it")
+        raise ValueError(
+            f"{tag} should be a file, the name of a checkpoint, but is a folder; remove it"
+        )
     if not tag.is_file():
         return None
     name = tag.read_bytes().decode(errors="replace").strip().replace("\0", "�")
