@@ -36,7 +36,7 @@ from .checks import check_datasets, check_num_classes, class_names
 from .ending import Interrupt, hide_tracebacks
 from .hooks import hooks_after_evaluation
 from .optimizer import build_optimizer
-from .run_folder import check_room, check_writable, lock, what_is_whole
+from .run_folder import check_room, check_writable, lock, what_is_whole, writing
 from .scheduler import build_lr_scheduler
 from .step_trainer import WRITE_PERIOD, StepTrainer
 
@@ -54,7 +54,8 @@ def setup(cfg: CfgNode, args: Namespace) -> None:
     if not os.path.isfile(args.config_file):
         logger.info("config_file=%s", args.config_file)
         args.config_file = ""  # detectron2 would open it, only to log its text
-    default_setup(cfg, args)
+    with writing(cfg.OUTPUT_DIR, cfg.OUTPUT_DIR):
+        default_setup(cfg, args)
     for name in ("detectron2", "rankseg_d2", "fvcore"):
         hide_tracebacks(logging.getLogger(name))
 
@@ -154,7 +155,8 @@ class Trainer(DefaultTrainer):
 
     def train(self) -> Any:
         """detectron2's; Ctrl-C ends it after a whole step, with a checkpoint to go on from."""
-        with Interrupt() as self._interrupt:
+        folder = self.cfg.OUTPUT_DIR
+        with Interrupt() as self._interrupt, writing(folder, folder):
             try:
                 return super().train()
             except KeyboardInterrupt:
@@ -226,7 +228,8 @@ class Trainer(DefaultTrainer):
         model = in_passes(cfg, model)
         if cfg.TEST.AUG.ENABLED:
             cfg = changed(cfg, "INPUT.MIN_SIZE_TEST", 0)  # images come at their native size
-        return super().test(cfg, model, evaluators)
+        with writing(cfg.OUTPUT_DIR, cfg.OUTPUT_DIR):
+            return super().test(cfg, model, evaluators)
 
 
 def changed(cfg: CfgNode, key: str, value: Any) -> CfgNode:
