@@ -1,6 +1,7 @@
 """How runs end: in one sentence, after Ctrl-C with a checkpoint, and with their launcher."""
 
 import errno
+import logging
 import os
 import re
 import signal
@@ -126,6 +127,7 @@ def test_a_run_goes_on_exactly_after_ctrl_c(tmp_path, at, iteration, monkeypatch
     opts = (*LONG, "TEST.EVAL_PERIOD", 10)
     train(toy_config(tmp_path / "whole", *opts))
     monkeypatch.setattr(Interrupted, "at", at)
+    monkeypatch.setattr(logging.getLogger("rankseg_d2"), "propagate", True)
     cfg = toy_config(tmp_path / "stopped", *opts)
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), caplog.at_level("WARNING", logger="rankseg_d2"):
