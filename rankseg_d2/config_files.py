@@ -105,6 +105,8 @@ def _parse_opts(opts: Sequence) -> dict:
     values, words = {}, iter(opts)
     for word in words:
         key, is_pair, value = str(word).partition("=")
+        if key.startswith("--"):
+            raise ValueError(f"opts: {cut(key)} must come before the KEY VALUE pairs")
         if not is_pair:
             value = next(words, words)
         if value is words:

@@ -211,6 +211,7 @@ def test_opts_are_pairs_or_assignments_and_the_last_wins():
 @pytest.mark.parametrize("opts, error, message", [
     (["SEED"], ValueError, "opts: the last key, SEED, has no value"),
     (["SEED", "1", "VIS_PERIOD"], ValueError, "opts: the last key, VIS_PERIOD, has no value"),
+    (["SEED", "1", "--eval-only"], ValueError, "opts: --eval-only must come before the KEY VALUE"),
     (["SOLVER.MAX_ITERS", "1"], KeyError, r"opts: unknown key .*nearest .* SOLVER\.MAX_ITER"),
     (["SOLVER.MAX_ITER=soon"], ValueError, r"opts: SOLVER\.MAX_ITER must be of type int"),
     (["MODEL.RANKSEG", "1"], ValueError, r"opts: MODEL\.RANKSEG is a section with keys such as"),

@@ -15,7 +15,7 @@ from torch import nn
 from ..checkpoints import adapt, differences, is_whole, locate, read_checkpoint, rename, table
 from ..errors import short
 from ..files import remove_leftovers, replacing_durably
-from .run_folder import last_checkpoint, os_error, what_is_whole
+from .run_folder import last_checkpoint, what_is_whole, writing
 
 _START_ANEW = (
     "start a new run in another OUTPUT_DIR with this file as MODEL.WEIGHTS, to take over what fits"
@@ -100,17 +100,10 @@ class Checkpointer(DetectionCheckpointer):
         path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info(f"Saving checkpoint to {path}")
         remove_leftovers([Path(self.save_dir)])
-        try:
+        with writing(path, self.save_dir):
             with replacing_durably(path) as file:
                 torch.save({"model": self.model.state_dict(), **data}, file)
             self.tag_last_checkpoint(f"{name}.pth")
-        except (OSError, RuntimeError) as error:  # torch raises its own, caused by that of the disk
-            cause = os_error(error)
-            if cause is None:
-                raise
-            raise RuntimeError(
-                f"{path} could not be written: {cause.strerror}; {what_is_whole(self.save_dir)}"
-            ) from error
 
     def _check_finite(self):
         values = [value.isfinite().all() for value in self.model.parameters()]

@@ -1,15 +1,18 @@
 """OUTPUT_DIR: whether it can be written, whose it is, and which checkpoint in it is whole."""
 
+import contextlib
 import errno
 import fcntl
 import os
 import shutil
 import socket
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from torch import nn
 
+_OF_DISKS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 TAG, LOCK = "last_checkpoint", ".lock"
 _PROBE = 2**20  # bytes that are written to see whether a disk takes them
 _locks: dict[str, int] = {}  # folder -> the open file of its lock, until this process ends
@@ -19,8 +22,9 @@ def last_checkpoint(folder: str) -> str | None:
     """The path that `last_checkpoint` in a folder names, whole or not; None without such a file."""
     tag = Path(folder) / TAG
     if tag.is_dir():
-        raise ValueError(f"{tag} should be a file, the name of a checkpoint, but is a folder; "
-                         "remove it")
+        raise ValueError(
+            f"{tag} should be a file, the name of a checkpoint, but is a folder; remove it"
+        )
     if not tag.is_file():
         return None
     name = tag.read_bytes().decode(errors="replace").strip().replace("\0", "�")
@@ -35,11 +39,27 @@ def what_is_whole(folder: str) -> str:
     return f"{last} is whole: go on from it with --resume"
 
 
-def os_error(error: BaseException | None) -> OSError | None:
-    """The error of the operating system that led to an error, or None."""
-    while error is not None and not isinstance(error, OSError):
-        error = error.__cause__ or error.__context__
-    return error
+class DiskError(RuntimeError):
+    """A file of OUTPUT_DIR could not be written."""
+
+
+@contextlib.contextmanager
+def writing(path: str, folder: str) -> Iterator[None]:
+    """One sentence of a full or failing disk: the file, and what is whole in the folder."""
+    try:
+        yield
+    except DiskError:
+        raise
+    except (OSError, RuntimeError) as error:  # torch raises its own, caused by that of the disk
+        cause = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None or cause.errno not in _OF_DISKS:
+            raise
+        raise DiskError(
+            f"{cause.filename or path} could not be written: {cause.strerror}; make room for it; "
+            f"{what_is_whole(folder)}"
+        ) from error
 
 
 def check_writable(folder: str) -> None:
@@ -51,13 +71,10 @@ def check_writable(folder: str) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        todo = (
-            "make room, or set OUTPUT_DIR to a folder on another disk"
-            if error.errno in (errno.ENOSPC, errno.EDQUOT)
-            else "set OUTPUT_DIR to a folder where you may write"
-        )
+        room = "make room, or " if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
         raise RuntimeError(
-            f"OUTPUT_DIR {folder!r} cannot be written ({error.strerror}); {todo}"
+            f"OUTPUT_DIR {folder!r} cannot be written ({error.strerror}); {room}set OUTPUT_DIR to "
+            "a folder where you may write"
         ) from error
     last_checkpoint(folder)
 

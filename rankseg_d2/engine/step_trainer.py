@@ -155,8 +155,9 @@ class StepTrainer(SimpleTrainer):
         super().load_state_dict(state_dict)
         for parameter, state in self.optimizer.state.items():
             for name, value in state.items():
-                if isinstance(value, Tensor) and value.shape not in ((), parameter.shape):
-                    raise ValueError(f"{name} of the optimizer has the shape {tuple(value.shape)}")
+                is_tensor = isinstance(value, Tensor) and value.shape in ((), parameter.shape)
+                if not is_tensor and not isinstance(value, int | float | None):
+                    raise ValueError(f"{name} of the optimizer is not of its parameter's shape")
         self.seed = state_dict.get("seed", self.seed)
         logger.info("Resuming with the seed of the checkpoint, %d", self.seed)
         if self.grad_scaler.is_enabled() and "grad_scaler" in state_dict:

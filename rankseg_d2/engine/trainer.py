@@ -43,7 +43,7 @@ from .console import ProgressLine, log_config, log_data, log_model, log_results,
 from .ending import Interrupt, hide_tracebacks
 from .hooks import hooks_after_evaluation
 from .optimizer import build_optimizer
-from .run_folder import check_room, check_writable, lock, what_is_whole
+from .run_folder import check_room, check_writable, lock, what_is_whole, writing
 from .scheduler import build_lr_scheduler
 from .step_trainer import WRITE_PERIOD, StepTrainer
 
@@ -64,7 +64,8 @@ def setup(cfg: CfgNode, args: Namespace) -> None:
     args = Namespace(**vars(args))
     if not os.path.isfile(args.config_file):
         args.config_file = ""  # detectron2 would open it, only to log its text
-    default_setup(cfg, args)
+    with writing(cfg.OUTPUT_DIR, cfg.OUTPUT_DIR):
+        default_setup(cfg, args)
     for name in ("detectron2", "rankseg_d2", "fvcore"):
         hide_tracebacks(logging.getLogger(name))
 
@@ -172,7 +173,8 @@ class Trainer(DefaultTrainer):
 
     def train(self) -> Any:
         """detectron2's; Ctrl-C ends it after a whole step, with a checkpoint to go on from."""
-        with Interrupt() as self._interrupt:
+        folder = self.cfg.OUTPUT_DIR
+        with Interrupt() as self._interrupt, writing(folder, folder):
             try:
                 results = super().train()
             except KeyboardInterrupt:
@@ -240,7 +242,8 @@ class Trainer(DefaultTrainer):
         model = in_passes(cfg, model)
         if cfg.TEST.AUG.ENABLED:
             cfg = changed(cfg, "INPUT.MIN_SIZE_TEST", 0)  # images come at their native size
-        return super().test(cfg, model, evaluators)
+        with writing(cfg.OUTPUT_DIR, cfg.OUTPUT_DIR):
+            return super().test(cfg, model, evaluators)
 
 
 def _length(loader: Iterable) -> int | None:

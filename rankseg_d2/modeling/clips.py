@@ -1,5 +1,6 @@
 """Batches of images and clips: an image is a clip with one frame."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .results import Sizes
+
+_CALL = (
+    'call it as model([{"image": image}]), with image = torch.from_numpy(pixels).permute(2, 0, 1) '
+    "of pixels (height, width, channels) from 0 to 255, channels in the order of INPUT.FORMAT"
+)
 
 
 @dataclass(frozen=True)
@@ -42,11 +48,7 @@ def batch_clips(clips: list[list[Tensor]], mean: Tensor, std: Tensor, divisibili
             "of any lengths are predicted with TEST.VIDEO.WINDOW above 0"
         )
     for frame in (frame for clip in clips for frame in clip):
-        if frame.dim() != 3 or len(frame) != len(mean) or not frame.numel():
-            raise ValueError(
-                f"`image` must be ({len(mean)}, height, width) and hold a pixel, for a clip a list "
-                f"of such frames, but one is {tuple(frame.shape)}; fix the dataset mapper"
-            )
+        _check_frame(frame, len(mean))
     for clip in clips:
         sizes = {tuple(frame.shape[-2:]) for frame in clip}
         if len(sizes) > 1:
@@ -59,6 +61,46 @@ def batch_clips(clips: list[list[Tensor]], mean: Tensor, std: Tensor, divisibili
     images = ImageList.from_tensors(frames, divisibility)
     num_frames = lengths[0]
     return Clips(images.tensor, images.image_sizes[::num_frames], num_frames)
+
+
+def check_samples(batched_inputs: Any) -> None:
+    """ValueError, for callers of a model, unless it gets a list of dicts with `image`."""
+    if not isinstance(batched_inputs, list | tuple):
+        raise ValueError(f"a model takes a list of dicts, not a {_kind(batched_inputs)}; {_CALL}")
+    for sample in batched_inputs:
+        if not isinstance(sample, Mapping) or "image" not in sample:
+            found = list(sample) if isinstance(sample, Mapping) else f"a {_kind(sample)}"
+            raise ValueError(f"a model takes dicts with `image`, not {found}; {_CALL}")
+        if not hasattr(sample["image"], "__len__"):
+            raise ValueError(f"`image` must be a tensor, not a {_kind(sample['image'])}; {_CALL}")
+
+
+def check_values(sample: dict) -> None:
+    """ValueError where the image of a sample has values from 0 to 1, as other libraries have it."""
+    image = sample["image"]
+    if isinstance(image, Tensor) and image.is_floating_point() and not image.is_cuda:
+        low, high = image.aminmax() if image.numel() else (0, 0)
+        if 0 <= low < high <= 1 and not torch.equal(image, image.round()):
+            raise ValueError(f"the values of `image` are from 0 to 1; multiply by 255; {_CALL}")
+
+
+def _check_frame(frame, channels):
+    if not isinstance(frame, Tensor):
+        raise ValueError(f"`image` must be a tensor, not a {_kind(frame)}; {_CALL}")
+    if frame.dim() == 3 and frame.shape[-1] == channels != len(frame):
+        raise ValueError(
+            f"`image` has its channels last, {tuple(frame.shape)}; give image.permute(2, 0, 1); "
+            f"{_CALL}"
+        )
+    if frame.dim() != 3 or len(frame) != channels or not frame.numel():
+        raise ValueError(
+            f"`image` must be ({channels}, height, width) and hold a pixel, for a clip a list of "
+            f"such frames, but one is {tuple(frame.shape)}; {_CALL}"
+        )
+
+
+def _kind(value):
+    return f"{type(value).__module__}.{type(value).__name__}".removeprefix("builtins.")
 
 
 def image_targets(

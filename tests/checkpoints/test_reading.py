@@ -3,6 +3,8 @@ import os
 import pickle
 import struct
 import tarfile
+import time
+import tracemalloc
 import zipfile
 from collections import OrderedDict
 from urllib.error import URLError
@@ -218,6 +220,53 @@ DTYPE = b"cnumpy\ndtype\n"
 def test_odd_pickles_are_refused(tmp_path, content, reason):
     with pytest.raises(ValueError, match=rf"a\.pkl .*{reason}"):
         read_weights(save(tmp_path / "a.pkl", content))
+
+
+def doubled_key():
+    """A dict with one key, a tuple in which each level is twice the one below."""
+    levels = b"".join(b"q%ch%c\x86" % (i, i) for i in range(60))
+    return b"}K\x01" + levels + b"K\x02s."
+
+
+def many_copies(of_text, count=3000):
+    """A list of bytes or arrays that are all made of the same 100,000 bytes of the file."""
+    raw = b"X" + struct.pack("<I", 100_000) + b"a" * 100_000 + b"q\x00"
+    encode = b"c_codecs\nencode\nq\x01"
+    if of_text:
+        return raw + encode + b"](" + b"h\x01h\x00X\x06\0\0\0latin1\x86R" * count + b"e."
+    dtype = DTYPE + b"S'u1'\n\x85Rq\x02"
+    shape = b"J" + struct.pack("<i", 100_000) + b"\x85"
+    make = RECONSTRUCT + b"N\x85R(K\x01" + shape + b"h\x02I00\nh\x00tb"
+    return raw + dtype + b"](" + make * count + b"e."
+
+
+@pytest.mark.parametrize(
+    "content, reason",
+    [
+        (b"\x80\x02]r\0\0\0\x10.", "holds a list and not a dict"),  # memo number 2**28
+        (b"\x80\x02]r\xff\xff\xff\x7f.", "holds a list and not a dict"),
+        (b"]p999999999999\n.", "holds a list and not a dict"),
+        (b"\x80\x05\x96" + struct.pack("<Q", 2**36) + b".", "ends too early"),
+        (b"\x80\x04\x8e" + struct.pack("<Q", 2**30) + b".", "cannot be read"),
+        (doubled_key(), "has a dict whose keys are no names"),
+        (b"ccollections\nOrderedDict\n](](" + doubled_key()[1:-2] + b"ee\x85R.", "no names"),
+        (b"\x80\x04\x8f.", "holds a set"),
+        (many_copies(of_text=True), "makes more bytes than it has"),
+        (many_copies(of_text=False), "makes more bytes than it has"),
+        (b"(" * 100_000 + b"l" * 100_000 + b".", "cannot be read"),
+    ],
+)  # fmt: skip
+def test_a_small_file_takes_little_memory_and_time(tmp_path, content, reason):
+    path = save(tmp_path / "a.pkl", content)
+    start = time.perf_counter()
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=rf"a\.pkl .*({reason})"):
+            read_weights(path)
+        assert tracemalloc.get_traced_memory()[1] < 50 * 2**20 + 10 * len(content)
+    finally:
+        tracemalloc.stop()
+    assert time.perf_counter() - start < 20
 
 
 def test_array_longer_than_its_memory_is_refused(tmp_path):

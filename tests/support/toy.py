@@ -22,7 +22,7 @@ from detectron2.utils import comm
 from torch import nn
 
 from rankseg_d2.config import add_rankseg_config
-from rankseg_d2.engine import Trainer, build_train_loader, launch, setup
+from rankseg_d2.engine import Trainer, build_train_loader, end_in_a_sentence, launch, setup
 from rankseg_d2.evaluation import EVALUATORS, register_evaluator
 
 NUM_IMAGES = 13
@@ -120,7 +120,9 @@ class ToyTrainer(Trainer):
 
 
 def kill_hooks():
-    """End this process by SIGKILL where the environment says so."""
+    """End this process by SIGKILL, or fail, where the environment says so."""
+    if "TOY_FAIL_AT" in os.environ:
+        return [hooks.CallbackHook(after_step=fail)]
     if "TOY_KILL_AT" not in os.environ:
         return []
     kill_at = int(os.environ["TOY_KILL_AT"])
@@ -130,6 +132,11 @@ def kill_hooks():
             os.kill(os.getpid(), signal.SIGKILL)
 
     return [hooks.CallbackHook(after_step=kill)]
+
+
+def fail(trainer):
+    if trainer.iter == int(os.environ["TOY_FAIL_AT"]):
+        raise ValueError("the toy is broken")
 
 
 def kill_in_save(count):
@@ -200,4 +207,5 @@ def main(args):
 
 
 if __name__ == "__main__":
-    launch(main, default_argument_parser().parse_args())
+    parser = default_argument_parser()
+    end_in_a_sentence(parser.prog, lambda: launch(main, parser.parse_args()))

@@ -10,6 +10,7 @@ from .register import register_own_data
 
 _NUM_CLASSES = "MODEL.SEM_SEG_HEAD.NUM_CLASSES"
 _IGNORE_VALUE = "MODEL.SEM_SEG_HEAD.IGNORE_VALUE"
+_FOLLOWING = {"DATASETS.TRAIN", "DATASETS.TEST", _NUM_CLASSES, _IGNORE_VALUE}
 
 
 def register_files(cfg: CfgNode) -> list[str]:
@@ -21,7 +22,8 @@ def register_files(cfg: CfgNode) -> list[str]:
 def follow_data(cfg: CfgNode, sources: list[tuple[str, set[str]]], class_list: str) -> None:
     """Register the data sets of DATASETS.FILES; set the keys that follow from them or from TRAIN.
 
-    A key stays if the source that names the data sets sets it, or a later source.
+    A key stays if the source that names the data sets sets it, or a later source. Where these set
+    all such keys, as a run's config.yaml does, the files may be absent: then they are not read.
 
     Args:
         sources: of the config, later ones win: (name of the source, keys that it sets).
@@ -29,8 +31,13 @@ def follow_data(cfg: CfgNode, sources: list[tuple[str, set[str]]], class_list: s
     """
     if cfg.DATASETS.FILES:
         named_by, said = _since(sources, "DATASETS.FILES")
-        cfg.DATASETS.FILES = _find(cfg.DATASETS.FILES, named_by)
-        names = register_files(cfg)
+        try:
+            cfg.DATASETS.FILES = _find(cfg.DATASETS.FILES, named_by)
+            names = register_files(cfg)
+        except FileNotFoundError:
+            if said >= _FOLLOWING:
+                return
+            raise
         for key, split in (("TRAIN", "_train"), ("TEST", "_val")):
             if f"DATASETS.{key}" not in said:
                 cfg.DATASETS[key] = tuple(name for name in names if name.endswith(split))

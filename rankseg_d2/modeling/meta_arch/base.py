@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ...checkpoints import Rows
 from ...ranking import Ranker
 from ..backbone import check_backbone
-from ..clips import Clips, batch_clips
+from ..clips import Clips, batch_clips, check_samples, check_values
 from ..outputs import Outputs
 from ..results import ResultOptions, Sizes
 
@@ -72,7 +72,10 @@ class Segmentation(nn.Module):
 
     def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
         """Losses by name in training, otherwise one dict of results per image or clip."""
+        check_samples(batched_inputs)
         if not self.training:
+            for sample in batched_inputs:
+                check_values(sample)
             return self.predict(batched_inputs)
         clips = self.preprocess(batched_inputs)
         outputs = self.run_network(clips)

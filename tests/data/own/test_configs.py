@@ -145,3 +145,16 @@ def test_a_new_process_registers_from_the_config_it_is_given(tmp_path, config):
         [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True
     )
     assert run.returncode == 8, run.stderr
+
+
+def test_the_config_of_a_run_loads_where_its_data_are_not(tmp_path, config):
+    own_data.semantic(tmp_path / "data", name="street")
+    cfg = config("DATASETS: {FILES: [../data/my.yaml]}")
+    saved = tmp_path / "config.yaml"  # as `setup` writes it
+    saved.write_text(cfg.dump())
+    (tmp_path / "data" / "my.yaml").unlink()
+    there = get_config(saved, ["MODEL.WEIGHTS", "a.pth"])
+    assert there.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 5
+    assert there.DATASETS == cfg.DATASETS
+    with pytest.raises(FileNotFoundError, match=r"the data set file .*my\.yaml does not exist"):
+        check_datasets(there)

@@ -1,9 +1,10 @@
 """Models and samples that cannot be are refused with a sentence."""
 
-
+import numpy as np
 import pytest
 import torch
 from detectron2.modeling import build_model
+from PIL import Image
 from support.small import (
     CLASSES,
     MASK2FORMER,
@@ -144,6 +145,45 @@ def test_training_samples_that_cannot_be_used_are_refused(change, message):
     sample = {name: value for name, value in sample.items() if value is not None}
     with pytest.raises(ValueError, match=message):
         make_model(MASK2FORMER).train()([image_sample(), sample])
+
+
+PIXELS = np.zeros((64, 96, 3), np.uint8)
+CALL = r"call it as model\(\[{.image.: image}\]\), with image = torch\.from_numpy\(pixels\)"
+
+
+@pytest.mark.parametrize(
+    "given, what",
+    [
+        (PIXELS, "a model takes a list of dicts, not a numpy.ndarray"),
+        (torch.zeros(2, 3, 64, 96), "a model takes a list of dicts, not a torch.Tensor"),
+        ({"image": torch.zeros(3, 64, 96)}, "a model takes a list of dicts, not a dict"),
+        ("photo.jpg", "a model takes a list of dicts, not a str"),
+        ([PIXELS], "a model takes dicts with `image`, not a numpy.ndarray"),
+        ([{"img": PIXELS}], r"a model takes dicts with `image`, not \['img'\]"),
+        ([{"image": PIXELS}], "`image` must be a tensor, not a numpy.ndarray"),
+        ([{"image": Image.fromarray(PIXELS)}], "`image` must be a tensor, not a PIL.Image.Image"),
+        ([{"image": "photo.jpg"}], "`image` must be a tensor, not a str"),
+        ([{"image": None}], "`image` must be a tensor, not a NoneType"),
+        ([{"image": torch.from_numpy(PIXELS)}], r"channels last, \(64, 96, 3\); give image\.perm"),
+        ([{"image": torch.zeros(64, 96)}], r"`image` must be \(3, height, width\)"),
+        ([{"image": torch.rand(3, 64, 96)}], "values of `image` are from 0 to 1; multiply by 255"),
+    ],
+)
+def test_callers_of_a_model_read_how_to_call_it(given, what):
+    with pytest.raises(ValueError, match=f"{what}.*{CALL}"):
+        make_model(MASKFORMER).eval()(given)
+
+
+@pytest.mark.parametrize("frames", [PIXELS[None], [PIXELS], Image.fromarray(PIXELS), "clip.mp4"])
+def test_callers_of_a_video_model_read_how_to_call_it(frames):
+    with pytest.raises(ValueError, match=f"`image` must be a tensor, not a .*{CALL}"):
+        make_model(MASKFORMER, VIDEO).eval()([{"image": frames}])
+
+
+def test_dark_images_are_no_images_of_0_to_1():
+    model = make_model(MASKFORMER).eval()
+    for image in (torch.zeros(3, 64, 96), torch.eye(64, 96).expand(3, -1, -1)):
+        assert model([{"image": image}])[0]["sem_seg"].shape[-2:] == (64, 96)
 
 
 def test_clip_without_instances_is_refused_by_the_name_of_its_first_file():
