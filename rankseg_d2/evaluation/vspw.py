@@ -73,7 +73,7 @@ class VideoSemanticEvaluator(SemanticEvaluator):
         """Add the frames to the confusion matrix; (sum, number) of clips for each kind of VC."""
         consistency = Consistency(CLIPS, self.ignore)
         for path, predicted in zip(paths, labels, strict=True):
-            values = read_values(path)
+            values = read_values(path, self.metadata, predicted.shape[-2:])
             check_size(path, values, predicted, f"a frame of video {sample['video_id']!r}")
             classes = to_classes(values, path, self.metadata)
             self.add(classes, predicted, path)

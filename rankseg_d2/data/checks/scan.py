@@ -9,13 +9,23 @@ import numpy as np
 
 from ...tasks import LABEL_KEYS, TASKS, find
 from ..formats import rle
-from ..formats.label_images import check_depth, read_segment_ids, read_values, run_starts
+from ..formats.label_colors import COLOR, as_color, classes_of_colors, likely_cause
+from ..formats.label_images import (
+    check_depth,
+    have_same_shape,
+    meanings,
+    read_segment_ids,
+    read_values,
+    run_starts,
+    size_advice,
+)
 from ..formats.video_frames import frame_records
 from ..own.pairing import Fault, segment_faults
 from ..prepare.processes import run_jobs, usable_cpus
 
 UNKNOWN, IGNORED = -1, -2
 _RECORDS_PER_PROCESS = 300  # about as many are read in the seconds that a process takes to start
+MOST_FOR_PAIRS = 5000  # classes; their matrix has 200 MB
 _NOTHING = np.zeros(0, np.int64)
 _BY_DETAIL = ("panoptic", "semantic", "instance")  # the task, if a record has several labels
 
@@ -39,20 +49,26 @@ class Meaning(NamedTuple):
     num_classes: int
     ignore_label: int
     table: np.ndarray | None  # value -> class id, ignore_label, or -1
+    colors: np.ndarray | None = None  # rows of red, green, blue, and class id or ignore_label
+    has_labels: bool = True
+    resizes: bool = False  # label images to the sizes of their images
 
     @classmethod
     def of(cls, metadata: Any) -> "Meaning":
         """The meaning of the labels of a data set."""
         table = metadata.get("label_table")
         table = None if table is None else np.asarray(table)
-        return cls(len(class_names(metadata)), metadata.get("ignore_label", 255), table)
+        more = metadata.get("has_labels", True), metadata.get("resize_labels", False)
+        return cls(len(class_names(metadata)), metadata.get("ignore_label", 255), table,
+                   metadata.get("label_colors"), *more)
 
     def classes(self, values: np.ndarray) -> np.ndarray:
         """The class of each value, or IGNORED, or UNKNOWN."""
         classes = values.astype(np.int64)
-        if self.table is not None:
-            inside = (classes >= 0) & (classes < len(self.table))
-            classes = np.where(inside, self.table[np.where(inside, classes, 0)], UNKNOWN)
+        if len(values) and values[0] >= COLOR:
+            classes = classes_of_colors(classes, self.colors)
+        elif self.table is not None:
+            classes = meanings(classes, self.table)
         is_ignored = classes == self.ignore_label
         is_class = (classes >= 0) & (classes < self.num_classes)
         return np.where(is_ignored, IGNORED, np.where(is_class, classes, UNKNOWN))
@@ -68,18 +84,17 @@ class Tally:
     faults: list[Fault] = field(default_factory=list)
     values: set[int] = field(default_factory=set)
     pixels: np.ndarray = field(init=False)  # (C,)
-    pairs: np.ndarray = field(init=False)  # (C, C): images with both; the diagonal: with the class
+    images: np.ndarray = field(init=False)  # (C,): with the class
+    pairs: np.ndarray | None = field(init=False)  # (C, C): images with both, if C is not too large
     sizes: np.ndarray = field(init=False)  # (C + 1,): images with 0 to C classes
 
     def __post_init__(self) -> None:
         self.pixels = np.zeros(self.num_classes, np.int64)
-        self.pairs = np.zeros((self.num_classes, self.num_classes), np.int64)
+        self.images = np.zeros(self.num_classes, np.int64)
+        self.pairs = None
+        if self.num_classes <= MOST_FOR_PAIRS:
+            self.pairs = np.zeros((self.num_classes, self.num_classes), np.int64)
         self.sizes = np.zeros(self.num_classes + 1, np.int64)
-
-    @property
-    def images(self) -> np.ndarray:
-        """The number of images with each class: (C,)."""
-        return self.pairs.diagonal()
 
     def add(self, counts: Counts) -> None:
         """Add the counts of one record."""
@@ -88,7 +103,9 @@ class Tally:
         self.faults += counts.faults
         self.values.update(counts.values.tolist())
         self.pixels[counts.present] += counts.pixels
-        self.pairs[np.ix_(counts.present, counts.present)] += 1
+        self.images[counts.present] += 1
+        if self.pairs is not None:
+            self.pairs[np.ix_(counts.present, counts.present)] += 1
         self.sizes[len(counts.present)] += 1
 
 
@@ -104,9 +121,9 @@ def class_names(metadata: Any) -> list[str]:
 
 
 def scan(
-    records: list[dict], metadata: Any, title: str, workers: int | None = None, images: bool = True
+    records: list[dict], metadata: Any, title: str, workers: int | None = None
 ) -> Tally:
-    """The counts of all records; with `images`, the image files are decoded too.
+    """The counts of all records; image files are decoded too.
 
     Without `workers`: one process per CPU, or fewer if the start of a process takes longer than its
     share of the records.
@@ -115,16 +132,18 @@ def scan(
         workers = min(usable_cpus(), 1 + len(records) // _RECORDS_PER_PROCESS)
     meaning = Meaning.of(metadata)
     tally = Tally(meaning.num_classes)
-    count = partial(_count, meaning=meaning, images=images)
+    count = partial(_count, meaning=meaning)
     for _, counts in run_jobs(count, records, len(records), title, workers):
         tally.add(counts)
     return tally
 
 
-def _count(record: dict, meaning: Meaning, images: bool) -> Counts:
+def _count(record: dict, meaning: Meaning) -> Counts:
     """The counts of a record's labels, and the faults of its labels and images."""
     if "file_names" in record:
-        return _sum([_count(frame, meaning, images) for frame in frame_records(record)])
+        return _sum([_count(frame, meaning) for frame in frame_records(record)])
+    if not meaning.has_labels:
+        return Counts(_NOTHING, _NOTHING, 0, _NOTHING, _image_faults(record))
     task = next((TASKS[name] for name in _BY_DETAIL if TASKS[name].label_key in record), None)
     if task is None:
         raise ValueError(f"{record.get('file_name', 'a record')} has no label to check; its record "
@@ -138,8 +157,7 @@ def _count(record: dict, meaning: Meaning, images: bool) -> Counts:
         kind = "missing label" if absent else "unreadable label"
         classes = pixels = values = _NOTHING
         faults = [Fault(kind, str(record[key]), "" if absent else str(error))]
-    if images:
-        faults += _image_faults(record, size)
+    faults += _image_faults(record, size, meaning.resizes)
     ignored = int(pixels[classes == IGNORED].sum())
     is_class = (classes >= 0) & (classes < meaning.num_classes)
     present, totals = _sum_by_class(classes[is_class], pixels[is_class])
@@ -164,14 +182,28 @@ def _sum_by_class(classes: np.ndarray, pixels: np.ndarray) -> tuple[np.ndarray, 
 def scan_label_image(record: dict, meaning: Meaning) -> Found:
     """The pixels of each value of a label image; unknown values are a fault."""
     path = record["sem_seg_file_name"]
-    labels = read_values(path)
+    labels = read_values(path, {"label_colors": meaning.colors})
     values, pixels = _count_values(labels)
     classes = meaning.classes(values)
-    unknown = values[classes == UNKNOWN]
-    shown = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
-    shown += f": {pixels[classes == UNKNOWN].sum()} pixels"
-    faults = [Fault("unknown value", path, shown)] if len(unknown) else []
+    faults = _unknown_values(str(path), values, pixels, meaning)
     return classes, pixels, values, labels.shape, faults
+
+
+def _unknown_values(
+    path: str, values: np.ndarray, pixels: np.ndarray, meaning: Meaning
+) -> list[Fault]:
+    """The fault of values, or colours, without meaning: the most frequent ones and the pixels."""
+    is_unknown = meaning.classes(values) == UNKNOWN
+    if not is_unknown.any():
+        return []
+    unknown, pixels = values[is_unknown].tolist(), pixels[is_unknown]
+    if unknown[0] < COLOR:
+        shown = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
+        return [Fault("unknown value", path, f"{shown}: {pixels.sum()} pixels")]
+    order = np.argsort(-pixels, kind="stable")[:5]
+    shown = ", ".join(f"{as_color(unknown[i])}: {pixels[i]} pixels" for i in order)
+    more = f", ... ({len(unknown)} colours, {pixels.sum()} pixels)" if len(unknown) > 5 else ""
+    return [Fault("unknown color", path, f"{shown}{more}; {likely_cause(unknown, meaning.colors)}")]
 
 
 def scan_segments(record: dict, meaning: Meaning) -> Found:
@@ -211,7 +243,8 @@ def _count_values(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return _sum_by_class(flat[starts], lengths)
 
 
-def _image_faults(record: dict, label_size) -> list[Fault]:
+def _image_faults(record: dict, label_size=None, resizes: bool = False) -> list[Fault]:
+    """The faults of an image file, and of its size compared with labels (height, width)."""
     path = record["file_name"]
     try:
         size = _image_size(path)
@@ -220,11 +253,16 @@ def _image_faults(record: dict, label_size) -> list[Fault]:
     except Exception as error:  # decoders raise many types; all mean an unreadable file
         return [Fault("unreadable image", path, str(error))]
     in_json = (record.get("height", size[0]), record.get("width", size[1]))
-    others = {"the label": label_size or size, "the json": in_json}
-    return [
-        Fault("size mismatch", path, f"it is {_text(size)}, {name} is {_text(other)}")
-        for name, other in others.items() if tuple(other) != size
-    ][:1]
+    is_file = isinstance(record.get("sem_seg_file_name"), str)
+    if label_size is None or (resizes and have_same_shape(label_size, size)):
+        label_size = size
+    others = {"the label": label_size, "the json": in_json}
+    for name, other in others.items():
+        if tuple(other) != size:
+            advice = size_advice(path, size, other, is_file and not resizes)
+            text = f"it is {_text(size)}, {name} is {_text(other)}" + (advice and f"; {advice}")
+            return [Fault("size mismatch", path, text)]
+    return []
 
 
 def _image_size(path: str) -> tuple[int, int]:

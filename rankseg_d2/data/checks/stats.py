@@ -9,7 +9,8 @@ import numpy as np
 
 from ...files import replacing, write_bytes
 from ...tables import text_table
-from .scan import Tally, class_names
+from ..own.pairing import Fault
+from .scan import MOST_FOR_PAIRS, Tally, class_names
 
 _SHARES = (0.95, 0.99, 0.999)
 _DEFINITION = (
@@ -32,21 +33,24 @@ def add_stats_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def stats_report(
-    parts: list, tallies: dict[str, Tally], args: argparse.Namespace
+    parts: list, tallies: dict[str, Tally], faults: list[Fault], args: argparse.Namespace
 ) -> tuple[dict, str]:
     """Categories per image, pairs and κ of each split: as json content, and as text."""
     names = class_names(parts[0].metadata)
-    splits = {name: _statistics(tally, names, args.pairs) for name, tally in tallies.items()}
+    labelled = {part.name for part in parts if part.metadata.get("has_labels", True)}
+    splits = {name: _statistics(tally, names, args.pairs) for name, tally in tallies.items()
+              if name in labelled}
     lines = [text_table([_summary(name, facts) for name, facts in splits.items()]), _DEFINITION]
     for name, facts in splits.items():
         lines += ["", f"{name}: categories per image", text_table(facts["curve"])]
         if facts["pairs"]:
             lines += ["", f"{name}: most frequent pairs", text_table(facts["pairs"])]
-    faults = sum(len(part.faults) + len(tallies[part.name].faults) for part in parts)
+    lines += ["", *(f"{name} has no labels" for name in tallies if name not in labelled)]
     if faults:
-        lines += ["", f"{faults} faults: `rankseg-d2 dataset check {args.dataset}` lists them; "
+        lines += [f"{len(faults)} faults: `rankseg-d2 dataset check {args.dataset}` lists them; "
                   "files that cannot be read count as images without categories"]
     content = {"dataset": args.dataset, "kappa": _DEFINITION, "splits": splits}
+    content["faults"] = len(faults)
     return content, "\n".join(lines) + "\n"
 
 
@@ -92,6 +96,8 @@ def covering_kappa(sizes: np.ndarray, share: float) -> int:
 
 def _frequent_pairs(tally: Tally, names: list[str], count: int) -> list[dict]:
     """The `count` pairs of classes with the most images that have both."""
+    if tally.pairs is None:
+        return []
     above = np.triu(tally.pairs, 1)
     order = np.argsort(-above, axis=None, kind="stable")[:count]
     first, second = np.unravel_index(order, above.shape)
@@ -115,6 +121,8 @@ def _matrix_file(name: str) -> Path:
 def write_matrix(path: Path, parts: list, tallies: dict[str, Tally]) -> None:
     """Write (C, C), the number of images with both classes, over all splits."""
     names = class_names(parts[0].metadata)
+    if len(names) > MOST_FOR_PAIRS:
+        raise ValueError(f"--matrix is for up to {MOST_FOR_PAIRS} classes, not for {len(names)}")
     matrix = sum(tally.pairs for tally in tallies.values())
     if path.suffix == ".npz":
         path.parent.mkdir(parents=True, exist_ok=True)

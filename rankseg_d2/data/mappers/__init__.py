@@ -29,6 +29,9 @@ class MapperKind(NamedTuple):
     is_video: bool = False
 
 
+# keys of the metadata by which labels are read
+_SHARED = ("ignore_label", "label_table", "label_colors", "resize_labels", "flip_pairs",
+           "stuff_classes", "thing_classes")  # fmt: skip
 _by_shortest_edge = partial(recipes.shortest_edge, constrain_area=True)
 # name -> MapperKind, or a factory(cfg, is_train, metadata); add your own mappers here. The name of
 # a task alone is a mapper too.
@@ -102,7 +105,7 @@ def _build_train_mapper(cfg, kind: MapperKind, metadata) -> TrainMapper:
 def _shared_metadata(names) -> dict:
     """The metadata of the first data set; all must agree on the meaning of labels; {} of none."""
     found = [MetadataCatalog.get(name) for name in names]
-    for key in ("ignore_label", "label_table", "flip_pairs", "stuff_classes", "thing_classes"):
+    for key in _SHARED:
         values = [metadata.get(key) for metadata in found]
         for name, value in zip(names, values, strict=True):
             if not np.array_equal(value, values[0]):

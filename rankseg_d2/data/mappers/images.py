@@ -162,8 +162,9 @@ class TrainMapper:
         if not self.reads_labels or "sem_seg_file_name" not in record:
             return None
         path = record["sem_seg_file_name"]
-        labels = read_label_map(path, self.metadata)
-        check_same_size(record["file_name"], size, path, labels.shape)
+        labels = read_label_map(path, self.metadata, size)
+        is_file = isinstance(path, str)
+        check_same_size(record["file_name"], size, path, labels.shape, can_resize=is_file)
         return labels.astype(np.int32)
 
     def _mirrored_labels(self, augmented: Augmented) -> Tensor:

@@ -12,10 +12,17 @@ import numpy as np
 import torch
 from detectron2.data import transforms as T
 
-from ..formats.label_images import positions_of_ids, present_values, read_segment_ids
+from ..formats.drawn_labels import DrawnLabels
+from ..formats.label_images import (
+    positions_of_ids,
+    present_values,
+    read_segment_ids,
+    size_advice,
+)
+from ..formats.polygons import draw_polygons
 from .augmentations import pad
 from .packed_masks import BitPackedMasks, IdMapMasks, pack, packed_masks
-from .polygons import draw_polygons, draw_shapes
+from .polygons import draw_shapes
 
 Target = tuple[list[int], IdMapMasks | BitPackedMasks]  # class ids, masks
 
@@ -46,7 +53,7 @@ def panoptic_target(sample: Augmented) -> Target:
     record = sample.record
     path = needed(record, "pan_seg_file_name")
     ids = read_segment_ids(path)
-    check_same_size(record["file_name"], sample.native_size, path, ids.shape)
+    check_same_size(record["file_name"], sample.native_size, path, ids.shape, can_resize=False)
     segments = objects(needed(record, "segments_info"))
     numbers = positions_of_ids(ids, [segment["id"] for segment in segments])
     if segments and not numbers.any():
@@ -112,12 +119,20 @@ def needed(record: dict, key: str) -> Any:
 
 
 def check_same_size(
-    image_path: str, image_size: Sequence[int], label_path: str, label_size: Sequence[int]
+    image_path: str,
+    image_size: Sequence[int],
+    label_path: str | DrawnLabels,
+    label_size: Sequence[int],
+    can_resize: bool,
 ) -> None:
-    """Raise ValueError if the sizes (height, width) of an image and its label image differ."""
+    """Raise ValueError if the sizes (height, width) of an image and its label image differ.
+
+    can_resize: whether the key `resize_labels` of an own data set would help.
+    """
     if tuple(image_size) != tuple(label_size):
         (h, w), (label_h, label_w) = image_size, label_size
+        advice = size_advice(image_path, image_size, label_size, can_resize)
         raise ValueError(
             f"the image {image_path} is {w} x {h} (width x height), but its label image "
-            f"{label_path} is {label_w} x {label_h}; both must have the same size"
+            f"{label_path} is {label_w} x {label_h}; {advice or 'both must have the same size'}"
         )

@@ -1,8 +1,9 @@
 """The classes of an own data set: from its yaml, a file, a known list, or its json."""
 
 import functools
+from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ...errors import unknown_name
 from ...files import read_json
@@ -25,18 +26,18 @@ class Class(NamedTuple):
     raw_id: int | None = None
 
 
-def read_classes(keys: Keys) -> tuple[Class, ...]:
-    """The classes that the key `classes` lists, by class id."""
-    value = keys.take("classes", (list, str), _EXPECTED)
+def read_classes(keys: Keys, names: list[str] | None = None) -> tuple[Class, ...]:
+    """The classes that the key `classes` lists, or with these names, by class id."""
+    value = keys.take("classes", (list, str), _EXPECTED) if names is None else names
     entries = _entries(keys, value) if isinstance(value, str) else value
     where = f"{keys.where}: classes"
     classes = tuple(_class(entry, f"{where}[{i}]") for i, entry in enumerate(entries))
     if not classes:
         raise ValueError(f"{where} is empty; list at least one name")
     names = [entry.name for entry in classes]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"{where} has {twice[0]!r} twice; give each class its own name")
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise ValueError(f"{where} has {name!r} twice; give each class its own name")
     if len({entry.color is None for entry in classes}) > 1:
         raise ValueError(f"{where} must all have a color, or none")
     return classes
@@ -107,7 +108,7 @@ def _class(entry, where: str) -> Class:
     name, color, isthing = map(entry.get, _FACTS)
     if not isinstance(name, str):
         raise ValueError(f"{where} must be a name, got {name!r}; put it in quotes")
-    if color is not None and not _is_color(color):
+    if color is not None and not is_color(color):
         raise ValueError(f"{where}: color must be [red, green, blue], 0 to 255, got {color!r}")
     if isthing not in (None, False, True):
         raise ValueError(f"{where}: isthing must be true or false, got {isthing!r}")
@@ -115,9 +116,10 @@ def _class(entry, where: str) -> Class:
     return Class(name, color, None if isthing is None else bool(isthing))
 
 
-def _is_color(color) -> bool:
+def is_color(color: Any) -> bool:
+    """Whether a value is [red, green, blue]."""
     return isinstance(color, list) and len(color) == 3 and all(
-        isinstance(part, int) and 0 <= part <= 255 for part in color
+        type(part) is int and 0 <= part <= 255 for part in color
     )
 
 

@@ -77,7 +77,8 @@ class LabelMaps:
         found = self.ground_truth.find(sample)
         if "sem_seg_file_name" in found:
             path = found["sem_seg_file_name"]
-            return read_label_map(path, self.metadata), path
+            size = (sample["height"], sample["width"]) if "height" in sample else None
+            return read_label_map(path, self.metadata, size), path
         for key in ("pan_seg_file_name", "segments_info"):
             if key not in found:
                 raise ValueError(

@@ -15,10 +15,10 @@ from pycocotools import mask as coco
 from support.mapping import mapper_config
 
 from rankseg_d2.data.formats.label_images import read_label_map
+from rankseg_d2.data.formats.polygons import draw_polygons
 from rankseg_d2.data.mappers import MAPPERS, TestMapper, TrainMapper, build_mapper
 from rankseg_d2.data.mappers.augmentations import ColorAugSSD
 from rankseg_d2.data.mappers.packed_masks import BitPackedMasks, IdMapMasks
-from rankseg_d2.data.mappers.polygons import draw_polygons
 from rankseg_d2.engine import build_test_loader, build_train_loader
 from rankseg_d2.modeling.clips import clip_targets, image_targets
 from rankseg_d2.modeling.oracle import present_labels
