@@ -8,6 +8,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
 
+from ..data.loading.records import require_labels
 from ..data.own.config_defaults import register_files
 from ..errors import nearest
 from ..modeling.meta_arch import model_class
@@ -19,6 +20,8 @@ def check_run(cfg: CfgNode, args: Namespace) -> None:
     """Raise the error of a run that cannot start, before any process is started or model built."""
     check_num_gpus(args.num_gpus)
     check_datasets(cfg)
+    if not args.eval_only:
+        require_labels(cfg.DATASETS.TRAIN)
     check_num_classes(cfg)
     check_output_dir(cfg.OUTPUT_DIR)
 

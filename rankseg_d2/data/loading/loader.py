@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from ...errors import unknown_name
 from ..formats.video_frames import flat_record
 from ..mappers import build_mapper
-from .records import load_records
+from .records import load_records, require_labels
 
 _STEP, _SAMPLE = 0, 1  # first word of the seeds of training steps and of samples
 _MAX_REFUSALS = 1000
@@ -117,6 +117,7 @@ def build_train_loader(
     """
     mapper = build_mapper(cfg, is_train=True) if mapper is None else mapper
     if dataset is None:
+        require_labels(cfg.DATASETS.TRAIN)
         dataset = load_records(
             cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
         )

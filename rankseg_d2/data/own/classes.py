@@ -9,6 +9,7 @@ from ...errors import unknown_name
 from ...files import read_json
 from ..classes import load_classes
 from .keys import Keys
+from .recognize import of_json
 
 _FACTS = ("name", "color", "isthing")
 _EXPECTED = (
@@ -128,11 +129,15 @@ def _categories(path: Path, modified: int) -> tuple[Class, ...]:
     """The categories of a COCO json, sorted by id; a changed file is read again."""
     content = read_json(path)
     if not isinstance(content, dict) or not content.get("categories"):
-        raise ValueError(f"{path} is not a COCO json of labels: it has no categories")
+        other = of_json(content)
+        raise ValueError(f"{path} is not a COCO json of labels: it has no categories"
+                         + (f"; it has {other}" if other else ""))
     try:
         categories = sorted(content["categories"], key=lambda category: category["id"])
         classes = [_class(_facts(category), f"{path}: categories") for category in categories]
         ids = [int(category["id"]) for category in categories]
+        if len(set(ids)) < len(ids):
+            raise ValueError(f"{path}: two categories have one id; give each its own")
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path}: categories must be a list of {{id, name}}; one lacks {error}"
                          ) from error

@@ -16,10 +16,11 @@ from ..formats.video_frames import natural_order, video_size
 from ..formats.youtube_vis import check_frames, load_video_instances
 from ..holding_out import position
 from .description import OwnData
+from .recognize import advice
 from .splits import Split
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-_LABELS = (".png", ".tif", ".tiff", ".bmp")
+LABELS = (".png", ".tif", ".tiff", ".bmp")
 
 
 class Fault(NamedTuple):
@@ -39,6 +40,8 @@ Pairs = tuple[list[dict], list[Fault]]  # records, and what does not pair
 def load_split(data: OwnData, split: Split) -> list[dict]:
     """The detectron2 records of a split, for DatasetCatalog; ValueError unless all files pair."""
     records, faults = find_records(data, split)
+    if not records and (other := advice(split.labels)):
+        raise ValueError(f"{data.path}, split {split.name}: no image has a label, but {other}")
     if faults:
         raise ValueError(f"{data.path}, split {split.name}: {_summary(faults)}; fix the file names "
                          "(image_suffix and label_suffix are what a pair does not share), or list "
@@ -69,6 +72,8 @@ def why_empty(data: OwnData, split: Split) -> str:
     if split.chosen is not None:
         total = len(find_records(data, split._replace(chosen=None))[0])
     if not total:
+        if other := advice(split.labels):
+            return f"no image has a label, but {other}"
         found = f" with a label in {split.labels}" if split.labels else ""
         return (f"the split {split.name!r} is empty: {split.images} has no {what}{found}; name "
                 "other folders in images, labels or splits")
@@ -108,7 +113,7 @@ def _video_record(name: str, paths: list[str]) -> dict:
 def pair_label_images(data: OwnData, split: Split) -> Pairs:
     """Pair a folder of images with a folder of label images."""
     images = files_below(split.images, data.image_suffix, IMAGES)
-    labels = files_below(split.labels, data.label_suffix, _LABELS)
+    labels = files_below(split.labels, data.label_suffix, LABELS)
     names, faults = choose(images, split, data.image_suffix)
     faults += [Fault("image without label", images[name]) for name in names if name not in labels]
     if not isinstance(split.chosen, Path):
@@ -192,7 +197,7 @@ def pair_label_videos(data: OwnData, split: Split) -> Pairs:
         frames = files_below(videos[name], data.image_suffix, IMAGES)
         labels = {}
         if name in label_folders:
-            labels = files_below(label_folders[name], data.label_suffix, _LABELS)
+            labels = files_below(label_folders[name], data.label_suffix, LABELS)
         faults += [Fault("image without label", frames[k]) for k in frames if k not in labels]
         faults += [Fault("label without image", labels[k]) for k in labels if k not in frames]
         keys = sorted(frames.keys() & labels.keys(), key=natural_order)
@@ -247,6 +252,10 @@ def choose(known: dict, split: Split, suffix: str = "") -> tuple[list[str], list
 
 
 def _check_folder(folder: Path) -> None:
+    if folder.is_file():
+        other = advice(folder)
+        raise NotADirectoryError(f"{folder} is a file, but must be a folder"
+                                 + (f"; {other}" if other else ""))
     if not folder.is_dir():
         raise FileNotFoundError(f"the folder {folder} does not exist; paths in a data set's yaml "
                                 "are relative to the yaml")
