@@ -9,7 +9,8 @@ import numpy as np
 
 from ...tasks import LABEL_KEYS, TASKS, find
 from ..formats import rle
-from ..formats.label_images import check_depth, read_segment_ids, read_values, run_starts
+from ..formats.image_files import UnreadableError, image_size
+from ..formats.label_images import read_segment_ids, read_values, run_starts
 from ..formats.video_frames import frame_records
 from ..own.pairing import Fault, segment_faults
 from ..prepare.processes import run_jobs, usable_cpus
@@ -214,10 +215,10 @@ def _count_values(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _image_faults(record: dict, label_size) -> list[Fault]:
     path = record["file_name"]
     try:
-        size = _image_size(path)
+        size = image_size(path, "image", decode=True)
     except FileNotFoundError:
         return [Fault("missing image", path)]
-    except Exception as error:  # decoders raise many types; all mean an unreadable file
+    except UnreadableError as error:
         return [Fault("unreadable image", path, str(error))]
     in_json = (record.get("height", size[0]), record.get("width", size[1]))
     others = {"the label": label_size or size, "the json": in_json}
@@ -225,19 +226,6 @@ def _image_faults(record: dict, label_size) -> list[Fault]:
         Fault("size mismatch", path, f"it is {_text(size)}, {name} is {_text(other)}")
         for name, other in others.items() if tuple(other) != size
     ][:1]
-
-
-def _image_size(path: str) -> tuple[int, int]:
-    """Height and width of the upright image; decodes all of it."""
-    from PIL import Image
-
-    with Image.open(path) as image:
-        check_depth(image, path)
-        width, height = image.size
-        image.draft("L", (width // 8, height // 8))  # faster, and still reads the whole JPEG
-        image.load()
-        is_turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientation
-    return (width, height) if is_turned else (height, width)
 
 
 def _text(size) -> str:

@@ -1,20 +1,14 @@
 """Label images: one integer per pixel, read to contiguous class ids or to segment ids."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import BinaryIO
 
 import cv2
 import numpy as np
-from detectron2.utils.file_io import PathManager
+
+from .image_files import UnreadableError, check_exact, opened, read_labels
 
 logger = logging.getLogger(__name__)
 _warned_of: set[str] = set()  # data sets with pixels of unknown values
-
-
-class UnreadableError(ValueError):
-    """An image file is damaged, or not an image."""
 
 
 def read_label_map(path: str, metadata) -> np.ndarray:
@@ -49,7 +43,7 @@ def to_classes(values: np.ndarray, path: str, metadata) -> np.ndarray:
 
 def read_values(path: str) -> np.ndarray:
     """The raw values of a label image: (H, W)."""
-    values = np.asarray(open_image(path, "label image"))
+    values = np.asarray(read_labels(path, "label image"))
     if values.ndim != 2 or values.dtype.kind == "f":
         what = f"{values.shape[2]} channels" if values.ndim == 3 else f"values of {values.dtype}"
         raise UnreadableError(
@@ -61,14 +55,18 @@ def read_values(path: str) -> np.ndarray:
 
 def read_segment_ids(path: str) -> np.ndarray:
     """The segment ids R + 256 G + 65536 B of a COCO panoptic PNG, with or without alpha: (H, W)."""
-    with _opened(path, "panoptic image") as file:
-        data = np.frombuffer(file.read(), np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
-    if image is None:
-        raise UnreadableError(f"the panoptic image {path} cannot be read: it is damaged")
+    from PIL import Image
+
+    with opened(path, "panoptic image") as file:
+        head = Image.open(file)  # refuses sizes that would fill the memory
+        check_exact(head, path, "panoptic image")
+        file.seek(0)
+        image = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+        if image is None:
+            raise OSError("it is damaged")
     channels = image.shape[2] if image.ndim == 3 else 1
     if channels not in (3, 4) or image.dtype != np.uint8:
-        raise ValueError(
+        raise UnreadableError(
             f"the panoptic image {path} has {channels} channels of {image.dtype}; segment ids are "
             "stored in three of 8 bits, R + 256 G + 65536 B"
         )
@@ -105,38 +103,6 @@ def run_starts(flat: np.ndarray) -> np.ndarray:
 def _smallest_integers(values: np.ndarray) -> np.ndarray:
     """The values, none of them negative, in the smallest unsigned type that holds them."""
     return values.astype(np.min_scalar_type(int(values.max(initial=0))))
-
-
-def open_image(path: str, kind: str):
-    """The decoded Pillow image of a file; `kind` is what an error calls it."""
-    from PIL import Image
-
-    with _opened(path, kind) as file:
-        try:
-            image = Image.open(file)
-            image.load()
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise UnreadableError(f"the {kind} {path} cannot be read: {error}") from error
-    return image
-
-
-def check_depth(image, path: str) -> None:
-    """Raise ValueError if Pillow would clip the image's values to 255 when it converts to RGB."""
-    if image.mode.startswith(("I", "F")):
-        raise ValueError(
-            f"the image {path} has more than 8 bits per pixel (Pillow's mode {image.mode}); scale "
-            "its values to 0 to 255, and save it with 8 bits"
-        )
-
-
-@contextmanager
-def _opened(path: str, kind: str) -> Iterator[BinaryIO]:
-    try:
-        file = PathManager.open(path, "rb")
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"the {kind} {path} does not exist") from error
-    with file:
-        yield file
 
 
 def _ignore_unknown(table: np.ndarray, values: np.ndarray, path: str, metadata):
