@@ -1,13 +1,12 @@
 """Predictions for a data set without labels."""
 
 import logging
-import os
 from pathlib import Path
 
 import numpy as np
 from detectron2.evaluation import DatasetEvaluator
 
-from ..files import write_image
+from ..files import inside, write_image
 from ..modeling.results.reading import label_map
 
 logger = logging.getLogger(__name__)
@@ -31,9 +30,7 @@ class Unlabelled(DatasetEvaluator):
         for sample, output in zip(inputs, outputs, strict=True):
             labels = label_map(output)
             name = str(sample.get("image_id", Path(sample["file_name"]).stem))
-            path = Path(os.path.normpath(self.folder / f"{name}.png"))
-            if self.folder not in path.parents:
-                raise ValueError(f"the image_id {name!r} leads outside of {self.folder}; rename it")
+            path = inside(self.folder, f"{name}.png", "image_id")
             path.parent.mkdir(parents=True, exist_ok=True)
             write_image(path, labels.astype(np.uint8 if labels.max() < 2**8 else np.uint16))
 

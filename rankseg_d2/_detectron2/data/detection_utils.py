@@ -23,9 +23,11 @@ def read_image(file_name, format=None):
             image = Image.open(f)
             with contextlib.suppress(Exception):  # a broken EXIF block must not spoil a good image
                 ImageOps.exif_transpose(image, in_place=True)
-            return convert_PIL_to_numpy(image, format)
-        except OSError as error:
+            image.load()
+        except (OSError, ValueError) as error:
             raise OSError(f"{file_name} is not a whole image file: {error}") from error
+        try:
+            return convert_PIL_to_numpy(image, format)
         except ValueError as error:
             raise ValueError(f"INPUT.FORMAT {format!r} is not 'BGR' or a Pillow mode") from error
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from ...tasks import LABEL_KEYS, TASKS, find
 from ..formats import rle
+from ..formats.image_files import UnreadableError, image_size
 from ..formats.label_colors import COLOR, as_color, classes_of_colors, likely_cause
 from ..formats.label_images import (
-    check_depth,
     have_same_shape,
     meanings,
     read_segment_ids,
@@ -247,10 +247,10 @@ def _image_faults(record: dict, label_size=None, resizes: bool = False) -> list[
     """The faults of an image file, and of its size compared with labels (height, width)."""
     path = record["file_name"]
     try:
-        size = _image_size(path)
+        size = image_size(path, "image", decode=True)
     except FileNotFoundError:
         return [Fault("missing image", path)]
-    except Exception as error:  # decoders raise many types; all mean an unreadable file
+    except UnreadableError as error:
         return [Fault("unreadable image", path, str(error))]
     in_json = (record.get("height", size[0]), record.get("width", size[1]))
     is_file = isinstance(record.get("sem_seg_file_name"), str)
@@ -263,19 +263,6 @@ def _image_faults(record: dict, label_size=None, resizes: bool = False) -> list[
             text = f"it is {_text(size)}, {name} is {_text(other)}" + (advice and f"; {advice}")
             return [Fault("size mismatch", path, text)]
     return []
-
-
-def _image_size(path: str) -> tuple[int, int]:
-    """Height and width of the upright image; decodes all of it."""
-    from PIL import Image
-
-    with Image.open(path) as image:
-        check_depth(image, path)
-        width, height = image.size
-        image.draft("L", (width // 8, height // 8))  # faster, and still reads the whole JPEG
-        image.load()
-        is_turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientation
-    return (width, height) if is_turned else (height, width)
 
 
 def _text(size) -> str:

@@ -1,15 +1,13 @@
 """Label images: one integer per pixel, read to contiguous class ids or to segment ids."""
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import BinaryIO
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from detectron2.utils.file_io import PathManager
 
 from .drawn_labels import DrawnLabels
+from .image_files import UnreadableError, check_exact, opened, read_labels
 from .label_colors import (
     COLOR,
     classes_of_colors,
@@ -21,10 +19,6 @@ from .label_colors import (
 
 logger = logging.getLogger(__name__)
 _warned_of: set[str] = set()  # data sets with pixels of unknown values
-
-
-class UnreadableError(ValueError):
-    """An image file is damaged, or not an image."""
 
 
 def read_label_map(
@@ -73,7 +67,7 @@ def read_values(
     if isinstance(path, DrawnLabels):
         return path.draw()
     metadata = {} if metadata is None else metadata
-    image = open_image(path, "label image")
+    image = read_labels(path, "label image")
     values = np.asarray(image)
     if image.mode in ("RGB", "RGBA"):
         values = _colors_or_grey(values, path, metadata.get("label_colors") is not None)
@@ -142,14 +136,18 @@ def _resized(values: np.ndarray, size: tuple[int, int], path: str) -> np.ndarray
 
 def read_segment_ids(path: str) -> np.ndarray:
     """The segment ids R + 256 G + 65536 B of a COCO panoptic PNG, with or without alpha: (H, W)."""
-    with _opened(path, "panoptic image") as file:
-        data = np.frombuffer(file.read(), np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
-    if image is None:
-        raise UnreadableError(f"the panoptic image {path} cannot be read: it is damaged")
+    from PIL import Image
+
+    with opened(path, "panoptic image") as file:
+        head = Image.open(file)  # refuses sizes that would fill the memory
+        check_exact(head, path, "panoptic image")
+        file.seek(0)
+        image = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+        if image is None:
+            raise OSError("it is damaged")
     channels = image.shape[2] if image.ndim == 3 else 1
     if channels not in (3, 4) or image.dtype != np.uint8:
-        raise ValueError(
+        raise UnreadableError(
             f"the panoptic image {path} has {channels} channels of {image.dtype}; segment ids are "
             "stored in three of 8 bits, R + 256 G + 65536 B"
         )
@@ -188,24 +186,11 @@ def _smallest_integers(values: np.ndarray) -> np.ndarray:
     return values.astype(np.min_scalar_type(int(values.max(initial=0))))
 
 
-def open_image(path: str, kind: str):
-    """The decoded Pillow image of a file; `kind` is what an error calls it."""
-    from PIL import Image
-
-    with _opened(path, kind) as file:
-        try:
-            image = Image.open(file)
-            image.load()
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise UnreadableError(f"the {kind} {path} cannot be read: {error}") from error
-    return image
-
-
 def size_advice(
     image_path: str, image_size: Sequence[int], label_size: Sequence[int], can_resize: bool
 ) -> str:
     """What to do if a label has another size (height, width) than its image; "" if unknown."""
-    if tuple(label_size) == tuple(image_size)[::-1] and _is_turned(image_path):
+    if tuple(label_size) == tuple(image_size)[::-1] == _stored_size(image_path):
         return (
             "the label has the size of the photo before its EXIF rotation: turn the label as the "
             "photo is turned, or save the photo upright without the EXIF entry, and label that"
@@ -217,28 +202,12 @@ def size_advice(
     return ""
 
 
-def _is_turned(path: str) -> bool:
-    """Whether EXIF exchanges the width and height of an image."""
-    return open_image(path, "image").getexif().get(0x0112, 1) >= 5
+def _stored_size(path: str) -> tuple[int, int]:
+    """Height and width of an image file before its EXIF rotation."""
+    from PIL import Image
 
-
-def check_depth(image, path: str) -> None:
-    """Raise ValueError if Pillow would clip the image's values to 255 when it converts to RGB."""
-    if image.mode.startswith(("I", "F")):
-        raise ValueError(
-            f"the image {path} has more than 8 bits per pixel (Pillow's mode {image.mode}); scale "
-            "its values to 0 to 255, and save it with 8 bits"
-        )
-
-
-@contextmanager
-def _opened(path: str, kind: str) -> Iterator[BinaryIO]:
-    try:
-        file = PathManager.open(path, "rb")
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"the {kind} {path} does not exist") from error
-    with file:
-        yield file
+    with opened(path, "image") as file, Image.open(file) as image:
+        return image.size[::-1]
 
 
 def _ignore_unknown(table: np.ndarray, values: np.ndarray, path: str, metadata):

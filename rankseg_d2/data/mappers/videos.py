@@ -14,7 +14,8 @@ from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 
 from ...tasks import LABEL_KEYS, TASKS, VIDEO_LABEL_KEYS, find
-from ..formats.video_frames import LazyFrames, frame_record, frame_records, image_size
+from ..formats.image_files import image_size
+from ..formats.video_frames import LazyFrames, frame_record, frame_records
 from .images import TestMapper, TrainMapper, present_classes, read_image, to_tensor
 from .packed_masks import IdMapMasks
 from .targets import Augmented, instance_target, needed, objects, semantic_target
@@ -118,7 +119,7 @@ class ClipTestMapper(TestMapper):
         sample = {key: value for key, value in record.items() if key != "annotations"}
         paths = _video_paths(record)
         if "height" not in record or "width" not in record:
-            sample["height"], sample["width"] = image_size(paths[0])
+            sample["height"], sample["width"] = image_size(paths[0], "frame")
         video = {key: sample[key] for key in ("video_id", "height", "width") if key in sample}
         sample["image"] = LazyFrames(
             paths,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..formats.image_files import read_labels
 from ..formats.label_colors import COLOR, as_color, color_values
-from ..formats.label_images import open_image
 
 _MOST = 256  # classes of a proposal
 _NAMES = "the names of the classes"
@@ -25,7 +25,7 @@ def is_label_image(path: Path) -> bool:
 
 def _values(path: Path) -> Counter:
     """The pixels of each raw value, or colour (label_colors.py)."""
-    image = open_image(str(path), "label image")
+    image = read_labels(str(path), "label image")
     pixels = np.asarray(image)
     if image.mode in ("RGB", "RGBA"):
         is_grey = (pixels[..., :1] == pixels[..., 1:3]).all()

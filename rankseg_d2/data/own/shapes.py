@@ -5,8 +5,8 @@ from pathlib import Path
 
 from ..formats.coco_instances import load_instances
 from ..formats.drawn_labels import DrawnLabels
+from ..formats.image_files import image_size
 from ..formats.labelme import IGNORED, read_labelme
-from ..formats.video_frames import image_size
 from ..formats.yolo import read_yolo
 from .description import OwnData
 from .pairing import IMAGES, Fault, Pairs, choose, chosen_records, files_below, image_name
@@ -88,9 +88,9 @@ def _record(name: str, image: str, label: str | None, data: OwnData, read: Calla
 
 
 def _read_yolo(label: str | None, image: str, data: OwnData) -> tuple:
-    size = image_size(image)
+    size = image_size(image, "image")
     return size, read_yolo(Path(label), data.category_ids, size) if label else []
 
 
 def _read_labelme(label: str, image: str, data: OwnData) -> tuple:
-    return read_labelme(Path(label), data.values.by_label, lambda: image_size(image))
+    return read_labelme(Path(label), data.values.by_label, lambda: image_size(image, "image"))

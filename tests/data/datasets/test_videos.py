@@ -17,7 +17,8 @@ from rankseg_d2.data.classes import load_classes
 from rankseg_d2.data.datasets import register_all
 from rankseg_d2.data.datasets.ytvis import is_held_out, load_video_instances
 from rankseg_d2.data.formats import label_images as labels_module
-from rankseg_d2.data.formats.label_images import UnreadableError, read_label_map
+from rankseg_d2.data.formats.image_files import UnreadableError
+from rankseg_d2.data.formats.label_images import read_label_map
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rankseg_d2.data.formats.image_files import UnreadableError
 from rankseg_d2.data.formats.label_images import (
-    UnreadableError,
     positions_of_ids,
     present_values,
     read_label_map,
