@@ -40,8 +40,8 @@ Pairs = tuple[list[dict], list[Fault]]  # records, and what does not pair
 def load_split(data: OwnData, split: Split) -> list[dict]:
     """The detectron2 records of a split, for DatasetCatalog; ValueError unless all files pair."""
     records, faults = find_records(data, split)
-    if not records and (other := advice(split.labels)):
-        raise ValueError(f"{data.path}, split {split.name}: no image has a label, but {other}")
+    if not records and (other := _other_format(data, split)):
+        raise ValueError(f"{data.path}, split {split.name}: {other}")
     if faults:
         raise ValueError(f"{data.path}, split {split.name}: {_summary(faults)}; fix the file names "
                          "(image_suffix and label_suffix are what a pair does not share), or list "
@@ -72,14 +72,25 @@ def why_empty(data: OwnData, split: Split) -> str:
     if split.chosen is not None:
         total = len(find_records(data, split._replace(chosen=None))[0])
     if not total:
-        if other := advice(split.labels):
-            return f"no image has a label, but {other}"
+        if other := _other_format(data, split):
+            return other
         found = f" with a label in {split.labels}" if split.labels else ""
         return (f"the split {split.name!r} is empty: {split.images} has no {what}{found}; name "
                 "other folders in images, labels or splits")
     start, end = split.chosen
     return (f"no {what} of {split.images} falls into the part {split.name!r} ({end - start:g} of "
             f"{total} {what}s): make the part larger, or list its names in a file")
+
+
+def _other_format(data: OwnData, split: Split) -> str:
+    """What the labels of a split are, if they are of another format than the yaml says."""
+    if split.labels is None or split.labels.is_file():
+        return ""
+    if find_records(data, split._replace(chosen=None))[0]:
+        return ""
+    other = advice(split.labels)
+    is_other = other and not (split.shapes and split.shapes in other.lower())
+    return f"no image has a label, but {other}" if is_other else ""
 
 
 def _summary(faults: list[Fault]) -> str:
