@@ -21,9 +21,9 @@ def read_image(file_name, format=None):
     with PathManager.open(file_name, "rb") as f:
         try:
             image = Image.open(f)
+            image.load()  # now: a second time, Pillow may not raise the error of damaged pixels
             with contextlib.suppress(Exception):  # a broken EXIF block must not spoil a good image
                 ImageOps.exif_transpose(image, in_place=True)
-            image.load()
         except (OSError, ValueError) as error:
             raise OSError(f"{file_name} is not a whole image file: {error}") from error
         try:

@@ -45,6 +45,7 @@ def read_rgb(path: str, kind: str = "image") -> np.ndarray:
     with opened(path, kind) as file:
         image = Image.open(file)
         check_depth(image, path)
+        image.load()  # the first time, Pillow raises the error of damaged pixels; later, it may not
         with suppress(Exception):  # a broken EXIF block must not spoil a good image
             ImageOps.exif_transpose(image, in_place=True)
         return np.asarray(image.convert("RGB"))

@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 from PIL import Image
-from support.odd_images import SIZE, jpeg, make_pipe, odd_files, png_of_size, text_bomb
+from support.odd_images import SIZE, jpeg, make_pipe, odd_files, png_of_size
 
 from rankseg_d2.data.formats.image_files import UnreadableError, image_size, read_rgb
 from rankseg_d2.data.formats.label_images import read_segment_ids, read_values
@@ -115,10 +115,11 @@ def test_detectron2s_reader_does_not_blame_the_format_for_an_odd_file(tmp_path):
     from detectron2.data.detection_utils import read_image
 
     path = tmp_path / "odd.png"
-    path.write_bytes(text_bomb(COLORS))
-    with pytest.raises((OSError, ValueError)) as error:
-        read_image(str(path), "RGB")
-    assert "INPUT.FORMAT" not in str(error.value)
+    for name in ("text bomb", "damaged"):
+        path.write_bytes(odd_files(COLORS)[name])
+        with pytest.raises((OSError, ValueError)) as error:
+            read_image(str(path), "RGB")
+        assert "INPUT.FORMAT" not in str(error.value)
     path.write_bytes(jpeg(COLORS))
     with pytest.raises(ValueError):
         read_image(str(path), "XYZ")
