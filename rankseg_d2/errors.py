@@ -3,6 +3,14 @@
 import difflib
 from collections.abc import Iterable
 
+# What a wrong file, folder or value raises: shown as one sentence, without a traceback.
+USER_ERRORS = (ValueError, OSError, RuntimeError, KeyError, ImportError)
+
+
+def sentence(error: BaseException) -> str:
+    """The text of an error; str of a KeyError would put it in quotes."""
+    return str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+
 
 def unknown_name(key: str, name: str, known: Iterable[str]) -> KeyError:
     """The error for a `name` that is not among the known ones of `key`."""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ...errors import unknown_name
+from ...errors import USER_ERRORS, sentence, unknown_name
 from ...files import write_json
 from ...tables import text_table
 from ..formats.label_colors import COLOR
@@ -64,9 +64,10 @@ def _run(args, report: Callable) -> int:
             write_json(args.json, content)
         if getattr(args, "matrix", None):
             write_matrix(args.matrix, parts, tallies)
-    except (ValueError, KeyError, OSError, RuntimeError) as error:
-        text = error.args[0] if isinstance(error, KeyError) else error
-        sys.stderr.write(f"rankseg-d2 dataset {args.dataset_command} {args.dataset}: {text}\n")
+    except USER_ERRORS as error:
+        sys.stderr.write(
+            f"rankseg-d2 dataset {args.dataset_command} {args.dataset}: {sentence(error)}\n"
+        )
         return 1
     sys.stdout.write(text)
     return int(is_check and bool(faults))

@@ -13,13 +13,13 @@ from ..._yaml import read_yaml
 from ...files import read_json
 from ..formats.labelme import labels_of
 from ..formats.yolo import is_yolo
+from ..holding_out import position
 from .label_content import describe_labels, is_label_image, listed_classes
 from .pairing import IMAGES, LABELS
 from .recognize import advice, of_json
 from .ultralytics import is_data_yaml
 
 FORMATS = ("labelme", "yolo", "rgb", "coco")
-PARTS = {"train": 0.8, "val": 0.2}
 _SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
            "test": "test", "testing": "test"}  # fmt: skip
 _SAMPLE = 200  # label files of which the classes are read
@@ -42,10 +42,13 @@ class Pair(NamedTuple):
     files: list[Path]  # the label files
 
 
-def propose(folder: Path) -> Proposal:
-    """The yaml for a folder; ValueError if no labels are found."""
+def propose(folder: Path, format_: str | None = None) -> Proposal:
+    """The yaml for a folder, of any of the FORMATS or of one; ValueError if no labels are found."""
     tree = _tree(folder)
-    for find in (_data_yaml, _coco, _labelme, _yolo, _label_images):
+    finders = {"yolo": (_data_yaml, _yolo), "coco": (_coco,), "labelme": (_labelme,),
+               "rgb": (_label_images,)}  # fmt: skip
+    every = (_data_yaml, _coco, _labelme, _yolo, _label_images)
+    for find in finders.get(format_, every):
         if proposal := find(folder, tree):
             name = "".join(c if c.isalnum() else "_" for c in folder.resolve().name) or "data"
             return proposal._replace(content={"name": name} | proposal.content)
@@ -98,7 +101,11 @@ def _coco(folder: Path, tree: dict) -> Proposal | None:
         splits.setdefault(split, {"images": _relative(images, folder),
                                   "labels": _relative(path, folder)})
     found = f"COCO instance json: {', '.join(_relative(path, folder) for path, _ in entries)}"
-    content = {"splits": splits} if len(splits) > 1 else splits.popitem()[1] | {"splits": PARTS}
+    if len(splits) > 1:
+        return Proposal({"splits": splits}, found, _TASK)
+    (json, _), *_ = entries
+    names = [os.path.splitext(str(entry["file_name"]))[0] for entry in jsons[json]["images"]]
+    content = splits.popitem()[1] | {"splits": parts_of(names)}
     return Proposal(content, found, _TASK)
 
 
@@ -221,8 +228,20 @@ def _split_keys(pairs: list[Pair], folder: Path, tree: dict, labels) -> dict:
         return keys | {"splits": splits | _test_split(by_split, folder, tree)}
     shared = [Path(os.path.commonpath(paths)) for paths in
               zip(*((pair.images, pair.labels) for pair in pairs), strict=True)]
+    ending = len(suffix) if suffix else None
+    names = [_relative(path, shared[1])[:-(ending or len(path.suffix))]
+             for pair in pairs for path in pair.files]
     return {"images": _relative(shared[0], folder), "labels": labels(_relative(shared[1], folder)),
-            **keys, "splits": PARTS}
+            **keys, "splits": parts_of(names)}
+
+
+def parts_of(names: list[str]) -> dict[str, float]:
+    """0.8 of the images to train; of a small data set less, so that no part is empty."""
+    positions = list(map(position, names))
+    for share in (0.8, 0.7, 0.6, 0.5):
+        if any(p < share for p in positions) and any(p >= share for p in positions):
+            break
+    return {"train": share, "val": round(1 - share, 1)}
 
 
 def _test_split(by_split: dict, folder: Path, tree: dict) -> dict:

@@ -37,7 +37,7 @@ def register_own_data(path: str | os.PathLike) -> list[str]:
                          f"not by a yaml; change `name`, now {data.name!r}")
     for name, split in zip(names, data.splits, strict=True):
         DatasetCatalog.register(name, functools.partial(load_split, data, split))
-        MetadataCatalog.get(name).set(**_metadata(data, split))
+        MetadataCatalog.get(name).set(**metadata_of(data, split))
     _registered[data.name] = data
     return names
 
@@ -48,7 +48,7 @@ def _forget(data: OwnData) -> None:
             catalog.pop(f"{data.name}_{split.name}", None)
 
 
-def _metadata(data: OwnData, split: Split) -> dict:
+def metadata_of(data: OwnData, split: Split) -> dict:
     """The fields of a split in detectron2's MetadataCatalog."""
     classes = list(enumerate(data.classes))
     labels = OWN_LABELS[split.kind]
