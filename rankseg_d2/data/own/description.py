@@ -11,7 +11,7 @@ from ...tasks import OWN_LABELS
 from .classes import Class, read_classes, read_json_classes
 from .keys import Keys
 from .splits import Split, read_splits
-from .ultralytics import expand_yolo
+from .ultralytics import expand_yolo, is_data_yaml
 from .values import (
     IGNORED,
     Values,
@@ -87,6 +87,9 @@ def read_own_data(path: str | os.PathLike) -> OwnData:
 
 def parse_own_data(content: dict, path: Path) -> OwnData:
     """The checked description; paths in `content` are relative to the yaml `path`."""
+    if is_data_yaml(content):
+        raise ValueError(f"{path} is a data.yaml of YOLO; write another yaml beside it, with "
+                         f"`name: ...` and `yolo: {path.name}` (docs/own_data.md)")
     keys = Keys(content, _EVERYWHERE.union(*_KEYS_OF.values()), path, str(path))
     name = keys.take("name", str, "a word, such as street")
     if not re.fullmatch(r"[\w.-]+", name):

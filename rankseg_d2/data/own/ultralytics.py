@@ -15,9 +15,6 @@ def is_data_yaml(content: dict) -> bool:
 
 def expand_yolo(keys: Keys) -> Keys:
     """The keys; `yolo`, a data.yaml, gives classes, and images and labels of each split."""
-    if is_data_yaml(keys.values):
-        raise ValueError(f"{keys.where} is a data.yaml of YOLO; write another yaml beside it, with "
-                         f"`name: ...` and `yolo: {keys.path.name}` (docs/own_data.md)")
     if "yolo" not in keys.values:
         return keys
     unused = sorted({"images", "videos", "labels", "classes", "splits"} & keys.values.keys())

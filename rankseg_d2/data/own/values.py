@@ -49,7 +49,8 @@ def ignore_label(num_classes: int) -> int:
 def names_in_values(keys: Keys) -> list[str]:
     """The classes that `values` names, in the order of their first values."""
     names = keys.take("values", dict, _expected("value")).values()
-    return [name for name in dict.fromkeys(map(_name, names)) if name != _IGNORE]
+    names = [_name(name, f"{keys.where}: values") for name in names]
+    return [name for name in dict.fromkeys(names) if name != _IGNORE]
 
 
 def image_values(keys: Keys, classes: tuple[Class, ...]) -> Values:
@@ -136,7 +137,7 @@ def _expected(kind: str) -> str:
     return f"{{{kind}: name of a class or ignore, ...}}"
 
 
-def _name(name: Any, where: str = "values") -> str:
+def _name(name: Any, where: str) -> str:
     if not isinstance(name, str):
         raise ValueError(f"{where} must be the name of a class or `ignore`, got {name!r}; put it "
                          "in quotes")
