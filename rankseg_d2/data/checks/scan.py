@@ -21,10 +21,9 @@ from ..formats.label_images import (
 )
 from ..formats.video_frames import frame_records
 from ..own.pairing import Fault, segment_faults
-from ..prepare.processes import run_jobs, usable_cpus
+from ..prepare.processes import run_jobs
 
 UNKNOWN, IGNORED = -1, -2
-_RECORDS_PER_PROCESS = 300  # about as many are read in the seconds that a process takes to start
 MOST_FOR_PAIRS = 5000  # classes; their matrix has 200 MB
 _NOTHING = np.zeros(0, np.int64)
 _BY_DETAIL = ("panoptic", "semantic", "instance")  # the task, if a record has several labels
@@ -123,13 +122,7 @@ def class_names(metadata: Any) -> list[str]:
 def scan(
     records: list[dict], metadata: Any, title: str, workers: int | None = None
 ) -> Tally:
-    """The counts of all records; image files are decoded too.
-
-    Without `workers`: one process per CPU, or fewer if the start of a process takes longer than its
-    share of the records.
-    """
-    if workers is None:
-        workers = min(usable_cpus(), 1 + len(records) // _RECORDS_PER_PROCESS)
+    """The counts of all records; image files are decoded too."""
     meaning = Meaning.of(metadata)
     tally = Tally(meaning.num_classes)
     count = partial(_count, meaning=meaning)

@@ -63,14 +63,19 @@ def to_classes(values: np.ndarray, path: str | DrawnLabels, metadata) -> np.ndar
 def read_values(
     path: str | DrawnLabels, metadata=None, size: tuple[int, int] | None = None
 ) -> np.ndarray:
-    """The raw values of a label image: (H, W); see `read_label_map`, and label_colors.py."""
+    """The raw values of a label image: (H, W); see `read_label_map`, and label_colors.py.
+
+    With metadata, an RGB image may hold colours of classes, or the values in equal channels.
+    """
     if isinstance(path, DrawnLabels):
         return path.draw()
-    metadata = {} if metadata is None else metadata
+    accepts_grey = metadata is not None
+    metadata = metadata if accepts_grey else {}
     image = read_labels(path, "label image")
     values = np.asarray(image)
     if image.mode in ("RGB", "RGBA"):
-        values = _colors_or_grey(values, path, metadata.get("label_colors") is not None)
+        has_colors = metadata.get("label_colors") is not None
+        values = color_values(values) if has_colors else _grey(values, path, accepts_grey)
     elif values.ndim != 2 or values.dtype.kind == "f":
         what = f"{values.shape[2]} channels" if values.ndim == 3 else f"values of {values.dtype}"
         raise UnreadableError(
@@ -83,11 +88,9 @@ def read_values(
     return values
 
 
-def _colors_or_grey(pixels: np.ndarray, path: str, has_colors: bool) -> np.ndarray:
-    """The raw values of an RGB or RGBA image; without colours of classes, grey as one channel."""
-    if has_colors:
-        return color_values(pixels)
-    if (pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 1] == pixels[..., 2]).all():
+def _grey(pixels: np.ndarray, path: str, is_accepted: bool) -> np.ndarray:
+    """The raw values of an RGB or RGBA image whose channels are equal."""
+    if is_accepted and (pixels[..., :1] == pixels[..., 1:3]).all():
         return pixels[..., 0]
     values, counts = np.unique(color_values(pixels), return_counts=True)
     raise UnreadableError(
@@ -116,7 +119,7 @@ def _colors_to_classes(values: np.ndarray, path: str, metadata) -> np.ndarray:
 
 def have_same_shape(size: Sequence[int], other: Sequence[int]) -> bool:
     """Whether two sizes (height, width) differ by a scale only, or by a pixel from rounding."""
-    return abs(size[0] * other[1] - size[1] * other[0]) <= max(size) + max(other)
+    return abs(size[0] * other[1] - size[1] * other[0]) <= max(*size, *other)
 
 
 def _resized(values: np.ndarray, size: tuple[int, int], path: str) -> np.ndarray:

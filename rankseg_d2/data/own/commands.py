@@ -12,7 +12,6 @@ import yaml
 from ..._yaml import read_yaml
 from ...errors import USER_ERRORS, sentence
 from ...files import write_bytes
-from ..prepare.processes import usable_cpus
 from .convert import convert
 from .description import OwnData, parse_own_data
 from .proposal import FORMATS, propose
@@ -38,8 +37,8 @@ def add_parsers(commands: Any) -> None:
                         help="of polygons: label images (the default), or objects in a json")
     parser.add_argument("--background", default="background", metavar="NAME",
                         help="pixels in no polygon: a class (by default background), or `ignore`")
-    parser.add_argument("--workers", type=int, default=usable_cpus(), metavar="N",
-                        help="number of processes")
+    parser.add_argument("--workers", type=int, metavar="N",
+                        help="number of processes, by default the fastest")
     parser.set_defaults(run=lambda args: _run(_convert, args))
 
 

@@ -20,7 +20,7 @@ from .register import metadata_of
 from .splits import Split
 
 
-def convert(data: OwnData, output: Path, workers: int = 1) -> Path:
+def convert(data: OwnData, output: Path, workers: int | None = None) -> Path:
     """Write the labels of a data set of images into a new folder; returns the path of its yaml.
 
     Images stay where they are. The folder must be empty: nothing is overwritten.
@@ -60,7 +60,8 @@ def _name(record: dict, root: Path, ending: str = "") -> str:
 
 
 def _write_label_maps(
-    data: OwnData, records: dict[Split, list[dict]], root: Path, output: Path, workers: int
+    data: OwnData, records: dict[Split, list[dict]], root: Path, output: Path,
+    workers: int | None
 ) -> dict:
     """Write labels/<image>.png and a list of names per split; returns the keys of the yaml."""
     (output / "labels").mkdir()
@@ -90,7 +91,8 @@ def _write_label_map(job: tuple[dict, Path], metadata: dict) -> None:
 
 
 def _write_objects(
-    data: OwnData, records: dict[Split, list[dict]], root: Path, output: Path, workers: int
+    data: OwnData, records: dict[Split, list[dict]], root: Path, output: Path,
+    workers: int | None
 ) -> dict:
     """Write one COCO instance json per split; returns the keys of the yaml."""
     splits = {}
