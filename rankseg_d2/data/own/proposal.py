@@ -22,6 +22,7 @@ from .ultralytics import is_data_yaml
 FORMATS = ("labelme", "yolo", "rgb", "coco")
 _SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
            "test": "test", "testing": "test"}  # fmt: skip
+_MOST_FOLDERS = 300  # of images
 _SAMPLE = 200  # label files of which the classes are read
 
 
@@ -104,7 +105,7 @@ def _coco(folder: Path, tree: dict) -> Proposal | None:
     if len(splits) > 1:
         return Proposal({"splits": splits}, found, _TASK)
     (json, _), *_ = entries
-    names = [os.path.splitext(str(entry["file_name"]))[0] for entry in jsons[json]["images"]]
+    names = [os.path.splitext(name)[0] for name in image_names(jsons[json])]
     content = splits.popitem()[1] | {"splits": parts_of(names)}
     return Proposal(content, found, _TASK)
 
@@ -118,15 +119,22 @@ def _quiet_json(path: Path):
 
 def _image_folder(content: dict, json: Path, tree: dict) -> Path | None:
     """The folder in which the first images of a COCO json are."""
-    images = [entry.get("file_name") for entry in content.get("images", [])[:3]
-              if isinstance(entry, dict)]
-    names = [name for name in images if isinstance(name, str)]
+    names = image_names(content)[:3]
     return next((folder for folder in (json.parent, *tree)
                  if names and all((folder / name).is_file() for name in names)), None)
 
 
+def image_names(content: dict) -> list[str]:
+    """The images that a COCO json names."""
+    images = content.get("images")
+    entries = images if isinstance(images, list) else []
+    names = [entry.get("file_name") for entry in entries if isinstance(entry, dict)]
+    return [name for name in names if isinstance(name, str) and name and "\0" not in name]
+
+
 def _labelme(folder: Path, tree: dict) -> Proposal | None:
-    pairs = [pair for pair in _pairs(tree, (".json",)) if labels_of_quiet(pair.files[0])]
+    pairs = [pair for pair in _pairs(tree, (".json",))
+             if any(map(labels_of_quiet, pair.files[:20]))]
     if not pairs:
         return None
     counts = Counter(label for pair in pairs for path in pair.files
@@ -175,11 +183,14 @@ def _pairs(tree: dict, endings: tuple[str, ...]) -> Iterator[Pair]:
     """The folders of images, each with the folder that has most label files of their names."""
     images = {folder: [path for path in files if path.suffix.lower() in IMAGES]
               for folder, files in tree.items()}
+    if sum(map(bool, images.values())) > _MOST_FOLDERS:
+        raise ValueError(f"more than {_MOST_FOLDERS} folders have images, as of videos; write "
+                         "`videos: FOLDER` in a yaml (docs/own_data.md), or name a smaller folder")
     used = set()
     for folder, files in images.items():
         if not files or folder in used:
             continue
-        found = [_match(folder, files, other, endings) for other in tree]
+        found = [_match(folder, files, other, tree[other], endings) for other in tree]
         found = [pair for pair in found if pair and 2 * len(pair.files) >= len(files)]
         if not found:
             continue
@@ -191,11 +202,13 @@ def _pairs(tree: dict, endings: tuple[str, ...]) -> Iterator[Pair]:
         yield best
 
 
-def _match(folder: Path, images: list[Path], other: Path, endings: tuple[str, ...]) -> Pair | None:
+def _match(
+    folder: Path, images: list[Path], other: Path, files: list[Path], endings: tuple[str, ...]
+) -> Pair | None:
     """The label files of `other` that have the names of images, and their common suffix."""
     stems, is_same = {path.stem for path in images}, other == folder
     by_suffix: dict[str, list[Path]] = {}
-    for path in sorted(other.iterdir()):
+    for path in files:
         if path.suffix.lower() not in endings:
             continue
         whole = path.stem in stems and not (is_same and path.suffix.lower() in IMAGES)
@@ -205,8 +218,8 @@ def _match(folder: Path, images: list[Path], other: Path, endings: tuple[str, ..
             by_suffix.setdefault(path.name[length:], []).append(path)
     if not by_suffix:
         return None
-    suffix, files = max(by_suffix.items(), key=lambda item: len(item[1]))
-    return Pair(folder, other, "" if suffix.lower() in endings else suffix, files)
+    suffix, found = max(by_suffix.items(), key=lambda item: len(item[1]))
+    return Pair(folder, other, "" if suffix.lower() in endings else suffix, found)
 
 
 def _nearness(folder: Path, other: Path) -> int:

@@ -223,3 +223,17 @@ def test_convert_writes_nothing_outside(tmp_path, capsys):
         assert "leads out of" in capsys.readouterr().err
         shutil.rmtree(tmp_path / "new", ignore_errors=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["evil.jpg", "plants"]
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "3", '{"images": 3, "annotations": [], "categories": []}', '{"shapes": 1}',
+             '{"images": [{"file_name": 7}, 3], "annotations": [], "categories": []}']
+)
+def test_init_ends_in_a_sentence_for_odd_files(plants, capsys, text):
+    own_formats.images(plants / "images", ["000"])
+    for name in ("labels/000.json", "labels/classes.txt", "data.yaml", "labelmap.txt"):
+        own_formats.write(plants / name, text)
+    (plants / "labels/000.txt").write_bytes(b"\xff\x00\n")
+    (plants / "labels/000.png").write_bytes(b"\x89PNG")
+    assert main(["dataset", "init", str(plants)]) == 1
+    assert capsys.readouterr().err.startswith("rankseg-d2 dataset init: ")
