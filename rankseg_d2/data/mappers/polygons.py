@@ -3,6 +3,7 @@
 import numpy as np
 
 from ..formats import rle
+from ..formats.mask_checks import outline_is_too_long
 from .packed_masks import pack
 
 _GRID = 5  # pycocotools rounds corners to fifths of a pixel
@@ -22,6 +23,8 @@ def draw_polygons(
     (left, top), (width, height) = low.astype(int).tolist(), (high - low).astype(int).tolist()
     if not width or not height:
         return top, left, np.zeros((height, width), bool)
+    if outline_is_too_long(polygons):
+        raise ValueError("its augmented polygons are too long to draw; remove corners")
     flat = [_shift(polygon, low).ravel().tolist() for polygon in polygons]
     return top, left, rle.decode(rle.to_rle(flat, height, width))
 
@@ -49,10 +52,4 @@ def _as_rle(shape, size: tuple[int, int]) -> dict:
         shape = np.zeros(size)
     if isinstance(shape, np.ndarray):
         return rle.encode(shape.astype(bool))
-    shape = rle.to_rle(shape, *size)
-    if tuple(shape["size"]) != tuple(size):
-        raise ValueError(
-            f"a mask is {shape['size'][1]} x {shape['size'][0]} (width x height), but its image is "
-            f"{size[1]} x {size[0]}; both must have the same size"
-        )
-    return shape
+    return rle.to_rle(shape, *size)

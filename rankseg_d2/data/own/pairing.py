@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...files import read_json
+from ...files import inside
 from ...tasks import OWN_LABELS, find
 from ..formats.coco_instances import load_instances
-from ..formats.coco_panoptic import contiguous_id
+from ..formats.coco_panoptic import contiguous_id, read_segments
 from ..formats.label_images import present_values, read_segment_ids
 from ..formats.video_frames import natural_order, video_size
 from ..formats.youtube_vis import check_frames, load_video_instances
@@ -101,26 +101,21 @@ def pair_label_images(data: OwnData, split: Split) -> Pairs:
 def pair_instances(data: OwnData, split: Split) -> Pairs:
     """The images of a COCO instance json."""
     ids = {entry.raw_id: i for i, entry in enumerate(data.classes)}
-    try:
-        records = load_instances(
-            split.labels, split.images, {"thing_dataset_id_to_contiguous_id": ids}
-        )
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{split.labels} is not a COCO instance json: {error!r}; for a panoptic "
-                         "json, write labels: {json: ..., folder: ...}") from error
+    records = load_instances(split.labels, split.images, {"thing_dataset_id_to_contiguous_id": ids})
     return _chosen_records(records, split)
 
 
 def pair_segments(data: OwnData, split: Split) -> Pairs:
     """Pair the images of a COCO panoptic json with its PNG files."""
-    content = read_json(split.labels)
+    content = read_segments(split.labels, split.segments)
     try:
         images = {image["id"]: image for image in content["images"]}
         annotations = {note["image_id"]: note for note in content["annotations"]}
         ids = {entry.raw_id: i for i, entry in enumerate(data.classes)}
         records = [
             {
-                "file_name": str(split.images / image["file_name"]),
+                "file_name": str(inside(split.images, image["file_name"],
+                                        f"{split.labels}: the file_name of image {number}")),
                 "image_id": number,
                 "height": image["height"],
                 "width": image["width"],
