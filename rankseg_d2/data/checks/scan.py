@@ -19,6 +19,7 @@ from ..formats.label_images import (
     run_starts,
     size_advice,
 )
+from ..formats.mask_checks import mask_faults
 from ..formats.video_frames import frame_records
 from ..own.pairing import Fault, segment_faults
 from ..prepare.processes import run_jobs
@@ -212,20 +213,19 @@ def scan_segments(record: dict, meaning: Meaning) -> Found:
 
 def scan_annotations(record: dict, meaning: Meaning) -> Found:
     """The pixels of each object, also where objects overlap; crowds are left out."""
-    size, faults = (record["height"], record["width"]), []
+    size, path = (record["height"], record["width"]), record["file_name"]
     objects = [note for note in record["annotations"] if not note.get("iscrowd")]
-    pixels = []
-    bare = sum(not note.get("segmentation") for note in objects)
-    if bare:
-        faults.append(Fault("annotation without mask", record["file_name"], f"{bare} of them"))
-    for note in objects:
-        mask = rle.to_rle(note["segmentation"], *size) if note.get("segmentation") else None
-        pixels.append(0 if mask is None else int(rle.areas([mask])[0]))
-        if mask is not None and tuple(mask["size"]) != size:
-            text = f"its image is {_text(size)}, a mask is {_text(mask['size'])}"
-            faults.append(Fault("size mismatch", record["file_name"], text))
-    classes = np.array([note["category_id"] for note in objects], np.int64)
-    return classes, np.array(pixels, np.int64), _NOTHING, size, faults
+    shapes = [note.get("segmentation") or [] for note in record["annotations"]]
+    damaged = mask_faults(shapes, [size] * len(shapes))
+    faults = [Fault("damaged mask", path, f"annotation {i} {x}") for i, x in damaged.items()]
+    if bare := sum(not note.get("segmentation") for note in objects):
+        faults.append(Fault("annotation without mask", path, f"{bare} of them"))
+    masks = [rle.to_rle(x, *size) if x and i not in damaged else None for i, x in enumerate(shapes)]
+    pixels = [0 if mask is None else int(rle.areas([mask])[0]) for mask in masks]
+    is_crowd = [bool(note.get("iscrowd")) for note in record["annotations"]]
+    classes = np.array([note["category_id"] for note in record["annotations"]], np.int64)
+    keep = ~np.array(is_crowd, bool)
+    return classes[keep], np.array(pixels, np.int64)[keep], _NOTHING, size, faults
 
 
 def _count_values(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

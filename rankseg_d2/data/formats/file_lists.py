@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from ...files import listed
+from ...files import check_regular, inside, listed
 
 
 def find(root: Path, pattern: str) -> dict[str, Path]:
@@ -14,11 +14,15 @@ def find(root: Path, pattern: str) -> dict[str, Path]:
 
 
 def read_names(path: Path) -> list[str]:
-    """The names in a text file, one per line."""
+    """The names in a text file, one per line; each stays in its folder."""
     if not path.is_file():
         raise FileNotFoundError(f"the list {path} does not exist; it comes with the data set")
+    check_regular(path)
     names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    return [name for name in names if name]
+    names = [name for name in names if name]
+    for name in names:
+        inside(path.parent, name, str(path))
+    return names
 
 
 def check_pairs(names: list[str], images: dict, labels: dict, where: str) -> None:

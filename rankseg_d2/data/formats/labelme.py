@@ -13,7 +13,7 @@ import numpy as np
 from ...errors import unknown_name
 from ...files import read_json
 from . import rle
-from .polygons import check_corners
+from .mask_checks import mask_faults
 
 IGNORED = -1
 _LARGEST = 1 << 16  # side of an image
@@ -87,10 +87,14 @@ def _shape(entry: Any, classes: dict, size: tuple[int, int], where: str) -> Shap
         points = np.array(entry["points"], float).reshape(-1, 2)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{where}: points must be a list of [x, y]") from error
-    check_corners(points, size, where)
+    if not np.isfinite(points).all():
+        raise ValueError(f"{where} has a point that is not finite; fix or remove the shape")
     if kind == "mask":
         return Shape(label, _mask(entry.get("mask"), points, size, where))
-    return Shape(label, [_corners(kind, points, where).ravel().tolist()])
+    polygons = [_corners(kind, points, where).ravel().tolist()]
+    for fault in mask_faults([polygons], [size]).values():
+        raise ValueError(f"{where} {fault}; fix or remove the shape")
+    return Shape(label, polygons)
 
 
 def _corners(kind: str, points: np.ndarray, where: str) -> np.ndarray:
@@ -105,7 +109,7 @@ def _corners(kind: str, points: np.ndarray, where: str) -> np.ndarray:
     if kind == "rectangle":
         return np.array([[x, y], [u, y], [u, v], [x, v]])
     radius = math.hypot(u - x, v - y)  # of a circle: its centre, and a point on it
-    angles = np.linspace(0, 2 * np.pi, max(12, int(7 * math.sqrt(radius))), endpoint=False)
+    angles = np.linspace(0, 2 * np.pi, int(7 * math.sqrt(min(max(radius, 4), 2**16))), False)
     return np.stack([x + radius * np.cos(angles), y + radius * np.sin(angles)], 1)
 
 

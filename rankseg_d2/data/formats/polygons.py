@@ -3,6 +3,7 @@
 import numpy as np
 
 from . import rle
+from .mask_checks import outline_is_too_long
 
 _GRID = 5  # pycocotools rounds corners to fifths of a pixel
 
@@ -21,6 +22,8 @@ def draw_polygons(
     (left, top), (width, height) = low.astype(int).tolist(), (high - low).astype(int).tolist()
     if not width or not height:
         return top, left, np.zeros((height, width), bool)
+    if outline_is_too_long(polygons):
+        raise ValueError("its augmented polygons are too long to draw; remove corners")
     flat = [_shift(polygon, low).ravel().tolist() for polygon in polygons]
     return top, left, rle.decode(rle.to_rle(flat, height, width))
 
@@ -33,16 +36,3 @@ def _shift(polygon: np.ndarray, origin: np.ndarray) -> np.ndarray:
     """
     fifths = np.floor(_GRID * polygon + 0.5) - _GRID * origin
     return (fifths - 0.9 * (fifths < 0)) / _GRID
-
-
-def check_corners(corners: np.ndarray, size: tuple[int, int], where: str) -> None:
-    """Raise ValueError if corners (n, 2) are not finite, or far outside an image (height, width).
-
-    where: of the polygon, for the error.
-    """
-    limits = np.array(size[::-1])
-    is_near = (corners >= -limits) & (corners <= 2 * limits)  # False for NaN
-    if not is_near.all():
-        x, y = corners[~is_near.all(1)][0]
-        raise ValueError(f"{where} has the corner ({x:g}, {y:g}), which is far outside the image "
-                         f"of {size[1]} x {size[0]} (width x height); fix or remove the shape")

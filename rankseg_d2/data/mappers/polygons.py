@@ -19,10 +19,4 @@ def _as_rle(shape, size: tuple[int, int]) -> dict:
         shape = np.zeros(size)
     if isinstance(shape, np.ndarray):
         return rle.encode(shape.astype(bool))
-    shape = rle.to_rle(shape, *size)
-    if tuple(shape["size"]) != tuple(size):
-        raise ValueError(
-            f"a mask is {shape['size'][1]} x {shape['size'][0]} (width x height), but its image is "
-            f"{size[1]} x {size[0]}; both must have the same size"
-        )
-    return shape
+    return rle.to_rle(shape, *size)

@@ -19,6 +19,7 @@ from ..formats.label_images import (
     read_segment_ids,
     size_advice,
 )
+from ..formats.mask_checks import check_masks
 from ..formats.polygons import draw_polygons
 from .augmentations import pad
 from .packed_masks import BitPackedMasks, IdMapMasks, pack, packed_masks
@@ -75,11 +76,9 @@ def instance_target(sample: Augmented) -> Target:
         )
     classes = [annotation["category_id"] for annotation in annotations]
     shapes = [annotation["segmentation"] for annotation in annotations]
+    check_masks(annotations, sample.native_size, sample.record["file_name"])
     if not all(isinstance(shape, list) for shape in shapes):
-        try:
-            packed = draw_shapes(shapes, sample.native_size)
-        except ValueError as error:
-            raise ValueError(f"the masks of {sample.record['file_name']}: {error}") from error
+        packed = draw_shapes(shapes, sample.native_size)
         return classes, _transformed(packed, len(shapes), sample)
     pieces = []
     for shape in shapes:

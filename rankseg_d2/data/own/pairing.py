@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...files import read_json
+from ...files import inside
 from ...tasks import OWN_LABELS, find
-from ..formats.coco_panoptic import contiguous_id
+from ..formats.coco_panoptic import contiguous_id, read_segments
 from ..formats.label_images import present_values, read_segment_ids
 from ..formats.video_frames import natural_order, video_size
 from ..formats.youtube_vis import check_frames, load_video_instances
@@ -139,13 +139,14 @@ def pair_label_images(data: OwnData, split: Split) -> Pairs:
 
 def pair_segments(data: OwnData, split: Split) -> Pairs:
     """Pair the images of a COCO panoptic json with its PNG files."""
-    content = read_json(split.labels)
+    content = read_segments(split.labels, split.segments)
     try:
         images = {image["id"]: image for image in content["images"]}
         annotations = {note["image_id"]: note for note in content["annotations"]}
         records = [
             {
-                "file_name": str(split.images / image["file_name"]),
+                "file_name": str(inside(split.images, image["file_name"],
+                                        f"{split.labels}: the file_name of image {number}")),
                 "image_id": number,
                 "height": image["height"],
                 "width": image["width"],

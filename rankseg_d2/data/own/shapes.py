@@ -44,13 +44,8 @@ def _label(meaning: int, data: OwnData) -> int:
 
 
 def _of_json(data: OwnData, split: Split) -> list[dict]:
-    try:
-        return load_instances(
-            split.labels, split.images, {"thing_dataset_id_to_contiguous_id": data.category_ids}
-        )
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{split.labels} is not a COCO instance json: {error!r}; for a panoptic "
-                         "json, write labels: {json: ..., folder: ...}") from error
+    ids = {"thing_dataset_id_to_contiguous_id": data.category_ids}
+    return load_instances(split.labels, split.images, ids)
 
 
 def _of_files(data: OwnData, split: Split) -> Pairs:

@@ -409,7 +409,7 @@ def test_a_json_of_the_other_kind_is_named(tmp_path):
     path = write_yaml(tmp_path, name="x", images="images", labels="panoptic.json",
                       splits={"train": {}})
     register_own_data(path)
-    with pytest.raises(ValueError, match=r"not a COCO instance json: .*labels: \{json: "):
+    with pytest.raises(ValueError, match=r"not a COCO instance json, but .*labels: \{json: "):
         DatasetCatalog.get("x_train")
     own_data.write_json(tmp_path / "panoptic.json", {"annotations": []})
     with pytest.raises(ValueError, match=r"panoptic\.json is not a COCO json .* no categories"):
