@@ -14,7 +14,8 @@ from ...tables import text_table
 from ..formats.label_colors import COLOR
 from ..formats.label_images import suggest_fix
 from ..own.description import read_own_data
-from ..own.pairing import Fault, find_records, why_empty
+from ..own.pairing import Fault
+from ..own.records import find_records, why_empty
 from ..own.register import register_own_data
 from .class_faults import class_faults, yaml_line
 from .scan import UNKNOWN, Meaning, Tally, class_names, scan

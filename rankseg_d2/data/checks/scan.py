@@ -52,13 +52,15 @@ class Meaning(NamedTuple):
     colors: np.ndarray | None = None  # rows of red, green, blue, and class id or ignore_label
     has_labels: bool = True
     resizes: bool = False  # label images to the sizes of their images
+    accepts_grey: bool = False  # RGB label images with equal channels
 
     @classmethod
     def of(cls, metadata: Any) -> "Meaning":
         """The meaning of the labels of a data set."""
         table = metadata.get("label_table")
         table = None if table is None else np.asarray(table)
-        more = metadata.get("has_labels", True), metadata.get("resize_labels", False)
+        more = (metadata.get("has_labels", True), metadata.get("resize_labels", False),
+                metadata.get("grey_labels", False))
         return cls(len(class_names(metadata)), metadata.get("ignore_label", 255), table,
                    metadata.get("label_colors"), *more)
 
@@ -176,7 +178,8 @@ def _sum_by_class(classes: np.ndarray, pixels: np.ndarray) -> tuple[np.ndarray, 
 def scan_label_image(record: dict, meaning: Meaning) -> Found:
     """The pixels of each value of a label image; unknown values are a fault."""
     path = record["sem_seg_file_name"]
-    labels = read_values(path, {"label_colors": meaning.colors})
+    reading = {"label_colors": meaning.colors, "grey_labels": meaning.accepts_grey}
+    labels = read_values(path, reading)
     values, pixels = _count_values(labels)
     classes = meaning.classes(values)
     faults = _unknown_values(str(path), values, pixels, meaning)

@@ -18,6 +18,7 @@ from .label_colors import (
 )
 
 logger = logging.getLogger(__name__)
+_NO_METADATA = {}
 _warned_of: set[str] = set()  # data sets with pixels of unknown values
 
 
@@ -32,7 +33,8 @@ def read_label_map(
             `ignore_label`, or to -1 if it must not occur; without it the values are class ids.
             With `unknown_is_ignored`, values that must not occur are ignored, with one warning.
             `label_colors` does the same for label images with colours: rows of red, green, blue,
-            and class id or `ignore_label`.
+            and class id or `ignore_label`. With `grey_labels`, RGB images with equal channels are
+            read as one channel.
         size: height and width of the image; with `resize_labels` in the metadata, the label image
             is resized to them.
     """
@@ -61,21 +63,16 @@ def to_classes(values: np.ndarray, path: str | DrawnLabels, metadata) -> np.ndar
 
 
 def read_values(
-    path: str | DrawnLabels, metadata=None, size: tuple[int, int] | None = None
+    path: str | DrawnLabels, metadata=_NO_METADATA, size: tuple[int, int] | None = None
 ) -> np.ndarray:
-    """The raw values of a label image: (H, W); see `read_label_map`, and label_colors.py.
-
-    With metadata, an RGB image may hold colours of classes, or the values in equal channels.
-    """
+    """The raw values of a label image: (H, W); see `read_label_map`, and label_colors.py."""
     if isinstance(path, DrawnLabels):
         return path.draw()
-    accepts_grey = metadata is not None
-    metadata = metadata if accepts_grey else {}
     image = read_labels(path, "label image")
     values = np.asarray(image)
     if image.mode in ("RGB", "RGBA"):
         has_colors = metadata.get("label_colors") is not None
-        values = color_values(values) if has_colors else _grey(values, path, accepts_grey)
+        values = color_values(values) if has_colors else _grey(values, path, metadata)
     elif values.ndim != 2 or values.dtype.kind == "f":
         what = f"{values.shape[2]} channels" if values.ndim == 3 else f"values of {values.dtype}"
         raise UnreadableError(
@@ -88,9 +85,9 @@ def read_values(
     return values
 
 
-def _grey(pixels: np.ndarray, path: str, is_accepted: bool) -> np.ndarray:
+def _grey(pixels: np.ndarray, path: str, metadata) -> np.ndarray:
     """The raw values of an RGB or RGBA image whose channels are equal."""
-    if is_accepted and (pixels[..., :1] == pixels[..., 1:3]).all():
+    if metadata.get("grey_labels", False) and (pixels[..., :1] == pixels[..., 1:3]).all():
         return pixels[..., 0]
     values, counts = np.unique(color_values(pixels), return_counts=True)
     raise UnreadableError(

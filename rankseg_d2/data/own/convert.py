@@ -15,7 +15,7 @@ from ..formats.image_files import image_size
 from ..formats.label_images import read_label_map
 from ..prepare.processes import run_jobs
 from .description import OwnData
-from .pairing import load_split
+from .records import load_split
 from .register import metadata_of
 from .splits import Split
 

@@ -1,7 +1,6 @@
-"""The records of a split of an own data set: images paired with labels."""
+"""Pair images with label images, panoptic PNG files, and videos with their labels."""
 
 import os
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -9,11 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ...files import inside
-from ...tasks import OWN_LABELS, find
 from ..formats.coco_panoptic import contiguous_id, read_segments
-from ..formats.label_images import present_values, read_segment_ids
 from ..formats.video_frames import natural_order, video_size
-from ..formats.youtube_vis import check_frames, load_video_instances
+from ..formats.youtube_vis import load_video_instances
 from ..holding_out import position
 from .description import OwnData
 from .recognize import advice
@@ -35,90 +32,6 @@ class Fault(NamedTuple):
 
 
 Pairs = tuple[list[dict], list[Fault]]  # records, and what does not pair
-
-
-def load_split(data: OwnData, split: Split) -> list[dict]:
-    """The detectron2 records of a split, for DatasetCatalog; ValueError unless all files pair."""
-    records, faults = find_records(data, split)
-    if not records and (other := _other_format(data, split)):
-        raise ValueError(f"{data.path}, split {split.name}: {other}")
-    if faults:
-        raise ValueError(f"{data.path}, split {split.name}: {_summary(faults)}; fix the file names "
-                         "(image_suffix and label_suffix are what a pair does not share), or list "
-                         "the good images in a file and name it in splits; `rankseg-d2 dataset "
-                         f"check {data.path}` lists all faults")
-    if not records:
-        raise ValueError(f"{data.path}: {why_empty(data, split)}")
-    if data.kind == "video_instances":
-        check_frames(records)
-    elif split.labels is not None and (data.kind == "panoptic" or split.shapes == "json"):
-        _check_first(records[0], split)
-    return records
-
-
-def find_records(data: OwnData, split: Split) -> Pairs:
-    """Records of all pairs, sorted by name, and a fault for each file without its pair."""
-    if split.labels is None:
-        return _without_labels(data, split)
-    return find(OWN_LABELS[split.kind].find_records)(data, split)
-
-
-def why_empty(data: OwnData, split: Split) -> str:
-    """Why a split has no record, and what to do."""
-    what = "video" if split.kind.startswith("video") else "image"
-    if isinstance(split.chosen, Path):
-        return f"the split {split.name!r} is empty: list at least one {what} in {split.chosen}"
-    total = 0
-    if split.chosen is not None:
-        total = len(find_records(data, split._replace(chosen=None))[0])
-    if not total:
-        if other := _other_format(data, split):
-            return other
-        found = f" with a label in {split.labels}" if split.labels else ""
-        return (f"the split {split.name!r} is empty: {split.images} has no {what}{found}; name "
-                "other folders in images, labels or splits")
-    start, end = split.chosen
-    return (f"no {what} of {split.images} falls into the part {split.name!r} ({end - start:g} of "
-            f"{total} {what}s): make the part larger, or list its names in a file")
-
-
-def _other_format(data: OwnData, split: Split) -> str:
-    """What the labels of a split are, if they are of another format than the yaml says."""
-    if split.labels is None or split.labels.is_file():
-        return ""
-    if find_records(data, split._replace(chosen=None))[0]:
-        return ""
-    other = advice(split.labels)
-    is_other = other and not (split.shapes and split.shapes in other.lower())
-    return f"no image has a label, but {other}" if is_other else ""
-
-
-def _summary(faults: list[Fault]) -> str:
-    """The number of faults of each kind, with the first file."""
-    first = {fault.kind: fault for fault in reversed(faults)}
-    counts = Counter(fault.kind for fault in faults)
-    return "; ".join(f"{count} times {kind}, such as {first[kind].file}"
-                     + (f" ({first[kind].text})" if first[kind].text else "")
-                     for kind, count in counts.items())
-
-
-def _without_labels(data: OwnData, split: Split) -> Pairs:
-    """The images or videos of a split that has no labels."""
-    if split.kind.startswith("video"):
-        videos = _video_folders(split.images)
-        names, faults = choose(videos, split)
-        frames = {name: files_below(videos[name], data.image_suffix, IMAGES) for name in names}
-        faults += [Fault("empty video", str(videos[name])) for name in names if not frames[name]]
-        paths = {name: [files[key] for key in sorted(files, key=natural_order)]
-                 for name, files in frames.items() if files}
-        return [_video_record(name, files) for name, files in paths.items()], faults
-    images = files_below(split.images, data.image_suffix, IMAGES)
-    names, faults = choose(images, split, data.image_suffix)
-    return [{"file_name": images[name], "image_id": name} for name in names], faults
-
-
-def _video_record(name: str, paths: list[str]) -> dict:
-    return {"video_id": name, "file_names": paths, "length": len(paths)} | video_size(paths)
 
 
 def pair_label_images(data: OwnData, split: Split) -> Pairs:
@@ -199,7 +112,7 @@ def chosen_records(records: list[dict], split: Split, name_of: Callable = image_
 
 def pair_label_videos(data: OwnData, split: Split) -> Pairs:
     """Pair the frames of each video with a folder of label images."""
-    videos, label_folders = _video_folders(split.images), _video_folders(split.labels)
+    videos, label_folders = video_folders(split.images), video_folders(split.labels)
     names, faults = choose(videos, split)
     if not isinstance(split.chosen, Path):
         alone = sorted(label_folders.keys() - videos.keys())
@@ -216,12 +129,16 @@ def pair_label_videos(data: OwnData, split: Split) -> Pairs:
         if not frames:
             faults.append(Fault("empty video", str(videos[name])))
         if keys:
-            record = _video_record(name, [frames[key] for key in keys])
+            record = video_record(name, [frames[key] for key in keys])
             records.append(record | {"sem_seg_file_names": [labels[key] for key in keys]})
     return records, faults
 
 
-def _video_folders(pattern: Path) -> dict[str, Path]:
+def video_record(name: str, paths: list[str]) -> dict:
+    return {"video_id": name, "file_names": paths, "length": len(paths)} | video_size(paths)
+
+
+def video_folders(pattern: Path) -> dict[str, Path]:
     """The folder of each video's files; `*` in the path, or at its end, is the video's name."""
     parts = pattern.parts
     star = parts.index("*") if "*" in parts else len(parts)
@@ -295,19 +212,6 @@ def _without_end(name: str, suffix: str, extensions: tuple[str, ...]) -> str:
         return name[: -len(suffix)]
     stem, extension = os.path.splitext(name)
     return stem if extension.lower() in extensions else name
-
-
-def _check_first(record: dict, split: Split) -> None:
-    """Raise an error if the files of the first record do not fit the json."""
-    fix = f"; name the folders that belong to {split.labels}"
-    for key in {"file_name", "pan_seg_file_name"} & record.keys():
-        if not os.path.isfile(record[key]):
-            raise FileNotFoundError(f"{split.labels} names {record[key]}, which does not exist"
-                                    + fix)
-    if split.kind == "panoptic":
-        ids = present_values(read_segment_ids(record["pan_seg_file_name"]))
-        for fault in segment_faults(record, ids):
-            raise ValueError(f"{split.labels} does not belong to {split.segments}: {fault}{fix}")
 
 
 def segment_faults(record: dict, ids: np.ndarray) -> list[Fault]:

@@ -8,7 +8,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ...tasks import OWN_LABELS
 from .description import OwnData, read_own_data
-from .pairing import load_split
+from .records import load_split
 from .splits import Split
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def metadata_of(data: OwnData, split: Split) -> dict:
     if split.labels is None:
         facts["has_labels"] = False
     elif labels.are_images:
-        facts["sem_seg_root"] = str(split.labels)
+        facts |= {"sem_seg_root": str(split.labels), "grey_labels": True}
     elif split.chosen is None and split.shapes in ("", "json") and split.kind != "drawn":
         # a part has no json of its own
         facts["json_file" if labels.only_things else "panoptic_json"] = str(split.labels)

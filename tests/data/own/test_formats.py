@@ -55,7 +55,9 @@ class AlwaysTheSame(nn.Module):
     """Predicts the label map of every image of these data sets."""
 
     def forward(self, samples):
-        return [{"sem_seg_labels": torch.from_numpy(class_map())} for _ in samples]
+        ranking = {"scores": torch.rand(3), "classes": torch.tensor([0, 1])}
+        labels = torch.from_numpy(class_map())
+        return [{"sem_seg_labels": labels, "ranking": ranking} for _ in samples]
 
 
 # Values
@@ -488,3 +490,17 @@ def test_values_that_no_offset_fits_are_proposed_as_a_table(tmp_path, capsys):
     path = own_formats.values(tmp_path, {0: 10, 1: 20, 2: 30}, classes=["soil", *NAMES])
     assert check(path)[0] == 1
     assert "`values: {10: soil, 20: leaf, 30: stem}` would fit" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["rgb", "yolo"])
+def test_colours_and_polygons_train_in_workers_and_are_evaluated(tmp_path, kind):
+    path = getattr(own_formats, kind)(tmp_path)
+    if kind == "yolo":
+        path.write_text(path.read_text() + "task: semantic\nbackground: soil\n")
+    config = tmp_path / "train.yaml"
+    config.write_text("_BASE_: ade20k/semantic/r50_rankseg\nDATASETS: {FILES: [my.yaml]}\n")
+    cfg = small_config(config, tmp_path / "out", MODEL__RANKSEG__TOPK=2, DATALOADER__NUM_WORKERS=1)
+    assert cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 3
+    train(cfg)
+    results = Trainer.test(cfg, AlwaysTheSame())
+    assert results["sem_seg"]["mIoU"] == 100
