@@ -16,7 +16,7 @@ from ..own.description import read_own_data
 from ..own.pairing import Fault, find_records, why_empty
 from ..own.register import register_own_data
 from .scan import UNKNOWN, Meaning, Tally, class_names, scan
-from .stats import add_stats_arguments, stats_report, write_matrix
+from .stats import add_stats_arguments, all_faults, stats_report, write_matrix
 
 _SHOWN = 20  # faults of one kind in the text; the json has all
 
@@ -54,7 +54,7 @@ def _run(args, report: Callable) -> int:
     try:
         parts = _find_parts(args.dataset, args.splits)
         tallies = {
-            part.name: scan(part.records, part.metadata, part.name, args.workers, is_check)
+            part.name: scan(part.records, part.metadata, part.name, args.workers)
             for part in parts
         }
         content, text = report(parts, tallies, args)
@@ -95,8 +95,7 @@ def _find_parts(dataset: str, splits: list[str] | None = None) -> list[Part]:
 def _check_report(parts: list[Part], tallies: dict[str, Tally], args) -> tuple[dict, str]:
     """The counts and faults: as json content, and as text for a terminal."""
     names = class_names(parts[0].metadata)
-    faults = [fault for part in parts for fault in part.faults + tallies[part.name].faults]
-    faults = list(dict.fromkeys(faults))  # splits of one folder share the faults of pairs
+    faults = all_faults([part.faults + tallies[part.name].faults for part in parts])
     splits, classes = _count_rows(tallies, names)
     seen = sum(tally.images for tally in tallies.values())
     never = [name for name, count in zip(names, seen, strict=True) if not count]
@@ -111,7 +110,7 @@ def _check_report(parts: list[Part], tallies: dict[str, Tally], args) -> tuple[d
     }
     lines = [text_table(splits), "", text_table(classes), ""]
     if never:
-        lines.append(f"{len(never)} classes never occur: {', '.join(never)}")
+        lines.append(f"{len(never)} classes never occur: {'; '.join(never)}")
     lines += _fault_lines(faults)
     if fix:
         lines.append(f"to fix the unknown values: {fix}")

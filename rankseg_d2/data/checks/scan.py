@@ -106,9 +106,9 @@ def class_names(metadata: Any) -> list[str]:
 
 
 def scan(
-    records: list[dict], metadata: Any, title: str, workers: int | None = None, images: bool = True
+    records: list[dict], metadata: Any, title: str, workers: int | None = None
 ) -> Tally:
-    """The counts of all records; with `images`, the image files are decoded too.
+    """The counts of all records; their image files are decoded too.
 
     Without `workers`: one process per CPU, or fewer if the start of a process takes longer than its
     share of the records.
@@ -117,16 +117,16 @@ def scan(
         workers = min(usable_cpus(), 1 + len(records) // _RECORDS_PER_PROCESS)
     meaning = Meaning.of(metadata)
     tally = Tally(meaning.num_classes)
-    count = partial(_count, meaning=meaning, images=images)
+    count = partial(_count, meaning=meaning)
     for _, counts in run_jobs(count, records, len(records), title, workers):
         tally.add(counts)
     return tally
 
 
-def _count(record: dict, meaning: Meaning, images: bool) -> Counts:
+def _count(record: dict, meaning: Meaning) -> Counts:
     """The counts of a record's labels, and the faults of its labels and images."""
     if "file_names" in record:
-        return _sum([_count(frame, meaning, images) for frame in frame_records(record)])
+        return _sum([_count(frame, meaning) for frame in frame_records(record)])
     task = next((TASKS[name] for name in _BY_DETAIL if TASKS[name].label_key in record), None)
     if task is None:
         raise ValueError(f"{record.get('file_name', 'a record')} has no label to check; its record "
@@ -140,8 +140,7 @@ def _count(record: dict, meaning: Meaning, images: bool) -> Counts:
         kind = "missing label" if absent else "unreadable label"
         classes = pixels = values = _NOTHING
         faults = [Fault(kind, str(record[key]), "" if absent else str(error))]
-    if images:
-        faults += _image_faults(record, size)
+    faults += _image_faults(record, size)
     ignored = int(pixels[classes == IGNORED].sum())
     is_class = (classes >= 0) & (classes < meaning.num_classes)
     present, totals = _sum_by_class(classes[is_class], pixels[is_class])

@@ -42,12 +42,17 @@ def stats_report(
         lines += ["", f"{name}: categories per image", text_table(facts["curve"])]
         if facts["pairs"]:
             lines += ["", f"{name}: most frequent pairs", text_table(facts["pairs"])]
-    faults = sum(len(part.faults) + len(tallies[part.name].faults) for part in parts)
+    faults = all_faults([part.faults + tallies[part.name].faults for part in parts])
     if faults:
-        lines += ["", f"{faults} faults: `rankseg-d2 dataset check {args.dataset}` lists them; "
-                  "files that cannot be read count as images without categories"]
+        lines += ["", f"{len(faults)} faults: `rankseg-d2 dataset check {args.dataset}` lists "
+                  "them; files that cannot be read count as images without categories"]
     content = {"dataset": args.dataset, "kappa": _DEFINITION, "splits": splits}
     return content, "\n".join(lines) + "\n"
+
+
+def all_faults(of_parts: list[list]) -> list:
+    """The faults of all parts, each once: splits of one folder share the faults of pairs."""
+    return list(dict.fromkeys(fault for faults in of_parts for fault in faults))
 
 
 def _statistics(tally: Tally, names: list[str], num_pairs: int) -> dict:

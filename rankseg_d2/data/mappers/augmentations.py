@@ -61,9 +61,12 @@ class ResizeAndCrop(T.Transform):
 
 
 class LargeScaleJitter(T.Augmentation):
-    """Fit into a square of `size` times a random scale, then crop and pad to the size."""
+    """Fit into a square of `size` times a random scale, then crop and pad to the size.
 
-    def __init__(self, min_scale, max_scale, size):
+    Labels are padded with `label_pad`.
+    """
+
+    def __init__(self, min_scale, max_scale, size, label_pad=0):
         super().__init__()
         self.resize = T.ResizeScale(min_scale, max_scale, size, size)
         self.crop = T.FixedSizeCrop((size, size), pad=False)
@@ -75,7 +78,8 @@ class LargeScaleJitter(T.Augmentation):
         new_size = resize.new_h, resize.new_w
         crop = self.crop.get_transform(_blank(new_size)).transforms[0]
         corner = int(crop.y0), int(crop.x0)
-        return ResizeAndCrop(h, w, new_size, corner, (self.size, self.size))
+        size = self.size, self.size
+        return ResizeAndCrop(h, w, new_size, corner, size, self.label_pad)
 
 
 class ResizeShortestEdgeAndCrop(T.Augmentation):
