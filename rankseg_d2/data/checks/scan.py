@@ -17,6 +17,7 @@ from ..own.pairing import Fault, segment_faults
 from ..prepare.processes import run_jobs, usable_cpus
 
 UNKNOWN, IGNORED = -1, -2
+_MOST_CLASSES = 8192  # the counts of their pairs take 0.5 GB
 _RECORDS_PER_PROCESS = 300  # about as many are read in the seconds that a process takes to start
 _NOTHING = np.zeros(0, np.int64)
 _BY_DETAIL = ("panoptic", "semantic", "instance")  # the task, if a record has several labels
@@ -101,6 +102,11 @@ def class_names(metadata: Any) -> list[str]:
         raise ValueError(
             f"the metadata of {metadata.name} has neither stuff_classes nor thing_classes; "
             f"set them: MetadataCatalog.get({metadata.name!r}).stuff_classes = [names]"
+        )
+    if len(names) > _MOST_CLASSES:
+        raise ValueError(
+            f"{metadata.name} has {len(names)} classes; pairs of classes are counted, so at most "
+            f"{_MOST_CLASSES} can be checked. Merge classes, or check parts of the data set."
         )
     return list(names)
 

@@ -12,6 +12,7 @@ from .augmentations import (
     LargeScaleJitter,
     RandomRotation,
     RandomSaturation,
+    ResizeShortestEdge,
     ResizeShortestEdgeAndCrop,
 )
 
@@ -73,7 +74,7 @@ def clip(cfg: CfgNode) -> list[T.Augmentation]:
 def at_test_time(cfg: CfgNode) -> list[T.Augmentation]:
     """Resize the shortest edge to INPUT.MIN_SIZE_TEST; 0 keeps the image's size."""
     keys = cfg.INPUT
-    return [T.ResizeShortestEdge(keys.MIN_SIZE_TEST, keys.MAX_SIZE_TEST, "choice")]
+    return [ResizeShortestEdge(keys.MIN_SIZE_TEST, keys.MAX_SIZE_TEST, "choice")]
 
 
 class OneOf(T.Augmentation):

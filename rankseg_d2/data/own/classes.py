@@ -1,6 +1,7 @@
 """The classes of an own data set: from its yaml, a file, a known list, or its json."""
 
 import functools
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,7 +35,7 @@ def read_classes(keys: Keys) -> tuple[Class, ...]:
     if not classes:
         raise ValueError(f"{where} is empty; list at least one name")
     names = [entry.name for entry in classes]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise ValueError(f"{where} has {twice[0]!r} twice; give each class its own name")
     if len({entry.color is None for entry in classes}) > 1:
