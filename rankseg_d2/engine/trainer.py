@@ -28,7 +28,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from .. import __version__, engine_name
 from .._trainer_steps import construct
 from ..data.loading.loader import batch_size_per_rank, build_test_loader, build_train_loader
-from ..evaluation import build_evaluator
+from ..evaluation import build_evaluator, check_evaluation
 from ..modeling.passes import SlidingWindow, TestTimeAugmentation
 from .checkpointer import Checkpointer
 from .checks import check_datasets, check_num_classes, check_output_dir, class_names
@@ -86,7 +86,7 @@ class Trainer(DefaultTrainer):
         for name in cfg.DATASETS.TEST:
             self.build_test_loader(cfg, name)
             with contextlib.suppress(NotImplementedError):  # of a trainer that evaluates nothing
-                self.build_evaluator(cfg, name)
+                check_evaluation(self.build_evaluator(cfg, name))
         check_num_classes(cfg)  # once more: some data sets name their classes when they are read
 
     def wrap_model(self, cfg: CfgNode, model: nn.Module) -> nn.Module:

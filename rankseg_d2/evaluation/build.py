@@ -80,14 +80,20 @@ def _choose_evaluators(
             "%s has neither json_file nor annotations: instances are not evaluated", dataset_name
         )
         tasks.remove("instance")
+    for task in predicted:
+        if task not in possible:
+            logger.warning(
+                "MODEL.MASK_FORMER.TEST.%s is True, but %s has no %s labels, so that no such "
+                "metric comes; set the key False to save time, or evaluate another data set",
+                TASKS[task].switch, dataset_name, task,
+            )  # fmt: skip
     save = cfg.TEST.get("SAVE_PREDICTIONS", False)
     names = [TASKS[task].video_evaluator if is_video else TASKS[task].evaluator for task in tasks]
     evaluators = [find(name)(dataset_name, output_folder, save) for name in names]
     if _ranks_categories(cfg) and (not is_video or _has_labels(dataset_name, possible[0])):
-        class_list = TASKS[possible[0]].class_list
         ranking = VideoMultiLabelEvaluator if is_video else MultiLabelEvaluator
-        evaluators.append(ranking(dataset_name, output_folder, class_list))
-    if not evaluators:
+        evaluators.append(ranking(dataset_name, output_folder, possible[0]))
+    if not evaluators or not set(possible) & set(predicted):
         keys = ", ".join(TASKS[task].switch for task in possible)
         on = ", ".join(sorted(TASKS[task].switch for task in predicted)) or "none"
         raise ValueError(

@@ -40,7 +40,7 @@ def add_parsers(commands: Any) -> None:
         "check", help="read every image and label; the status is 1 if there are faults"
     )
     stats = commands.add_parser(
-        "stats", help="categories per image, which ones occur together, and which κ is enough"
+        "stats", help="categories per image, which ones occur together, and which kappa is enough"
     )
     for parser, report in ((check, _check_report), (stats, stats_report)):
         parser.add_argument("dataset", help="a yaml (docs/own_data.md) or a registered name")

@@ -25,7 +25,7 @@ from ..own.pairing import Fault, segment_faults
 from ..prepare.processes import run_jobs
 
 UNKNOWN, IGNORED = -1, -2
-MOST_FOR_PAIRS = 5000  # classes; their matrix has 200 MB
+_MOST_CLASSES = 8192  # the counts of their pairs take 0.5 GB
 _NOTHING = np.zeros(0, np.int64)
 _BY_DETAIL = ("panoptic", "semantic", "instance")  # the task, if a record has several labels
 
@@ -86,17 +86,18 @@ class Tally:
     faults: list[Fault] = field(default_factory=list)
     values: set[int] = field(default_factory=set)
     pixels: np.ndarray = field(init=False)  # (C,)
-    images: np.ndarray = field(init=False)  # (C,): with the class
-    pairs: np.ndarray | None = field(init=False)  # (C, C): images with both, if C is not too large
+    pairs: np.ndarray = field(init=False)  # (C, C): images with both; the diagonal: with the class
     sizes: np.ndarray = field(init=False)  # (C + 1,): images with 0 to C classes
 
     def __post_init__(self) -> None:
         self.pixels = np.zeros(self.num_classes, np.int64)
-        self.images = np.zeros(self.num_classes, np.int64)
-        self.pairs = None
-        if self.num_classes <= MOST_FOR_PAIRS:
-            self.pairs = np.zeros((self.num_classes, self.num_classes), np.int64)
+        self.pairs = np.zeros((self.num_classes, self.num_classes), np.int64)
         self.sizes = np.zeros(self.num_classes + 1, np.int64)
+
+    @property
+    def images(self) -> np.ndarray:
+        """The number of images with each class: (C,)."""
+        return self.pairs.diagonal()
 
     def add(self, counts: Counts) -> None:
         """Add the counts of one record."""
@@ -105,9 +106,7 @@ class Tally:
         self.faults += counts.faults
         self.values.update(counts.values.tolist())
         self.pixels[counts.present] += counts.pixels
-        self.images[counts.present] += 1
-        if self.pairs is not None:
-            self.pairs[np.ix_(counts.present, counts.present)] += 1
+        self.pairs[np.ix_(counts.present, counts.present)] += 1
         self.sizes[len(counts.present)] += 1
 
 
@@ -118,6 +117,11 @@ def class_names(metadata: Any) -> list[str]:
         raise ValueError(
             f"the metadata of {metadata.name} has neither stuff_classes nor thing_classes; "
             f"set them: MetadataCatalog.get({metadata.name!r}).stuff_classes = [names]"
+        )
+    if len(names) > _MOST_CLASSES:
+        raise ValueError(
+            f"{metadata.name} has {len(names)} classes; pairs of classes are counted, so at most "
+            f"{_MOST_CLASSES} can be checked. Merge classes, or check parts of the data set."
         )
     return list(names)
 

@@ -10,7 +10,7 @@ import numpy as np
 from ...files import replacing, write_bytes
 from ...tables import text_table
 from ..own.pairing import Fault
-from .scan import MOST_FOR_PAIRS, Tally, class_names
+from .scan import Tally, class_names
 
 _SHARES = (0.95, 0.99, 0.999)
 _DEFINITION = (
@@ -96,8 +96,6 @@ def covering_kappa(sizes: np.ndarray, share: float) -> int:
 
 def _frequent_pairs(tally: Tally, names: list[str], count: int) -> list[dict]:
     """The `count` pairs of classes with the most images that have both."""
-    if tally.pairs is None:
-        return []
     above = np.triu(tally.pairs, 1)
     order = np.argsort(-above, axis=None, kind="stable")[:count]
     first, second = np.unravel_index(order, above.shape)
@@ -121,8 +119,6 @@ def _matrix_file(name: str) -> Path:
 def write_matrix(path: Path, parts: list, tallies: dict[str, Tally]) -> None:
     """Write (C, C), the number of images with both classes, over all splits."""
     names = class_names(parts[0].metadata)
-    if len(names) > MOST_FOR_PAIRS:
-        raise ValueError(f"--matrix is for up to {MOST_FOR_PAIRS} classes, not for {len(names)}")
     matrix = sum(tally.pairs for tally in tallies.values())
     if path.suffix == ".npz":
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -68,14 +68,14 @@ def image_size(path: str, kind: str, decode: bool = False) -> tuple[int, int]:
 
     with opened(path, kind) as file, Image.open(file) as image:
         width, height = image.size
-        is_turned = False
-        with suppress(Exception):  # a broken EXIF block
-            is_turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientation
         if decode:
             check_depth(image, path)
             # faster, and still reads the whole JPEG
             image.draft("L", (max(width // 8, 1), max(height // 8, 1)))
-            image.load()
+            image.load()  # before the EXIF block, whose reading hides errors of the pixels
+        is_turned = False
+        with suppress(Exception):  # a broken EXIF block
+            is_turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientation
     return (width, height) if is_turned else (height, width)
 
 

@@ -85,10 +85,17 @@ def check_masks_of(
 
 
 def usable(shape: Any) -> Any:
-    """A mask without its polygons of fewer than 3 corners, which detectron2 leaves out too."""
+    """A mask without its polygons of fewer than 3 corners, which detectron2 leaves out too.
+
+    What is no list of numbers stays, and is an error.
+    """
     if not isinstance(shape, list):
         return shape
-    return [x for x in shape if not isinstance(x, list) or (len(x) >= 6 and len(x) % 2 == 0)]
+    return [
+        x for x in shape
+        if not isinstance(x, list) or (len(x) >= 6 and len(x) % 2 == 0)
+        or not all(map(_is_number, x))
+    ]  # fmt: skip
 
 
 def _is_id(value: Any) -> bool:

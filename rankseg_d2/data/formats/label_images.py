@@ -18,6 +18,8 @@ from .label_colors import (
 )
 
 logger = logging.getLogger(__name__)
+# Keys of a data set's metadata by which label files are read
+READING_KEYS = ("ignore_label", "label_table", "label_colors", "resize_labels")
 _NO_METADATA = {}
 _warned_of: set[str] = set()  # data sets with pixels of unknown values
 

@@ -1,6 +1,5 @@
 """YouTube-VIS' format: a json of objects with one mask per frame of their video."""
 
-import os
 from collections import defaultdict
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from detectron2.utils.file_io import PathManager
 from ...files import inside, read_json
 from . import rle
 from .coco_panoptic import contiguous_id
+from .file_lists import missing_files
 from .json_checks import check_facts, check_ids, check_masks_of, check_size, entries, owner, usable
 
 _OF_FRAMES = (("bbox", "bboxes"), ("area", "areas"))  # of an image and of a video
@@ -126,14 +126,10 @@ def _objects_by_frame(
 def check_frames(records: list[dict]) -> None:
     """Raise FileNotFoundError if a frame of a video does not exist."""
     paths = [path for record in records for path in record["file_names"]]
-    found = {folder: _listing(folder) for folder in {os.path.dirname(path) for path in paths}}
-    missing = [path for path in paths if os.path.basename(path) not in found[os.path.dirname(path)]]
+    missing = missing_files(paths)
     if missing:
         raise FileNotFoundError(
             f"{len(missing)} of {len(paths)} frames are missing, such as {missing[0]}; unpack the "
             "data set again, or name the folder that has them (datasets/README.md)"
         )
 
-
-def _listing(folder: str) -> set[str]:
-    return set(os.listdir(folder)) if os.path.isdir(folder) else set()

@@ -13,6 +13,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -173,11 +174,27 @@ def _sampler_builder(cfg, dicts):
         return lambda seed: TrainingSampler(size, seed=seed)
     if name == "RepeatFactorTrainingSampler":
         factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
-            [flat_record(record) for record in dicts], cfg.DATALOADER.REPEAT_THRESHOLD
+            [_with_categories(record) for record in dicts],
+            cfg.DATALOADER.REPEAT_THRESHOLD,
+            sqrt=cfg.DATALOADER.REPEAT_SQRT,
         )
         return lambda seed: RepeatFactorTrainingSampler(factors, seed=seed)
     known = ("TrainingSampler", "RepeatFactorTrainingSampler")
     raise unknown_name("DATALOADER.SAMPLER_TRAIN", name, known)
+
+
+def _with_categories(record: Any) -> dict:
+    """The record of an image or video with one list of `annotations`, or of its segments."""
+    if isinstance(record, dict):
+        flat = flat_record(record)
+        for key in ("annotations", "segments_info"):
+            if key in flat:
+                return {"annotations": flat[key]}
+    raise ValueError(
+        "DATALOADER.SAMPLER_TRAIN RepeatFactorTrainingSampler repeats images by the categories in "
+        "the annotations or segments_info of their records; the training set has neither, such as "
+        "a data set of label maps. Set the key to TrainingSampler."
+    )
 
 
 def _group(indices, batch_size, groups, rank, world_size):

@@ -91,6 +91,13 @@ class TrainMapper:
         types = (torch.uint8, torch.int16, torch.int32)
         self.label_type = next(t for t in types if largest <= torch.iinfo(t).max)
         pairs = metadata.get("flip_pairs", ())
+        in_pairs = [name for pair in pairs for name in pair]
+        if len(set(in_pairs)) < len(in_pairs):
+            raise ValueError(
+                f"flip_pairs of {metadata.get('name', 'the data set')} have a class twice "
+                f"({[tuple(pair) for pair in pairs]}), so its mirrored class is not clear; give "
+                "each class one partner"
+            )
         self.mirrored = {a: b for pair in pairs for a, b in (pair, pair[::-1])}
 
     def __call__(self, record: dict) -> dict | None:

@@ -4,6 +4,7 @@ Each function takes an `Augmented` record and returns class ids and packed masks
 and ignored pixels are in no mask.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -91,8 +92,10 @@ def instance_target(sample: Augmented) -> Target:
 def _transformed(packed: np.ndarray, count: int, sample: Augmented) -> IdMapMasks | BitPackedMasks:
     """The masks that `pack` made at the native size, transformed as the image was."""
 
+    transforms = T.TransformList([_padding_with_zero(x) for x in sample.transforms.transforms])
+
     def move(plane):
-        return pad(sample.transforms.apply_segmentation(plane), sample.padded_size, 0)
+        return pad(transforms.apply_segmentation(plane), sample.padded_size, 0)
 
     if packed.ndim == 3:
         return packed_masks(np.stack([move(plane) for plane in packed]), count)
@@ -100,6 +103,15 @@ def _transformed(packed: np.ndarray, count: int, sample: Augmented) -> IdMapMask
     pixels = packed[..., None].view(np.uint8)
     moved = np.stack([move(pixels[..., i]) for i in range(pixels.shape[-1])], -1)
     return packed_masks(moved.view(packed.dtype)[..., 0], count)
+
+
+def _padding_with_zero(transform: T.Transform) -> T.Transform:
+    """The same transform; what it adds is no pixel of a mask, instead of an ignored label."""
+    if not getattr(transform, "label_pad", 0):
+        return transform
+    transform = copy.copy(transform)
+    transform.label_pad = 0
+    return transform
 
 
 def objects(entries: list[dict]) -> list[dict]:

@@ -78,7 +78,7 @@ class ClipTrainMapper(TrainMapper):
 
     Row n of every frame's instances is the same object, or class if the task is semantic.
     `gt_classes` is its class; `gt_ids` is its id, or -1 in frames that do not show it. Objects that
-    no frame shows are left out.
+    no frame shows are left out, unless `keep_empty`.
     """
 
     def __init__(self, sample_frames: FrameSampler, task: str, *args, **kwargs) -> None:
@@ -108,7 +108,7 @@ class ClipTrainMapper(TrainMapper):
         for frame, masks_of_frame, is_present in zip(frames, masks, present, strict=True):
             instances = self.instances(frame, classes, masks_of_frame)
             instances.gt_ids = torch.tensor(ids, dtype=torch.int64).where(is_present, -1)
-            sample["instances"].append(instances[present.any(0)])
+            sample["instances"].append(instances if self.keep_empty else instances[present.any(0)])
         return sample
 
 

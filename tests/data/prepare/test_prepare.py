@@ -276,10 +276,11 @@ def test_a_file_as_new_as_its_source_is_fresh_and_an_empty_one_is_not(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["ade20k-panoptic", "pascal-context"])
-def test_two_commands_at_once_do_not_disturb_each_other(root, tmp_path, command):
+def test_two_commands_at_once_do_not_disturb_each_other(tmp_path, command):
     """Each is held up at every file, so that the other would find its temporary files."""
     make = {"ade20k-panoptic": raw.make_ade20k, "pascal-context": raw.make_pascal_context}[command]
-    for place in (root, tmp_path / "other"):
+    root, other = tmp_path / "one", tmp_path / "other"
+    for place in (root, other):
         make(place)
     code = """
 import os, sys, time
@@ -308,10 +309,10 @@ COMMANDS[sys.argv[1]].prepare(Path(sys.argv[2]), sys.argv[3], 1)
     errors = [process.communicate(timeout=120)[1].decode() for process in both]
     assert [process.returncode for process in both] == [0, 0], errors
     for split in dict.fromkeys(splits):
-        run(command, tmp_path / "other", splits=[split])
+        run(command, other, splits=[split])
     files_of = [
         {name: x for name, x in content_of(place).items() if name.endswith((".png", ".json"))}
-        for place in (root, tmp_path / "other")
+        for place in (root, other)
     ]
     for found in files_of:
         for name in [name for name in found if "prepared_" in name]:
