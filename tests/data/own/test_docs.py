@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 
@@ -110,17 +111,24 @@ def run(words, folder):
     return done.stdout + done.stderr
 
 
-def in_this_checkout(line):
-    """The words after `python` of a command, with scripts of this checkout and a short training."""
+def run_line(line, folder, capsys):
+    """What a command writes; scripts are those of this checkout, and a training is short."""
     program, *words = line.partition("#")[0].split()
     if program == "rankseg-d2":
-        return ["-m", "rankseg_d2.cli", *words]
+        status = main(words)
+        written = capsys.readouterr()
+        assert status == 0, written.err
+        return written.out
     assert program == "python", line
+    if words[0] == "examples/own_data.py":
+        runpy.run_path(str(ROOT / words[0]))["main"](*words[1:])
+        return ""
     short = ["SOLVER.MAX_ITER", "1", "SOLVER.IMS_PER_BATCH", "2"]
-    return [str(ROOT / words[0]), *words[1:], *(short if words[0] == "train_net.py" else [])]
+    return run([str(ROOT / words[0]), *words[1:], *short], folder)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("clean_catalogs")
 @pytest.mark.parametrize(
     ("first", "name", "result"),
     [
@@ -130,11 +138,12 @@ def in_this_checkout(line):
         ("rankseg-d2 dataset convert", None, "nothing is wrong"),
     ],
 )
-def test_the_commands_of_the_page_run(tmp_path, first, name, result):
+def test_the_commands_of_the_page_run(tmp_path, monkeypatch, capsys, first, name, result):
+    monkeypatch.chdir(tmp_path)
     (commands,) = (block for block in blocks("bash") if block.startswith(first))
     if name is None:
         make(tmp_path, "plants")
-    written = [run(in_this_checkout(line), tmp_path) for line in commands.splitlines()]
+    written = [run_line(line, tmp_path, capsys) for line in commands.splitlines()]
     assert "nothing is wrong\n" in written[1]
     assert result in written[-1]
     for file in ("train", name) if name else ():
