@@ -2,6 +2,7 @@
 
 import argparse
 import fnmatch
+import io
 import itertools
 import sys
 
@@ -11,6 +12,9 @@ from .errors import nearest
 
 def main(argv: list[str] | None = None) -> int:
     """Run one subcommand; returns the exit status of the process."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names may have letters that a terminal has not
+            stream.reconfigure(errors="replace")
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(
         prog="rankseg-d2", description="RankSeg for detectron2: tools beside training and testing."

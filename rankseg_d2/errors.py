@@ -4,6 +4,9 @@ import difflib
 import reprlib
 from collections.abc import Iterable
 
+# What a wrong file, folder or value raises: shown as one sentence, without a traceback.
+USER_ERRORS = (ValueError, OSError, RuntimeError, KeyError, ImportError)
+
 _LONGEST = 200  # letters of a name or value in an error
 
 _REPR = reprlib.Repr()
@@ -24,6 +27,11 @@ def short(value: object) -> str:
 def cut(text: str, longest: int = _LONGEST) -> str:
     """The text, without what is too much for an error."""
     return text if len(text) <= longest else f"{text[:longest]}…"
+
+
+def sentence(error: BaseException) -> str:
+    """The text of an error; str of a KeyError would put it in quotes."""
+    return str(error.args[0] if isinstance(error, KeyError) and error.args else error)
 
 
 def unknown_name(key: str, name: str, known: Iterable[str]) -> KeyError:

@@ -93,7 +93,8 @@ VIDEO_LABEL_KEYS = {"semantic": "sem_seg_file_names", "instance": "annotations"}
 
 OWN_LABELS = {
     "semantic": Labels("sem_seg", f"{_PAIRS}:pair_label_images", are_images=True),
-    "instances": Labels("coco", f"{_PAIRS}:pair_instances", only_things=True),
+    "instances": Labels("coco", "data.own.shapes:pair_instances", only_things=True),
+    "drawn": Labels("sem_seg", "data.own.shapes:pair_drawn"),
     "panoptic": Labels("coco_panoptic_seg", f"{_PAIRS}:pair_segments"),
     "video_semantic": Labels("vspw_sem_seg", f"{_PAIRS}:pair_label_videos", are_images=True),
     "video_instances": Labels("ytvis", f"{_PAIRS}:pair_object_videos", only_things=True),

@@ -14,11 +14,11 @@ from torch import nn
 
 from ..checkpoints import locate, read_checkpoint, rename
 from ..data.loading.loader import batch_size_per_rank
-from ..data.loading.records import load_records
+from ..data.loading.records import load_records, require_labels
 from ..data.mappers import build_mapper
 from ..data.own.config_defaults import register_files
 from ..errors import cut, nearest
-from ..evaluation import build_evaluator
+from ..evaluation import build_evaluator, check_evaluation
 from ..modeling.meta_arch import model_class
 from ..modeling.passes import in_passes
 from ..tasks import class_list
@@ -34,6 +34,8 @@ def check_run(cfg: CfgNode, args: Namespace) -> None:
     """Raise the error of a run that cannot start, before any process is started or model built."""
     check_num_gpus(args.num_gpus)
     check_datasets(cfg)
+    if not args.eval_only:
+        require_labels(cfg.DATASETS.TRAIN)
     check_num_classes(cfg)
     under_torchrun = "WORLD_SIZE" in os.environ
     ranks = int(os.environ["WORLD_SIZE"]) if under_torchrun else count_processes(args)
@@ -47,7 +49,7 @@ def check_run(cfg: CfgNode, args: Namespace) -> None:
         check_weights(cfg, model, args.resume, args.eval_only)
         check_data(cfg, args.eval_only)
         for name in cfg.DATASETS.TEST:
-            build_evaluator(cfg, name)
+            check_evaluation(build_evaluator(cfg, name))
         if model is not None:
             in_passes(cfg, model)
         if model is not None and not args.eval_only:

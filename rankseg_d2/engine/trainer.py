@@ -35,7 +35,7 @@ from ..data.loading.loader import (
     build_train_loader,
 )
 from ..errors import short
-from ..evaluation import build_evaluator
+from ..evaluation import build_evaluator, check_evaluation
 from ..modeling.passes import in_passes
 from .checkpointer import Checkpointer
 from .checks import check_datasets, check_num_classes, class_names
@@ -117,7 +117,7 @@ class Trainer(DefaultTrainer):
         for name in cfg.DATASETS.TEST:
             self.build_test_loader(cfg, name)
             with contextlib.suppress(NotImplementedError):  # of a trainer that evaluates nothing
-                self.build_evaluator(cfg, name)
+                check_evaluation(self.build_evaluator(cfg, name))
         check_num_classes(cfg)  # once more: some data sets name their classes when they are read
 
     def wrap_model(self, cfg: CfgNode, model: nn.Module) -> nn.Module:

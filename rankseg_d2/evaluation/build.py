@@ -13,6 +13,7 @@ from ..errors import unknown_name
 from ..modeling.meta_arch import model_class
 from ..tasks import IMAGE_TYPES, TASKS, VIDEO_LABEL_KEYS, VIDEO_TYPES, find, wanted_tasks
 from .multilabel import MultiLabelEvaluator, VideoMultiLabelEvaluator
+from .unlabelled import Unlabelled
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +51,9 @@ def build_evaluator(
     if output_folder is None:
         output_folder = os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
     evaluators = EVALUATORS[evaluator_type](cfg, dataset_name, output_folder)
-    if (count := cfg.TEST.get("PICTURES", 0)) and evaluator_type not in VIDEO_TYPES:
+    has_labels = MetadataCatalog.get(dataset_name).get("has_labels", True)
+    count = cfg.TEST.get("PICTURES", 0) if has_labels else 0
+    if count and evaluator_type not in VIDEO_TYPES:
         from .pictures import PictureSheet
 
         evaluators = evaluators if isinstance(evaluators, list) else [evaluators]
@@ -69,19 +72,28 @@ def _choose_evaluators(
     wanted = wanted_tasks(cfg)
     predicted = [task for task in wanted if model is None or TASKS[task].switch in model.switches]
     tasks = [task for task in possible if task in predicted]
+    if not metadata.get("has_labels", True) and (not is_video or possible != ("semantic",)):
+        has_label_maps = not is_video and "semantic" in predicted
+        return [Unlabelled(dataset_name, output_folder, has_label_maps)]
     if "instance" in tasks and not is_video and not _has_instances(dataset_name, metadata):
         logger.warning(
             "%s has neither json_file nor annotations: instances are not evaluated", dataset_name
         )
         tasks.remove("instance")
+    for task in predicted:
+        if task not in possible:
+            logger.warning(
+                "MODEL.MASK_FORMER.TEST.%s is True, but %s has no %s labels, so that no such "
+                "metric comes; set the key False to save time, or evaluate another data set",
+                TASKS[task].switch, dataset_name, task,
+            )  # fmt: skip
     save = cfg.TEST.get("SAVE_PREDICTIONS", False)
     names = [TASKS[task].video_evaluator if is_video else TASKS[task].evaluator for task in tasks]
     evaluators = [find(name)(dataset_name, output_folder, save) for name in names]
     if _ranks_categories(cfg) and (not is_video or _has_labels(dataset_name, possible[0])):
-        class_list = TASKS[possible[0]].class_list
         ranking = VideoMultiLabelEvaluator if is_video else MultiLabelEvaluator
-        evaluators.append(ranking(dataset_name, output_folder, class_list))
-    if not evaluators:
+        evaluators.append(ranking(dataset_name, output_folder, possible[0]))
+    if not evaluators or not set(possible) & set(predicted):
         keys = ", ".join(TASKS[task].switch for task in possible)
         on = ", ".join(sorted(TASKS[task].switch for task in predicted)) or "none"
         raise ValueError(

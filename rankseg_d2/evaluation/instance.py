@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+from functools import cached_property
 from importlib.util import find_spec
 
 import numpy as np
@@ -13,7 +14,7 @@ from detectron2.utils import comm
 from ..data.formats import rle
 from ..modeling.results.reading import require
 from ..tables import text_table, unique_names, write_json, write_tables
-from .checks import check_known
+from .checks import check_known, check_once
 from .ground_truth import InstanceGroundTruth, load_instances
 
 logger = logging.getLogger(__name__)
@@ -51,6 +52,23 @@ class InstanceEvaluator(DatasetEvaluator):
         self.tasks = tasks
         self.reset()
 
+    @cached_property
+    def ground_truth(self) -> InstanceGroundTruth:
+        """Read once; ValueError if an annotation lacks what the tasks compare."""
+        ground_truth = load_instances(self.dataset_name)
+        needed = {{"segm": "segmentation", "bbox": "bbox"}[task] for task in self.tasks}
+        for annotation in ground_truth.content["annotations"]:
+            if lacks := [key for key in sorted(needed) if not annotation.get(key)]:
+                raise ValueError(
+                    f"An annotation of image {annotation['image_id']!r} of {self.dataset_name!r} "
+                    f"has no {lacks[0]}, which AP needs. Add it, or remove the annotation."
+                )
+        return ground_truth
+
+    def check_ground_truth(self) -> None:
+        """Raise an error now if the annotations are damaged."""
+        self.ground_truth  # noqa: B018
+
     def reset(self) -> None:
         self.predictions = []
 
@@ -63,7 +81,7 @@ class InstanceEvaluator(DatasetEvaluator):
         parts = comm.gather(self.predictions)
         if not comm.is_main_process():
             return None
-        ground_truth = load_instances(self.dataset_name)
+        ground_truth = self.ground_truth
         images = sum(parts, [])
         _check_images(ground_truth, images, self.dataset_name)
         rows = [row for image in images for row in _result_rows(image, ground_truth)]
@@ -115,9 +133,10 @@ def _compact(image_id, instances: Instances) -> dict:
 def _check_images(
     ground_truth: InstanceGroundTruth, predictions: list[dict], dataset_name: str
 ) -> None:
-    """ValueError if an image is unknown or has another size, or if a class is too high."""
+    """ValueError if an image is unknown, twice or of another size, or if a class is too high."""
     images = ground_truth.content["images"]
     sizes = {image["id"]: (image["height"], image["width"]) for image in images}
+    check_once((image["image_id"] for image in predictions), dataset_name)
     for image in predictions:
         image_id, size = image["image_id"], image["size"]
         check_known(image_id, sizes, dataset_name)

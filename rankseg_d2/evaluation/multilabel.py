@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,8 @@ from ..ranking.metrics import (
 )
 from ..tables import text_table, unique_names, write_tables
 from ..tasks import TASKS, VIDEO_LABEL_KEYS
-from .ground_truth import GroundTruth
+from .checks import check_once
+from .ground_truth import GroundTruth, image_key
 
 logger = logging.getLogger(__name__)
 
@@ -36,31 +38,35 @@ class MultiLabelEvaluator(DatasetEvaluator):
     mAP leaves out categories that are in no image; the precision of an image without a category
     is 0.
 
-    The categories present in an image come from its label map at native size or, without one, from
-    its panoptic segments or its annotations, crowds included. The AP of a category needs the scores
+    The categories present in an image are those of the labels of `task`: a label map at native
+    size, panoptic segments or annotations, crowds included. The AP of a category needs the scores
     of all images, so N x C float32 numbers are kept.
     """
 
-    KEYS = tuple(dict.fromkeys(key for task in TASKS.values() for key in task.present_keys))
-
     def __init__(
-        self,
-        dataset_name: str,
-        output_folder: str | None = None,
-        class_list: str = "stuff_classes",
+        self, dataset_name: str, output_folder: str | None = None, task: str = "semantic"
     ):
         """
         Args:
             output_folder: where the tables of classes and ranks go; None writes no files.
-            class_list: the key of the metadata with the names of the classes.
+            task: whose labels and classes count. A record may have labels of several tasks, whose
+                class ids differ.
         """
+        self.dataset_name = dataset_name
         self.metadata = MetadataCatalog.get(dataset_name)
-        self.names = unique_names(getattr(self.metadata, class_list))
-        self.ground_truth = GroundTruth(dataset_name, self.KEYS)
+        self.names = unique_names(getattr(self.metadata, TASKS[task].class_list))
+        self.ground_truth = GroundTruth(dataset_name, self.keys(task))
         self.output_folder = output_folder
         self.reset()
 
+    @staticmethod
+    def keys(task: str) -> tuple[str, ...]:
+        """Keys of a record that give its categories, preferred first."""
+        others = (key for other in TASKS.values() for key in other.present_keys)
+        return tuple(dict.fromkeys((*TASKS[task].present_keys, *others)))
+
     def reset(self) -> None:
+        self.seen = []
         self.scores, self.present, self.measures, self.ranks = [], [], [], 0
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
@@ -85,26 +91,43 @@ class MultiLabelEvaluator(DatasetEvaluator):
             self.ranks += rank_histogram(scores, present)
             self.scores.append(scores)
             self.present.append(present)
+            self.seen.append(image_key(sample))
 
     def present_categories(self, sample: dict) -> Tensor:
         """Whether each category is present in the sample's image: (C,) bool."""
-        labels = self._labels_of(self.ground_truth.find(sample))
+        labels = np.asarray(self._labels_of(self.ground_truth.find(sample)), np.int64)
+        self._check_classes(labels, image_key(sample))
         present = torch.zeros(len(self.names), dtype=torch.bool)
-        present[torch.as_tensor(np.asarray(labels, np.int64))] = True
+        present[torch.from_numpy(labels)] = True
         return present
+
+    def _check_classes(self, labels: np.ndarray, key: Any) -> None:
+        if len(labels) and not 0 <= labels.min() <= labels.max() < len(self.names):
+            raise ValueError(
+                f"The labels of {key!r} have the class {labels.max()}, but {self.dataset_name!r} "
+                f"has {len(self.names)} classes, 0 to {len(self.names) - 1}. Fix the records, or "
+                "the class names in the metadata."
+            )
+
+    def check_ground_truth(self) -> None:
+        """Raise an error now if the categories of json files will be none of the classes."""
+        for key, record in self.ground_truth.records.items():
+            if record and not next(iter(record)).startswith("sem_seg"):
+                self._check_classes(np.asarray(self._labels_of(record), np.int64), key)
 
     def _labels_of(self, record: dict) -> Sequence[int]:
         """The categories present, in any order, also repeated."""
-        if "sem_seg_file_name" in record:
-            return self._labels_in(record["sem_seg_file_name"])
-        objects = record.get("segments_info", record.get("annotations"))
-        return [entry["category_id"] for entry in objects]
+        key = next(iter(record))  # GroundTruth keeps the order of its keys
+        if key == "sem_seg_file_name":
+            return self._labels_in(record[key])
+        return [entry["category_id"] for entry in record[key]]
 
     def _labels_in(self, path: str) -> np.ndarray:
         labels = present_values(read_label_map(path, self.metadata))
         return labels[labels != self.metadata.get("ignore_label", 255)]
 
     def evaluate(self) -> dict | None:
+        seen = comm.gather(self.seen)
         own = None
         if self.scores:
             own = tuple(map(torch.cat, (self.scores, self.present))) + (
@@ -116,6 +139,7 @@ class MultiLabelEvaluator(DatasetEvaluator):
             return None
         if not parts:
             raise ValueError("The ranking cannot be evaluated: the model has predicted no image.")
+        check_once(sum(seen, []), self.dataset_name)
         *columns, ranks = zip(*parts, strict=True)
         scores, present, measures = map(torch.cat, columns)
         ap = [
@@ -151,9 +175,11 @@ class MultiLabelEvaluator(DatasetEvaluator):
 class VideoMultiLabelEvaluator(MultiLabelEvaluator):
     """The same for videos; a category is present if it is in any frame."""
 
-    KEYS = tuple(VIDEO_LABEL_KEYS.values())
+    @staticmethod
+    def keys(task: str) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((VIDEO_LABEL_KEYS[task], *VIDEO_LABEL_KEYS.values())))
 
     def _labels_of(self, record: dict) -> Sequence[int]:
-        if "sem_seg_file_names" in record:
+        if next(iter(record)) == "sem_seg_file_names":
             return np.concatenate([self._labels_in(path) for path in record["sem_seg_file_names"]])
         return [entry["category_id"] for frame in record["annotations"] for entry in frame]

@@ -16,7 +16,7 @@ from ..data.formats.label_images import read_segment_ids
 from ..files import write_image
 from ..modeling.results.reading import panoptic_segments
 from ..tables import text_table, unique_names, write_json, write_tables
-from .checks import check_complete, check_known, check_size
+from .checks import check_complete, check_files, check_known, check_size
 from .ground_truth import PanopticGroundTruth
 from .panoptic_quality import Counts, Segments, count_matches, mean_quality, overlaps, quality
 
@@ -50,6 +50,10 @@ class PanopticEvaluator(DatasetEvaluator):
     @cached_property
     def ground_truth(self) -> PanopticGroundTruth:
         return PanopticGroundTruth(self.dataset_name)
+
+    def check_ground_truth(self) -> None:
+        """Raise an error now if the json is damaged or PNG files are missing."""
+        check_files((path for path, _ in self.ground_truth.images.values()), self.dataset_name)
 
     def reset(self) -> None:
         self.counts = None

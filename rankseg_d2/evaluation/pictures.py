@@ -8,6 +8,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
+from ..data.formats.image_files import read_rgb
 from ..files import write_image
 from ..modeling.results.reading import predicted_labels
 from .ground_truth import LabelMaps, ThingMaps
@@ -52,9 +53,7 @@ class PictureSheet(DatasetEvaluator):
 
     def _row(self, sample: dict, output: dict) -> np.ndarray:
         """Image, ground truth, prediction and categories side by side: (H, W, 3)."""
-        from detectron2.data.detection_utils import read_image
-
-        image = read_image(sample["file_name"], "RGB")
+        image = read_rgb(sample["file_name"])
         labels, _ = self.labels.read(sample)
         ground_truth = np.where(labels == self.labels.ignore, len(self.names), labels)
         predicted, ids = predicted_labels(output, len(self.names))

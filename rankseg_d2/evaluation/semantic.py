@@ -12,7 +12,7 @@ from ..data.formats import rle
 from ..files import replacing
 from ..modeling.results.reading import label_map
 from ..tables import main_metrics, text_table, unique_names, write_json, write_tables
-from .checks import check_size
+from .checks import check_files, check_once, check_size
 from .ground_truth import LabelMaps, image_key
 from .overlap import add_runs, joint_runs
 
@@ -35,6 +35,7 @@ class SemanticEvaluator(DatasetEvaluator):
             output_folder: where tables and confusion matrix go; None writes no files.
             save_predictions: also write sem_seg_predictions.json, RLEs in COCO's stuff format.
         """
+        self.dataset_name = dataset_name
         metadata = MetadataCatalog.get(dataset_name)
         self.names = unique_names(metadata.stuff_classes)
         self.ignore = metadata.get("ignore_label", 255)
@@ -54,7 +55,14 @@ class SemanticEvaluator(DatasetEvaluator):
         count = len(self.names)
         # Rows are the ground truth, columns the prediction; the last column is no category.
         self.matrix = np.zeros((count, count + 1), np.int64)
-        self.predictions = []
+        self.predictions, self.seen = [], []
+
+    def check_ground_truth(self) -> None:
+        """Raise an error now if label files are missing."""
+        keys = ("sem_seg_file_name", "pan_seg_file_name")
+        records = self.label_maps.ground_truth.records.values()
+        found = (next((record[key] for key in keys if key in record), None) for record in records)
+        check_files((path for path in found if path), self.dataset_name)
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         for sample, output in zip(inputs, outputs, strict=True):
@@ -62,6 +70,7 @@ class SemanticEvaluator(DatasetEvaluator):
             ground_truth, path = self.label_maps.read(sample)
             check_size(path, ground_truth, predicted, f"image {image_key(sample)!r}")
             self.add(ground_truth, predicted, path)
+            self.seen.append(image_key(sample))
             if self.save_predictions:
                 self.predictions += self._encode(predicted, sample)
 
@@ -90,9 +99,11 @@ class SemanticEvaluator(DatasetEvaluator):
         return rows
 
     def evaluate(self) -> dict | None:
-        matrices, predictions = comm.gather(self.matrix), comm.gather(self.predictions)
+        parts = comm.gather((self.matrix, self.predictions, self.seen))
         if not comm.is_main_process():
             return None
+        matrices, predictions, seen = zip(*parts, strict=True)
+        check_once(sum(seen, []), self.dataset_name)
         matrix = sum(matrices)
         classes = _class_metrics(matrix)
         metrics = _mean_metrics(matrix)

@@ -13,7 +13,7 @@ from ..data.formats.label_images import read_values, to_classes
 from ..modeling.results.reading import label_maps
 from ..modeling.video import LabelWriter
 from ..tables import text_table, write_tables
-from .checks import check_complete, check_size
+from .checks import check_complete, check_files, check_size
 from .ground_truth import GroundTruth
 from .semantic import SemanticEvaluator
 from .video_consistency import Consistency
@@ -42,7 +42,6 @@ class VideoSemanticEvaluator(SemanticEvaluator):
         """
         super().__init__(dataset_name, output_folder)
         self.save_labels = save_predictions
-        self.dataset_name = dataset_name
         self.metadata = MetadataCatalog.get(dataset_name)
         self.ground_truth = GroundTruth(dataset_name, ("sem_seg_file_names",))
 
@@ -53,6 +52,12 @@ class VideoSemanticEvaluator(SemanticEvaluator):
     def reset(self) -> None:
         super().reset()
         self.videos = []
+
+    def check_ground_truth(self) -> None:
+        """Raise an error now if label files are missing."""
+        records = self.ground_truth.records.values()
+        paths = (path for record in records for path in record.get("sem_seg_file_names", ()))
+        check_files(paths, self.dataset_name)
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         for sample, output in zip(inputs, outputs, strict=True):
@@ -73,7 +78,7 @@ class VideoSemanticEvaluator(SemanticEvaluator):
         """Add the frames to the confusion matrix; (sum, number) of clips for each kind of VC."""
         consistency = Consistency(CLIPS, self.ignore)
         for path, predicted in zip(paths, labels, strict=True):
-            values = read_values(path)
+            values = read_values(path, self.metadata, predicted.shape[-2:])
             check_size(path, values, predicted, f"a frame of video {sample['video_id']!r}")
             classes = to_classes(values, path, self.metadata)
             self.add(classes, predicted, path)

@@ -46,6 +46,10 @@ class VideoInstanceEvaluator(DatasetEvaluator):
     def ground_truth(self) -> VideoGroundTruth:
         return VideoGroundTruth(self.dataset_name)
 
+    def check_ground_truth(self) -> None:
+        """Raise an error now if the json is damaged."""
+        self.ground_truth  # noqa: B018
+
     @property
     def writes_results(self) -> bool:
         wanted = self.save_predictions or not self.ground_truth.has_objects

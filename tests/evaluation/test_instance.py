@@ -250,5 +250,5 @@ def test_wrong_ground_truth_and_tasks_are_named(data, tmp_path):
     path = MetadataCatalog.get(NAME).json_file
     with open(path, "w") as file:
         file.write('{"images": [], "categories": []}')
-    with pytest.raises(ValueError, match="instances.json has no annotations"):
+    with pytest.raises(ValueError, match="instances.json has no list 'annotations'"):
         evaluate(data, instance_outputs(data))

@@ -163,6 +163,6 @@ def test_nothing_to_evaluate_is_an_error(data):
 
 
 def test_things_alone_can_be_the_classes(data):
-    assert MultiLabelEvaluator(NAME, class_list="thing_classes").names == (
+    assert MultiLabelEvaluator(NAME, task="instance").names == (
         MetadataCatalog.get(NAME).thing_classes
     )

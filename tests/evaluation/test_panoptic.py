@@ -310,5 +310,5 @@ def test_json_of_another_kind_is_an_error(data):
     with pytest.raises(ValueError, match="image 0 has segments of category 99"):
         compare(data[:1], [ground_truth_as_prediction(data[0])])
     path.write_text('{"images": []}')
-    with pytest.raises(ValueError, match="has no annotations and no categories"):
+    with pytest.raises(ValueError, match="has no list 'annotations'"):
         compare(data[:1], [ground_truth_as_prediction(data[0])])

@@ -298,13 +298,13 @@ def test_an_output_without_instances_is_an_error(data):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"video_id": 1}, "annotation 1 is of video 1, which is not among its videos"),
-        ({"segmentations": [None]}, "masks of 1 frames, but video .* has"),
+        ({"video_id": 1}, "annotations of the video_id 1, which is none of its videos"),
+        ({"segmentations": [None]}, "the object 1 of the video .* has 1 segmentations, but its"),
     ],
 )
 def test_a_damaged_json_is_named(data, tmp_path, change, message):
     content, outputs = data
     content["annotations"][0] |= change
     (tmp_path / "videos.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=f"videos.json: .*{message}"):
+    with pytest.raises(ValueError, match=f"videos.json.*{message}"):
         evaluate(content, outputs)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from pycocotools import mask as mask_util
 
 from rankseg_d2.ops.rle import rle_overlaps, why_not
@@ -29,6 +30,16 @@ def test_numbers_are_those_of_the_pixels(size):
     areas, common = rle_overlaps([*codes[:6], *(code.decode() for code in codes[6:])], pairs)
     assert areas.tolist() == masks.sum((1, 2)).tolist()
     assert common.tolist() == [(masks[a] & masks[b]).sum() for a, b in pairs]
+
+
+@needs_operation
+@pytest.mark.parametrize("shape", [(3, 1), (3, 3), (4,), (1, 2, 2), ()])
+def test_pairs_of_another_shape_are_refused(shape):
+    with pytest.raises(ValueError, match=r"pairs must be \(P, 2\)"):
+        rle_overlaps([b"1"], np.zeros(shape, int))
+    codes, ends = torch.tensor([49], dtype=torch.uint8), torch.tensor([1])
+    with pytest.raises(ValueError, match=r"pairs must be \(P, 2\)"):
+        torch.ops.rankseg_d2.rle_overlaps(codes, ends, torch.zeros(shape, dtype=torch.int64))
 
 
 @needs_operation

@@ -21,11 +21,13 @@ def read_image(file_name, format=None):
     with PathManager.open(file_name, "rb") as f:
         try:
             image = Image.open(f)
+            image.load()  # now: a second time, Pillow may not raise the error of damaged pixels
             with contextlib.suppress(Exception):  # a broken EXIF block must not spoil a good image
                 ImageOps.exif_transpose(image, in_place=True)
-            return convert_PIL_to_numpy(image, format)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise OSError(f"{file_name} is not a whole image file: {error}") from error
+        try:
+            return convert_PIL_to_numpy(image, format)
         except ValueError as error:
             raise ValueError(f"INPUT.FORMAT {format!r} is not 'BGR' or a Pillow mode") from error
 

@@ -8,13 +8,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ...errors import unknown_name
+from ...errors import USER_ERRORS, sentence, unknown_name
 from ...files import write_json
 from ...tables import text_table
+from ..formats.label_colors import COLOR
 from ..formats.label_images import suggest_fix
 from ..own.description import read_own_data
-from ..own.pairing import Fault, find_records, why_empty
+from ..own.pairing import Fault
+from ..own.records import find_records, why_empty
 from ..own.register import register_own_data
+from .class_faults import class_faults, yaml_line
 from .scan import UNKNOWN, Meaning, Tally, class_names, scan
 from .stats import add_stats_arguments, stats_report, write_matrix
 
@@ -28,6 +31,7 @@ class Part(NamedTuple):
     records: list[dict]
     faults: list[Fault]  # files without their pair
     metadata: Any
+    has_all_splits: bool = False  # of a yaml
 
 
 def add_parsers(commands: Any) -> None:
@@ -36,7 +40,7 @@ def add_parsers(commands: Any) -> None:
         "check", help="read every image and label; the status is 1 if there are faults"
     )
     stats = commands.add_parser(
-        "stats", help="categories per image, which ones occur together, and which κ is enough"
+        "stats", help="categories per image, which ones occur together, and which kappa is enough"
     )
     for parser, report in ((check, _check_report), (stats, stats_report)):
         parser.add_argument("dataset", help="a yaml (docs/own_data.md) or a registered name")
@@ -53,21 +57,21 @@ def _run(args, report: Callable) -> int:
     is_check = report is _check_report
     try:
         parts = _find_parts(args.dataset, args.splits)
-        tallies = {
-            part.name: scan(part.records, part.metadata, part.name, args.workers, is_check)
-            for part in parts
-        }
-        content, text = report(parts, tallies, args)
+        tallies = {part.name: scan(part.records, part.metadata, part.name, args.workers)
+                   for part in parts}
+        faults = _all_faults(parts, tallies, args.dataset)
+        content, text = report(parts, tallies, faults, args)
         if args.json:
             write_json(args.json, content)
         if getattr(args, "matrix", None):
             write_matrix(args.matrix, parts, tallies)
-    except (ValueError, KeyError, OSError, RuntimeError) as error:
-        text = error.args[0] if isinstance(error, KeyError) else error
-        sys.stderr.write(f"rankseg-d2 dataset {args.dataset_command} {args.dataset}: {text}\n")
+    except USER_ERRORS as error:
+        sys.stderr.write(
+            f"rankseg-d2 dataset {args.dataset_command} {args.dataset}: {sentence(error)}\n"
+        )
         return 1
     sys.stdout.write(text)
-    return int(is_check and bool(content["faults"]))
+    return int(is_check and bool(faults))
 
 
 def _find_parts(dataset: str, splits: list[str] | None = None) -> list[Part]:
@@ -88,15 +92,24 @@ def _find_parts(dataset: str, splits: list[str] | None = None) -> list[Part]:
             records, faults = find_records(data, split)
             if not records:
                 faults.append(Fault("empty split", data.path.name, why_empty(data, split)))
-            parts.append(Part(split.name, records, faults, MetadataCatalog.get(name)))
+            parts.append(Part(split.name, records, faults, MetadataCatalog.get(name),
+                              not splits or set(splits) == known.keys()))
     return parts
 
 
-def _check_report(parts: list[Part], tallies: dict[str, Tally], args) -> tuple[dict, str]:
+def _all_faults(parts: list[Part], tallies: dict[str, Tally], dataset: str) -> list[Fault]:
+    """The faults of files, each once, and those of all labels together."""
+    faults = [fault for part in parts for fault in part.faults + tallies[part.name].faults]
+    if parts[0].has_all_splits and any(tally.records for tally in tallies.values()):
+        faults += class_faults(parts[0].metadata, list(tallies.values()), dataset)
+    return list(dict.fromkeys(faults))  # splits of one folder share the faults of pairs
+
+
+def _check_report(
+    parts: list[Part], tallies: dict[str, Tally], faults: list[Fault], args
+) -> tuple[dict, str]:
     """The counts and faults: as json content, and as text for a terminal."""
     names = class_names(parts[0].metadata)
-    faults = [fault for part in parts for fault in part.faults + tallies[part.name].faults]
-    faults = list(dict.fromkeys(faults))  # splits of one folder share the faults of pairs
     splits, classes = _count_rows(tallies, names)
     seen = sum(tally.images for tally in tallies.values())
     never = [name for name, count in zip(names, seen, strict=True) if not count]
@@ -111,7 +124,7 @@ def _check_report(parts: list[Part], tallies: dict[str, Tally], args) -> tuple[d
     }
     lines = [text_table(splits), "", text_table(classes), ""]
     if never:
-        lines.append(f"{len(never)} classes never occur: {', '.join(never)}")
+        lines.append(f"{len(never)} classes never occur: {'; '.join(never)}")
     lines += _fault_lines(faults)
     if fix:
         lines.append(f"to fix the unknown values: {fix}")
@@ -153,4 +166,9 @@ def _suggested_fix(parts: list[Part], tallies: dict[str, Tally]) -> str | None:
     is_unknown = Meaning.of(metadata).classes(values) == UNKNOWN
     if metadata.get("unknown_is_ignored", False) or not is_unknown.any():
         return None
-    return suggest_fix(values, metadata)
+    fix = suggest_fix(values[values < COLOR], metadata) if values[0] < COLOR else ""
+    names = class_names(metadata)
+    if fix.startswith("no label_offset") and len(values) == len(names):
+        pairs = dict(zip(values.tolist(), names, strict=True))
+        return f"`values: {yaml_line(pairs)}` would fit, if the classes have this order"
+    return fix or None

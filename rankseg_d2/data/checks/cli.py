@@ -4,22 +4,22 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ...errors import USER_ERRORS, sentence
 from ..datasets import COMMANDS, data_root
+from ..own import commands as own_commands
 from ..prepare.processes import usable_cpus
 from . import check
-
-# What a wrong file, folder or value raises: shown as one sentence, without a traceback.
-_USER_ERRORS = (ValueError, OSError, RuntimeError, KeyError, ImportError)
 
 
 def add_parser(commands: Any) -> None:
     """Add `dataset` to the subcommands of `rankseg-d2`."""
-    parser = commands.add_parser("dataset", help="prepare, check and describe data sets")
+    parser = commands.add_parser("dataset", help="describe, check and prepare data sets")
     commands = parser.add_subparsers(dest="dataset_command", required=True, metavar="COMMAND")
     prepare = commands.add_parser("prepare", help="make label files from the published ones")
     names = prepare.add_subparsers(dest="name", required=True, metavar="NAME")
     for name, command in COMMANDS.items():
         _add_prepare_parser(names, name, command)
+    own_commands.add_parsers(commands)
     check.add_parsers(commands)
 
 
@@ -49,9 +49,8 @@ def _prepare(args) -> int:
     try:
         for split in args.splits:
             command.prepare(args.root, split, args.workers, **options)
-    except _USER_ERRORS as error:
-        text = error.args[0] if isinstance(error, KeyError) else error
-        sys.stderr.write(f"rankseg-d2 dataset prepare {args.name}: {text}\n")
+    except USER_ERRORS as error:
+        sys.stderr.write(f"rankseg-d2 dataset prepare {args.name}: {sentence(error)}\n")
         return 1
     names = " and ".join(args.splits)
     sys.stdout.write(f"{args.name}: {names} prepared in {args.root}\n")

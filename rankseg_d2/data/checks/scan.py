@@ -9,13 +9,23 @@ import numpy as np
 
 from ...tasks import LABEL_KEYS, TASKS, find
 from ..formats import rle
-from ..formats.label_images import check_depth, read_segment_ids, read_values, run_starts
+from ..formats.image_files import UnreadableError, image_size
+from ..formats.label_colors import COLOR, as_color, classes_of_colors, likely_cause
+from ..formats.label_images import (
+    have_same_shape,
+    meanings,
+    read_segment_ids,
+    read_values,
+    run_starts,
+    size_advice,
+)
+from ..formats.mask_checks import mask_faults
 from ..formats.video_frames import frame_records
 from ..own.pairing import Fault, segment_faults
-from ..prepare.processes import run_jobs, usable_cpus
+from ..prepare.processes import run_jobs
 
 UNKNOWN, IGNORED = -1, -2
-_RECORDS_PER_PROCESS = 300  # about as many are read in the seconds that a process takes to start
+_MOST_CLASSES = 8192  # the counts of their pairs take 0.5 GB
 _NOTHING = np.zeros(0, np.int64)
 _BY_DETAIL = ("panoptic", "semantic", "instance")  # the task, if a record has several labels
 
@@ -39,20 +49,28 @@ class Meaning(NamedTuple):
     num_classes: int
     ignore_label: int
     table: np.ndarray | None  # value -> class id, ignore_label, or -1
+    colors: np.ndarray | None = None  # rows of red, green, blue, and class id or ignore_label
+    has_labels: bool = True
+    resizes: bool = False  # label images to the sizes of their images
+    accepts_grey: bool = False  # RGB label images with equal channels
 
     @classmethod
     def of(cls, metadata: Any) -> "Meaning":
         """The meaning of the labels of a data set."""
         table = metadata.get("label_table")
         table = None if table is None else np.asarray(table)
-        return cls(len(class_names(metadata)), metadata.get("ignore_label", 255), table)
+        more = (metadata.get("has_labels", True), metadata.get("resize_labels", False),
+                metadata.get("grey_labels", False))
+        return cls(len(class_names(metadata)), metadata.get("ignore_label", 255), table,
+                   metadata.get("label_colors"), *more)
 
     def classes(self, values: np.ndarray) -> np.ndarray:
         """The class of each value, or IGNORED, or UNKNOWN."""
         classes = values.astype(np.int64)
-        if self.table is not None:
-            inside = (classes >= 0) & (classes < len(self.table))
-            classes = np.where(inside, self.table[np.where(inside, classes, 0)], UNKNOWN)
+        if len(values) and values[0] >= COLOR:
+            classes = classes_of_colors(classes, self.colors)
+        elif self.table is not None:
+            classes = meanings(classes, self.table)
         is_ignored = classes == self.ignore_label
         is_class = (classes >= 0) & (classes < self.num_classes)
         return np.where(is_ignored, IGNORED, np.where(is_class, classes, UNKNOWN))
@@ -100,31 +118,32 @@ def class_names(metadata: Any) -> list[str]:
             f"the metadata of {metadata.name} has neither stuff_classes nor thing_classes; "
             f"set them: MetadataCatalog.get({metadata.name!r}).stuff_classes = [names]"
         )
+    if len(names) > _MOST_CLASSES:
+        raise ValueError(
+            f"{metadata.name} has {len(names)} classes; pairs of classes are counted, so at most "
+            f"{_MOST_CLASSES} can be checked. Merge classes, or check parts of the data set."
+        )
     return list(names)
 
 
 def scan(
-    records: list[dict], metadata: Any, title: str, workers: int | None = None, images: bool = True
+    records: list[dict], metadata: Any, title: str, workers: int | None = None
 ) -> Tally:
-    """The counts of all records; with `images`, the image files are decoded too.
-
-    Without `workers`: one process per CPU, or fewer if the start of a process takes longer than its
-    share of the records.
-    """
-    if workers is None:
-        workers = min(usable_cpus(), 1 + len(records) // _RECORDS_PER_PROCESS)
+    """The counts of all records; image files are decoded too."""
     meaning = Meaning.of(metadata)
     tally = Tally(meaning.num_classes)
-    count = partial(_count, meaning=meaning, images=images)
+    count = partial(_count, meaning=meaning)
     for _, counts in run_jobs(count, records, len(records), title, workers):
         tally.add(counts)
     return tally
 
 
-def _count(record: dict, meaning: Meaning, images: bool) -> Counts:
+def _count(record: dict, meaning: Meaning) -> Counts:
     """The counts of a record's labels, and the faults of its labels and images."""
     if "file_names" in record:
-        return _sum([_count(frame, meaning, images) for frame in frame_records(record)])
+        return _sum([_count(frame, meaning) for frame in frame_records(record)])
+    if not meaning.has_labels:
+        return Counts(_NOTHING, _NOTHING, 0, _NOTHING, _image_faults(record))
     task = next((TASKS[name] for name in _BY_DETAIL if TASKS[name].label_key in record), None)
     if task is None:
         raise ValueError(f"{record.get('file_name', 'a record')} has no label to check; its record "
@@ -138,8 +157,7 @@ def _count(record: dict, meaning: Meaning, images: bool) -> Counts:
         kind = "missing label" if absent else "unreadable label"
         classes = pixels = values = _NOTHING
         faults = [Fault(kind, str(record[key]), "" if absent else str(error))]
-    if images:
-        faults += _image_faults(record, size)
+    faults += _image_faults(record, size, meaning.resizes)
     ignored = int(pixels[classes == IGNORED].sum())
     is_class = (classes >= 0) & (classes < meaning.num_classes)
     present, totals = _sum_by_class(classes[is_class], pixels[is_class])
@@ -164,14 +182,29 @@ def _sum_by_class(classes: np.ndarray, pixels: np.ndarray) -> tuple[np.ndarray, 
 def scan_label_image(record: dict, meaning: Meaning) -> Found:
     """The pixels of each value of a label image; unknown values are a fault."""
     path = record["sem_seg_file_name"]
-    labels = read_values(path)
+    reading = {"label_colors": meaning.colors, "grey_labels": meaning.accepts_grey}
+    labels = read_values(path, reading)
     values, pixels = _count_values(labels)
     classes = meaning.classes(values)
-    unknown = values[classes == UNKNOWN]
-    shown = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
-    shown += f": {pixels[classes == UNKNOWN].sum()} pixels"
-    faults = [Fault("unknown value", path, shown)] if len(unknown) else []
+    faults = _unknown_values(str(path), values, pixels, meaning)
     return classes, pixels, values, labels.shape, faults
+
+
+def _unknown_values(
+    path: str, values: np.ndarray, pixels: np.ndarray, meaning: Meaning
+) -> list[Fault]:
+    """The fault of values, or colours, without meaning: the most frequent ones and the pixels."""
+    is_unknown = meaning.classes(values) == UNKNOWN
+    if not is_unknown.any():
+        return []
+    unknown, pixels = values[is_unknown].tolist(), pixels[is_unknown]
+    if unknown[0] < COLOR:
+        shown = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
+        return [Fault("unknown value", path, f"{shown}: {pixels.sum()} pixels")]
+    order = np.argsort(-pixels, kind="stable")[:5]
+    shown = ", ".join(f"{as_color(unknown[i])}: {pixels[i]} pixels" for i in order)
+    more = f", ... ({len(unknown)} colours, {pixels.sum()} pixels)" if len(unknown) > 5 else ""
+    return [Fault("unknown color", path, f"{shown}{more}; {likely_cause(unknown, meaning.colors)}")]
 
 
 def scan_segments(record: dict, meaning: Meaning) -> Found:
@@ -187,20 +220,19 @@ def scan_segments(record: dict, meaning: Meaning) -> Found:
 
 def scan_annotations(record: dict, meaning: Meaning) -> Found:
     """The pixels of each object, also where objects overlap; crowds are left out."""
-    size, faults = (record["height"], record["width"]), []
+    size, path = (record["height"], record["width"]), record["file_name"]
     objects = [note for note in record["annotations"] if not note.get("iscrowd")]
-    pixels = []
-    bare = sum(not note.get("segmentation") for note in objects)
-    if bare:
-        faults.append(Fault("annotation without mask", record["file_name"], f"{bare} of them"))
-    for note in objects:
-        mask = rle.to_rle(note["segmentation"], *size) if note.get("segmentation") else None
-        pixels.append(0 if mask is None else int(rle.areas([mask])[0]))
-        if mask is not None and tuple(mask["size"]) != size:
-            text = f"its image is {_text(size)}, a mask is {_text(mask['size'])}"
-            faults.append(Fault("size mismatch", record["file_name"], text))
-    classes = np.array([note["category_id"] for note in objects], np.int64)
-    return classes, np.array(pixels, np.int64), _NOTHING, size, faults
+    shapes = [note.get("segmentation") or [] for note in record["annotations"]]
+    damaged = mask_faults(shapes, [size] * len(shapes))
+    faults = [Fault("damaged mask", path, f"annotation {i} {x}") for i, x in damaged.items()]
+    if bare := sum(not note.get("segmentation") for note in objects):
+        faults.append(Fault("annotation without mask", path, f"{bare} of them"))
+    masks = [rle.to_rle(x, *size) if x and i not in damaged else None for i, x in enumerate(shapes)]
+    pixels = [0 if mask is None else int(rle.areas([mask])[0]) for mask in masks]
+    is_crowd = [bool(note.get("iscrowd")) for note in record["annotations"]]
+    classes = np.array([note["category_id"] for note in record["annotations"]], np.int64)
+    keep = ~np.array(is_crowd, bool)
+    return classes[keep], np.array(pixels, np.int64)[keep], _NOTHING, size, faults
 
 
 def _count_values(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -211,33 +243,26 @@ def _count_values(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return _sum_by_class(flat[starts], lengths)
 
 
-def _image_faults(record: dict, label_size) -> list[Fault]:
+def _image_faults(record: dict, label_size=None, resizes: bool = False) -> list[Fault]:
+    """The faults of an image file, and of its size compared with labels (height, width)."""
     path = record["file_name"]
     try:
-        size = _image_size(path)
+        size = image_size(path, "image", decode=True)
     except FileNotFoundError:
         return [Fault("missing image", path)]
-    except Exception as error:  # decoders raise many types; all mean an unreadable file
+    except UnreadableError as error:
         return [Fault("unreadable image", path, str(error))]
     in_json = (record.get("height", size[0]), record.get("width", size[1]))
-    others = {"the label": label_size or size, "the json": in_json}
-    return [
-        Fault("size mismatch", path, f"it is {_text(size)}, {name} is {_text(other)}")
-        for name, other in others.items() if tuple(other) != size
-    ][:1]
-
-
-def _image_size(path: str) -> tuple[int, int]:
-    """Height and width of the upright image; decodes all of it."""
-    from PIL import Image
-
-    with Image.open(path) as image:
-        check_depth(image, path)
-        width, height = image.size
-        image.draft("L", (width // 8, height // 8))  # faster, and still reads the whole JPEG
-        image.load()
-        is_turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientation
-    return (width, height) if is_turned else (height, width)
+    is_file = isinstance(record.get("sem_seg_file_name"), str)
+    if label_size is None or (resizes and have_same_shape(label_size, size)):
+        label_size = size
+    others = {"the label": label_size, "the json": in_json}
+    for name, other in others.items():
+        if tuple(other) != size:
+            advice = size_advice(path, size, other, is_file and not resizes)
+            text = f"it is {_text(size)}, {name} is {_text(other)}" + (advice and f"; {advice}")
+            return [Fault("size mismatch", path, text)]
+    return []
 
 
 def _text(size) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ...files import replacing, write_bytes
 from ...tables import text_table
+from ..own.pairing import Fault
 from .scan import Tally, class_names
 
 _SHARES = (0.95, 0.99, 0.999)
@@ -32,21 +33,24 @@ def add_stats_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def stats_report(
-    parts: list, tallies: dict[str, Tally], args: argparse.Namespace
+    parts: list, tallies: dict[str, Tally], faults: list[Fault], args: argparse.Namespace
 ) -> tuple[dict, str]:
     """Categories per image, pairs and κ of each split: as json content, and as text."""
     names = class_names(parts[0].metadata)
-    splits = {name: _statistics(tally, names, args.pairs) for name, tally in tallies.items()}
+    labelled = {part.name for part in parts if part.metadata.get("has_labels", True)}
+    splits = {name: _statistics(tally, names, args.pairs) for name, tally in tallies.items()
+              if name in labelled}
     lines = [text_table([_summary(name, facts) for name, facts in splits.items()]), _DEFINITION]
     for name, facts in splits.items():
         lines += ["", f"{name}: categories per image", text_table(facts["curve"])]
         if facts["pairs"]:
             lines += ["", f"{name}: most frequent pairs", text_table(facts["pairs"])]
-    faults = sum(len(part.faults) + len(tallies[part.name].faults) for part in parts)
+    lines += ["", *(f"{name} has no labels" for name in tallies if name not in labelled)]
     if faults:
-        lines += ["", f"{faults} faults: `rankseg-d2 dataset check {args.dataset}` lists them; "
+        lines += [f"{len(faults)} faults: `rankseg-d2 dataset check {args.dataset}` lists them; "
                   "files that cannot be read count as images without categories"]
     content = {"dataset": args.dataset, "kappa": _DEFINITION, "splits": splits}
+    content["faults"] = len(faults)
     return content, "\n".join(lines) + "\n"
 
 

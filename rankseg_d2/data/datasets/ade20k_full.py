@@ -9,7 +9,7 @@ import numpy as np
 from ...files import remove_leftovers, write_image
 from ..classes import load_classes
 from ..formats.file_lists import check_pairs, find
-from ..formats.label_images import open_image
+from ..formats.image_files import read_labels, read_rgb
 from ..prepare.job import Job, Preparation, make_files
 from . import common
 from .common import Command
@@ -71,9 +71,9 @@ def convert(job: Job) -> None:
     import cv2
 
     (label_file, image_file), (image_target,) = job.sources, job.args
-    kinds = ((label_file, "label map"), (image_file, "image"))
-    colors, image = (np.asarray(open_image(str(x), kind).convert("RGB")) for x, kind in kinds)
-    colors = colors.astype(np.int32)  # (H, W, 3)
+    image = read_rgb(str(image_file))
+    colors = read_labels(str(label_file), "label map").convert("RGB")
+    colors = np.asarray(colors, np.int32)  # (H, W, 3)
     if image.shape != colors.shape:
         raise ValueError(
             f"{image_file} has the size {image.shape[:2]} (height, width), but its label map "

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ...files import read_json, write_image
+from ...files import write_image
 from ..classes import load_classes
 from ..formats.coco_instances import instance_metadata, load_instances
-from ..formats.coco_panoptic import check_pngs, contiguous_id, load_panoptic
+from ..formats.coco_panoptic import check_pngs, contiguous_id, load_panoptic, read_segments
 from ..formats.file_lists import find
 from ..formats.label_images import positions_of_ids, read_segment_ids
 from ..prepare.job import Job, Preparation, make_files
@@ -81,7 +81,7 @@ def prepare(root: Path, split: str, workers: int) -> None:
     raw, folder = (root / f"coco/{kind}_{split}2017" for kind in ("panoptic", "panoptic_semseg"))
     json_file = root / f"coco/annotations/panoptic_{split}2017.json"
     with preparation(root, split).making() as not_before:
-        annotations = read_json(json_file)["annotations"]
+        annotations = read_segments(json_file, raw)["annotations"]
         check_pngs(json_file, raw, [annotation["file_name"] for annotation in annotations])
         classes = load_classes("coco_panoptic_133")
         known = common.semantic_metadata(classes)["stuff_dataset_id_to_contiguous_id"]

@@ -82,8 +82,9 @@ def prepare(root: Path, split: str, workers: int, essnet_compat: bool = False) -
 def convert(job: Job) -> None:
     """LVIS instances over stuff; where annotations overlap, the first one wins."""
     height, width, things, stuff, essnet_compat = job.args
+    where = f"{job.sources[0].parent}, image {job.target.stem}"
     # In reverse, because the annotation painted last wins.
-    values, stuff = (paint_categories(x[::-1], height, width) for x in (things, stuff))
+    values, stuff = (paint_categories(x[::-1], height, width, where) for x in (things, stuff))
     stuff_values = _label_of_stuff(essnet_compat)[stuff]  # (H, W), 1 to 1284, 0 is none
     values = np.where(values > 0, values, stuff_values)  # 1 to 1284
     write_image(job.target, np.where(values > 0, values - 1, IGNORE).astype(np.uint16))

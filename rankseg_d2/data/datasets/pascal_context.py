@@ -95,7 +95,10 @@ def convert(job: Job) -> None:
     table = np.full(_NUM_RAW_CLASSES + 1, UNKNOWN if job.args else 0, np.int32)
     kept = [entry["id_459"] for entry in load_classes("pascal_context_60")]
     table[kept] = np.arange(len(kept))
-    values = paint_categories(*job.args) if job.args else read_matlab(job.sources[0], "LabelMap")
+    if job.args:
+        values = paint_categories(*job.args, f"{job.sources[0]}, image {job.target.stem}")
+    else:
+        values = read_matlab(job.sources[0], "LabelMap")
     allowed = "the ids of 59 classes of 459, or 0" if job.args else f"0 to {_NUM_RAW_CLASSES}"
     labels = map_values(values, table, job.sources[0], allowed)
     write_image(job.target, labels.astype(np.uint8))

@@ -29,6 +29,7 @@ def register(root: Path) -> None:
             sem_seg_root=root / FOLDER / "data",
             ignore_label=IGNORE,
             label_table=label_table(classes),
+            has_labels=split != "test",
             unknown_is_ignored=True,  # a few files have values without a class
             **common.semantic_metadata(classes),
         )

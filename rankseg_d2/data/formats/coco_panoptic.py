@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import numpy as np
+from detectron2.utils.file_io import PathManager
 
-from ...files import read_json
+from ...files import inside, read_json
 from .file_lists import check_pairs, find
+from .json_checks import check_facts, check_ids, check_size, entries
 from .label_images import positions_of_ids, present_values
 
 
@@ -24,12 +26,12 @@ def load_panoptic(
         labels: semantic label maps by key; None: the records have none.
         metadata: what `panoptic_metadata` returns.
     """
-    content = read_json(json_file)
+    content = read_segments(json_file, panoptic_root)
     annotations = content["annotations"]
+    sizes = {image["id"]: image for image in content["images"]}
     check_pngs(json_file, panoptic_root, [x["file_name"] for x in annotations])
     keys = [Path(x["file_name"]).stem.removesuffix(ending) for x in annotations]
     check_pairs(keys, images, images if labels is None else labels, str(json_file))
-    sizes = {image["id"]: image for image in content.get("images", ())}
     known, things = (metadata[f"{x}_dataset_id_to_contiguous_id"] for x in ("stuff", "thing"))
     records = []
     for key, annotation in zip(keys, annotations, strict=True):
@@ -52,6 +54,35 @@ def load_panoptic(
             record |= {"height": size["height"], "width": size["width"]}
         records.append(record)
     return records
+
+
+def read_segments(json_file: str | Path, panoptic_root: str | Path) -> dict:
+    """The content of a COCO panoptic json; ValueError, with the entry, if something is wrong."""
+    content = read_json(json_file, PathManager.open)
+    needed = {"image_id", "file_name", "segments_info"}
+    annotations = entries(content, "annotations", needed, json_file)
+    check_ids((x["image_id"] for x in annotations), "annotations", json_file, "image_id")
+    for annotation in annotations:
+        _check_segments(annotation, panoptic_root, json_file)
+    content.setdefault("images", [])
+    images = entries(content, "images", {"id", "height", "width"}, json_file)
+    check_ids((image["id"] for image in images), "images", json_file)
+    for image in images:
+        check_size(image, f"{json_file}: image {image['id']}")
+    return content
+
+
+def _check_segments(annotation: dict, panoptic_root: str | Path, json_file: str | Path) -> None:
+    name = f"image {annotation['image_id']}"
+    inside(panoptic_root, annotation["file_name"], f"{json_file}: the file_name of {name}")
+    where = f"{json_file}: {name}"
+    segments = entries(annotation, "segments_info", {"id", "category_id"}, where)
+    check_ids((segment["id"] for segment in segments), f"segments of {name}", json_file)
+    for segment in segments:
+        check_facts(segment, f"{where}: segment {segment['id']}")
+        if not isinstance(segment["id"], int) or not 0 < segment["id"] < 2**24:
+            raise ValueError(f"{where} has the segment id {segment['id']!r}; ids are 1 to "
+                             "16777215, as R + 256 G + 65536 B gives them")
 
 
 def contiguous_id(category_id: int, known: dict[int, int], json_file: Path) -> int:

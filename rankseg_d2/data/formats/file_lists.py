@@ -1,9 +1,10 @@
 """Find files by a pattern, read lists of names, and pair images with label maps."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
-from ...files import listed
+from ...files import check_regular, inside, listed
 
 
 def find(root: Path, pattern: str) -> dict[str, Path]:
@@ -14,11 +15,15 @@ def find(root: Path, pattern: str) -> dict[str, Path]:
 
 
 def read_names(path: Path) -> list[str]:
-    """The names in a text file, one per line."""
+    """The names in a text file, one per line; each stays in its folder."""
     if not path.is_file():
         raise FileNotFoundError(f"the list {path} does not exist; it comes with the data set")
+    check_regular(path)
     names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    return [name for name in names if name]
+    names = [name for name in names if name]
+    for name in names:
+        inside(path.parent, name, str(path))
+    return names
 
 
 def check_pairs(names: list[str], images: dict, labels: dict, where: str) -> None:
@@ -34,6 +39,15 @@ def check_pairs(names: list[str], images: dict, labels: dict, where: str) -> Non
             f"images and label maps of {where} do not pair: of {len(names)} names, "
             f"{' and '.join(parts)}; add the missing files or delete the extra ones"
         )
+
+
+def missing_files(paths: Iterable[str]) -> list[str]:
+    """Those of the paths that do not exist; folders are listed, which is faster than asking."""
+    paths = list(paths)
+    folders = {os.path.dirname(path) for path in paths}
+    found = {folder: set(os.listdir(folder)) if os.path.isdir(folder) else set()
+             for folder in folders}  # fmt: skip
+    return [path for path in paths if os.path.basename(path) not in found[os.path.dirname(path)]]
 
 
 def _first(names: list[str]) -> str:

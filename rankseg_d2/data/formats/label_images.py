@@ -1,35 +1,52 @@
 """Label images: one integer per pixel, read to contiguous class ids or to segment ids."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import BinaryIO
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from detectron2.utils.file_io import PathManager
+
+from .drawn_labels import DrawnLabels
+from .image_files import UnreadableError, check_exact, opened, read_labels
+from .label_colors import (
+    COLOR,
+    classes_of_colors,
+    color_values,
+    likely_cause,
+    shares_text,
+    value_text,
+)
 
 logger = logging.getLogger(__name__)
+# Keys of a data set's metadata by which label files are read
+READING_KEYS = ("ignore_label", "label_table", "label_colors", "resize_labels")
+_NO_METADATA = {}
 _warned_of: set[str] = set()  # data sets with pixels of unknown values
 
 
-class UnreadableError(ValueError):
-    """An image file is damaged, or not an image."""
-
-
-def read_label_map(path: str, metadata) -> np.ndarray:
+def read_label_map(
+    path: str | DrawnLabels, metadata, size: tuple[int, int] | None = None
+) -> np.ndarray:
     """Contiguous class ids, or `ignore_label`, of an 8- or 16-bit label image: (H, W).
 
     Args:
+        path: of the label image, or labels that are drawn now.
         metadata: of the data set. `label_table` maps each raw value to its class id, to
             `ignore_label`, or to -1 if it must not occur; without it the values are class ids.
             With `unknown_is_ignored`, values that must not occur are ignored, with one warning.
+            `label_colors` does the same for label images with colours: rows of red, green, blue,
+            and class id or `ignore_label`. With `grey_labels`, RGB images with equal channels are
+            read as one channel.
+        size: height and width of the image; with `resize_labels` in the metadata, the label image
+            is resized to them.
     """
-    return to_classes(read_values(path), path, metadata)
+    return to_classes(read_values(path, metadata, size), path, metadata)
 
 
-def to_classes(values: np.ndarray, path: str, metadata) -> np.ndarray:
+def to_classes(values: np.ndarray, path: str | DrawnLabels, metadata) -> np.ndarray:
     """The contiguous class ids of the raw values of a label image; see `read_label_map`."""
+    if values.size and values.flat[0] >= COLOR:
+        return _colors_to_classes(values, path, metadata)
     table = metadata.get("label_table")
     if table is not None:
         table = np.asarray(table)
@@ -47,28 +64,92 @@ def to_classes(values: np.ndarray, path: str, metadata) -> np.ndarray:
     return values
 
 
-def read_values(path: str) -> np.ndarray:
-    """The raw values of a label image: (H, W)."""
-    values = np.asarray(open_image(path, "label image"))
-    if values.ndim != 2 or values.dtype.kind == "f":
+def read_values(
+    path: str | DrawnLabels, metadata=_NO_METADATA, size: tuple[int, int] | None = None
+) -> np.ndarray:
+    """The raw values of a label image: (H, W); see `read_label_map`, and label_colors.py."""
+    if isinstance(path, DrawnLabels):
+        return path.draw()
+    image = read_labels(path, "label image")
+    values = np.asarray(image)
+    if image.mode in ("RGB", "RGBA"):
+        has_colors = metadata.get("label_colors") is not None
+        values = color_values(values) if has_colors else _grey(values, path, metadata)
+    elif values.ndim != 2 or values.dtype.kind == "f":
         what = f"{values.shape[2]} channels" if values.ndim == 3 else f"values of {values.dtype}"
         raise UnreadableError(
             f"the label image {path} has {what}; a label image has one channel of integers, 8 or "
-            "16 bits, or a palette"
+            "16 bits, or a palette, or RGB colours"
         )
-    return values.astype(np.uint8) if values.dtype == bool else values
+    values = values.astype(np.uint8) if values.dtype == bool else values
+    if size is not None and metadata.get("resize_labels", False):
+        return _resized(values, size, path)
+    return values
+
+
+def _grey(pixels: np.ndarray, path: str, metadata) -> np.ndarray:
+    """The raw values of an RGB or RGBA image whose channels are equal."""
+    if metadata.get("grey_labels", False) and (pixels[..., :1] == pixels[..., 1:3]).all():
+        return pixels[..., 0]
+    values, counts = np.unique(color_values(pixels), return_counts=True)
+    raise UnreadableError(
+        f"the label image {path} has {pixels.shape[2]} channels, with {len(values)} colours: "
+        f"{shares_text(values, counts)}; give each class of its data set a `color`, or save label "
+        "images of one channel"
+    )
+
+
+def _colors_to_classes(values: np.ndarray, path: str, metadata) -> np.ndarray:
+    colors, flat = metadata.get("label_colors"), values.ravel()
+    starts = run_starts(flat)
+    found, lengths = flat[starts], np.diff(starts, append=len(flat))
+    classes = classes_of_colors(found, colors)
+    is_unknown = classes < 0
+    if is_unknown.any():
+        unknown = np.unique(found[is_unknown])
+        cause = likely_cause(unknown.tolist(), colors)
+        raise ValueError(
+            f"the label image {path} has {lengths[is_unknown].sum()} pixels of {len(unknown)} "
+            f"colours that are not the `color` of a class: {_listed(unknown)}; {cause}. Fix the "
+            "file, the `color` of a class, or `ignore`; `rankseg-d2 dataset check` lists all files"
+        )
+    return _smallest_integers(classes).repeat(lengths).reshape(values.shape)
+
+
+def have_same_shape(size: Sequence[int], other: Sequence[int]) -> bool:
+    """Whether two sizes (height, width) differ by a scale only, or by a pixel from rounding."""
+    return abs(size[0] * other[1] - size[1] * other[0]) <= max(*size, *other)
+
+
+def _resized(values: np.ndarray, size: tuple[int, int], path: str) -> np.ndarray:
+    """The nearest value for each pixel of `size`."""
+    (h, w), (height, width) = values.shape, size
+    if not have_same_shape(values.shape, size):
+        raise ValueError(
+            f"the label image {path} is {w} x {h} (width x height), which is not the shape of its "
+            f"image of {width} x {height}; `resize_labels` scales, and does not crop, stretch or "
+            "turn"
+        )
+    rows, columns = (
+        (2 * np.arange(new) + 1) * old // (2 * new) for new, old in ((height, h), (width, w))
+    )
+    return values[rows[:, None], columns]
 
 
 def read_segment_ids(path: str) -> np.ndarray:
     """The segment ids R + 256 G + 65536 B of a COCO panoptic PNG, with or without alpha: (H, W)."""
-    with _opened(path, "panoptic image") as file:
-        data = np.frombuffer(file.read(), np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
-    if image is None:
-        raise UnreadableError(f"the panoptic image {path} cannot be read: it is damaged")
+    from PIL import Image
+
+    with opened(path, "panoptic image") as file:
+        head = Image.open(file)  # refuses sizes that would fill the memory
+        check_exact(head, path, "panoptic image")
+        file.seek(0)
+        image = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+        if image is None:
+            raise OSError("it is damaged")
     channels = image.shape[2] if image.ndim == 3 else 1
     if channels not in (3, 4) or image.dtype != np.uint8:
-        raise ValueError(
+        raise UnreadableError(
             f"the panoptic image {path} has {channels} channels of {image.dtype}; segment ids are "
             "stored in three of 8 bits, R + 256 G + 65536 B"
         )
@@ -107,36 +188,28 @@ def _smallest_integers(values: np.ndarray) -> np.ndarray:
     return values.astype(np.min_scalar_type(int(values.max(initial=0))))
 
 
-def open_image(path: str, kind: str):
-    """The decoded Pillow image of a file; `kind` is what an error calls it."""
+def size_advice(
+    image_path: str, image_size: Sequence[int], label_size: Sequence[int], can_resize: bool
+) -> str:
+    """What to do if a label has another size (height, width) than its image; "" if unknown."""
+    if tuple(label_size) == tuple(image_size)[::-1] == _stored_size(image_path):
+        return (
+            "the label has the size of the photo before its EXIF rotation: turn the label as the "
+            "photo is turned, or save the photo upright without the EXIF entry, and label that"
+        )
+    if can_resize:
+        return (
+            "`resize_labels: true` in the data set's yaml scales label images to their images"
+        )
+    return ""
+
+
+def _stored_size(path: str) -> tuple[int, int]:
+    """Height and width of an image file before its EXIF rotation."""
     from PIL import Image
 
-    with _opened(path, kind) as file:
-        try:
-            image = Image.open(file)
-            image.load()
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise UnreadableError(f"the {kind} {path} cannot be read: {error}") from error
-    return image
-
-
-def check_depth(image, path: str) -> None:
-    """Raise ValueError if Pillow would clip the image's values to 255 when it converts to RGB."""
-    if image.mode.startswith(("I", "F")):
-        raise ValueError(
-            f"the image {path} has more than 8 bits per pixel (Pillow's mode {image.mode}); scale "
-            "its values to 0 to 255, and save it with 8 bits"
-        )
-
-
-@contextmanager
-def _opened(path: str, kind: str) -> Iterator[BinaryIO]:
-    try:
-        file = PathManager.open(path, "rb")
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"the {kind} {path} does not exist") from error
-    with file:
-        yield file
+    with opened(path, "image") as file, Image.open(file) as image:
+        return image.size[::-1]
 
 
 def _ignore_unknown(table: np.ndarray, values: np.ndarray, path: str, metadata):
@@ -167,7 +240,7 @@ def _warn_once(unknown: np.ndarray, path: str, dataset: str) -> None:
 def _listed(values: np.ndarray) -> str:
     """A few of the values, each once."""
     values = np.unique(values)
-    return ", ".join(map(str, values[:5])) + (", ..." if len(values) > 5 else "")
+    return ", ".join(map(value_text, values[:5].tolist())) + (", ..." if len(values) > 5 else "")
 
 
 def _raise_if_any(is_wrong: np.ndarray, values: np.ndarray, path: str, allowed: str, metadata):
@@ -175,9 +248,9 @@ def _raise_if_any(is_wrong: np.ndarray, values: np.ndarray, path: str, allowed: 
         return
     raise ValueError(
         f"the label image {path} has the value {_listed(values[is_wrong])}, which is no class; "
-        f"allowed are {allowed}. Fix the file, or the classes or label_offset of its data set; for "
-        f"this file, {suggest_fix(values, metadata)}; `rankseg-d2 dataset check` says what fits "
-        "all files"
+        f"allowed are {allowed}. Fix the file, or the classes, values or label_offset of its data "
+        f"set; for this file, {suggest_fix(values, metadata)}; `rankseg-d2 dataset check` says "
+        "what fits all files"
     )
 
 
@@ -193,7 +266,17 @@ def suggest_fix(values: np.ndarray, metadata) -> str:
         if offset and table[0] >= 0:  # background is a class
             ignored.add(0)
     num_classes = len(names) if names else int(table[table != ignore].max()) + 1
+    if table is not None:
+        part = table[offset : offset + num_classes]
+        if not np.array_equal(part, np.arange(num_classes)):  # no offset, but a table of values
+            return f"add {_listed(values[meanings(values, table) < 0])} to `values`"
     return suggest_keys(set(np.unique(values).tolist()) - ignored, num_classes, offset)
+
+
+def meanings(values: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """The table's entry of each value; -1 for values outside of it."""
+    inside = (values >= 0) & (values < len(table))
+    return np.where(inside, table[np.where(inside, values, 0)], -1)
 
 
 def suggest_keys(values: set[int], num_classes: int, offset: int) -> str:

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from .json_checks import usable
+from .mask_checks import check_masks
 from .rle import decode, to_rle
 
 
@@ -15,11 +17,16 @@ def paint(masks: Iterable[np.ndarray], values: Iterable[int], background: np.nda
 
 
 def paint_categories(
-    annotations: Sequence[tuple[int, dict | list]], height: int, width: int
+    annotations: Sequence[tuple[int, dict | list]], height: int, width: int, where: str
 ) -> np.ndarray:
-    """(category id, polygons or RLE) pairs -> category id of each pixel, 0 for none: (H, W)."""
-    masks = (decode(to_rle(shape, height, width)) for _, shape in annotations)
-    ids = (category_id for category_id, _ in annotations)
+    """(category id, polygons or RLE) pairs -> category id of each pixel, 0 for none: (H, W).
+
+    UnreadableError, with `where`, if a mask is damaged.
+    """
+    pairs = [(category_id, kept) for category_id, shape in annotations if (kept := usable(shape))]
+    check_masks([{"segmentation": shape} for _, shape in pairs], (height, width), where)
+    masks = (decode(to_rle(shape, height, width)) for _, shape in pairs)
+    ids = (category_id for category_id, _ in pairs)
     return paint(masks, ids, np.zeros((height, width), np.int64))
 
 

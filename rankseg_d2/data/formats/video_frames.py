@@ -3,10 +3,9 @@
 import re
 from collections.abc import Callable, Sequence
 
-from detectron2.utils.file_io import PathManager
 from torch import Tensor
 
-from .label_images import UnreadableError
+from .image_files import UnreadableError, image_size
 
 
 class LazyFrames(Sequence):
@@ -55,21 +54,6 @@ def flat_record(record: dict) -> dict:
     return record | {"annotations": [note for frame in record["annotations"] for note in frame]}
 
 
-def image_size(path: str) -> tuple[int, int]:
-    """Height and width of the upright image, from the header of its file."""
-    from PIL import Image
-
-    try:
-        with PathManager.open(path, "rb") as file, Image.open(file) as image:
-            width, height = image.size
-            is_turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientation
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"the frame {path} does not exist") from error
-    except (OSError, SyntaxError) as error:  # SyntaxError: a broken PNG
-        raise UnreadableError(f"the frame {path} cannot be read: {error}") from error
-    return (width, height) if is_turned else (height, width)
-
-
 def video_size(paths: Sequence[str]) -> dict[str, int]:
     """{"height": H, "width": W} of the first frame that can be read.
 
@@ -78,7 +62,7 @@ def video_size(paths: Sequence[str]) -> dict[str, int]:
     first = None
     for path in paths:
         try:
-            height, width = image_size(path)
+            height, width = image_size(path, "frame")
         except UnreadableError as error:
             first = first or error
         else:

@@ -14,6 +14,7 @@ import signal
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from ...errors import unknown_name
 from ..formats.video_frames import flat_record
 from ..mappers import build_mapper
-from .records import load_records
+from .records import load_records, require_labels
 
 _STEP, _SAMPLE = 0, 1  # first word of the seeds of training steps and of samples
 _MAX_REFUSALS = 1000
@@ -119,6 +120,7 @@ def build_train_loader(
     """
     mapper = build_mapper(cfg, is_train=True) if mapper is None else mapper
     if dataset is None:
+        require_labels(cfg.DATASETS.TRAIN)
         dataset = load_records(
             cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
         )
@@ -174,11 +176,27 @@ def _sampler_builder(cfg, dicts):
         return lambda seed: TrainingSampler(size, seed=seed)
     if name == "RepeatFactorTrainingSampler":
         factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
-            [flat_record(record) for record in dicts], cfg.DATALOADER.REPEAT_THRESHOLD
+            [_with_categories(record) for record in dicts],
+            cfg.DATALOADER.REPEAT_THRESHOLD,
+            sqrt=cfg.DATALOADER.REPEAT_SQRT,
         )
         return lambda seed: RepeatFactorTrainingSampler(factors, seed=seed)
     known = ("TrainingSampler", "RepeatFactorTrainingSampler")
     raise unknown_name("DATALOADER.SAMPLER_TRAIN", name, known)
+
+
+def _with_categories(record: Any) -> dict:
+    """The record of an image or video with one list of `annotations`, or of its segments."""
+    if isinstance(record, dict):
+        flat = flat_record(record)
+        for key in ("annotations", "segments_info"):
+            if key in flat:
+                return {"annotations": flat[key]}
+    raise ValueError(
+        "DATALOADER.SAMPLER_TRAIN RepeatFactorTrainingSampler repeats images by the categories in "
+        "the annotations or segments_info of their records; the training set has neither, such as "
+        "a data set of label maps. Set the key to TrainingSampler."
+    )
 
 
 def _group(indices, batch_size, groups, rank, world_size):

@@ -12,6 +12,14 @@ from ..formats.video_frames import flat_record
 logger = logging.getLogger(__name__)
 
 
+def require_labels(names: Iterable[str]) -> None:
+    """Raise ValueError if one of the data sets to train on has no labels."""
+    for name in names:
+        if not MetadataCatalog.get(name).get("has_labels", True):
+            raise ValueError(f"DATASETS.TRAIN: the data set {name} has no labels, so it is only "
+                             "for prediction; name a labelled one")
+
+
 def load_records(names: str | Iterable[str], filter_empty: bool = False) -> list[dict]:
     """The records of data sets: detectron2's `get_detection_dataset_dicts`, but also for videos.
 

@@ -11,6 +11,7 @@ from detectron2.data import MetadataCatalog
 
 from ...errors import unknown_name
 from ...tasks import TASKS
+from ..formats.label_images import READING_KEYS
 from . import recipes
 from .images import TestMapper, TrainMapper
 from .videos import ClipTestMapper, ClipTrainMapper, FrameSampler
@@ -41,12 +42,8 @@ MAPPERS: dict[str, MapperKind | Callable] = {
     "coco_panoptic_lsj": MapperKind("panoptic", recipes.large_scale_jitter),
     "coco_instance_lsj": MapperKind("instance", recipes.large_scale_jitter),
     "detr_panoptic": MapperKind("panoptic", recipes.detr),
-    "video_semantic": MapperKind(
-        "semantic", partial(recipes.clip, has_label_maps=True), reads_labels=True, is_video=True
-    ),
-    "video_instance": MapperKind(
-        "instance", partial(recipes.clip, has_label_maps=False), is_video=True
-    ),
+    "video_semantic": MapperKind("semantic", recipes.clip, reads_labels=True, is_video=True),
+    "video_instance": MapperKind("instance", recipes.clip, is_video=True),
 }
 
 
@@ -102,7 +99,7 @@ def _build_train_mapper(cfg, kind: MapperKind, metadata) -> TrainMapper:
 def _shared_metadata(names) -> dict:
     """The metadata of the first data set; all must agree on the meaning of labels; {} of none."""
     found = [MetadataCatalog.get(name) for name in names]
-    for key in ("ignore_label", "label_table", "flip_pairs", "stuff_classes", "thing_classes"):
+    for key in (*READING_KEYS, "flip_pairs", "stuff_classes", "thing_classes"):
         values = [metadata.get(key) for metadata in found]
         for name, value in zip(names, values, strict=True):
             if not np.array_equal(value, values[0]):

@@ -61,9 +61,12 @@ class ResizeAndCrop(T.Transform):
 
 
 class LargeScaleJitter(T.Augmentation):
-    """Fit into a square of `size` times a random scale, then crop and pad to the size."""
+    """Fit into a square of `size` times a random scale, then crop and pad to the size.
 
-    def __init__(self, min_scale, max_scale, size):
+    Labels are padded with `label_pad`.
+    """
+
+    def __init__(self, min_scale, max_scale, size, label_pad=0):
         super().__init__()
         self.resize = T.ResizeScale(min_scale, max_scale, size, size)
         self.crop = T.FixedSizeCrop((size, size), pad=False)
@@ -72,10 +75,11 @@ class LargeScaleJitter(T.Augmentation):
     def get_transform(self, image):
         h, w = image.shape[:2]
         resize = self.resize.get_transform(image)
-        new_size = resize.new_h, resize.new_w
+        new_size = max(resize.new_h, 1), max(resize.new_w, 1)
         crop = self.crop.get_transform(_blank(new_size)).transforms[0]
         corner = int(crop.y0), int(crop.x0)
-        return ResizeAndCrop(h, w, new_size, corner, (self.size, self.size))
+        size = self.size, self.size
+        return ResizeAndCrop(h, w, new_size, corner, size, self.label_pad)
 
 
 class ResizeShortestEdgeAndCrop(T.Augmentation):
@@ -87,7 +91,7 @@ class ResizeShortestEdgeAndCrop(T.Augmentation):
     def __init__(self, short_edge_length, max_size, sample_style, crop_type="absolute",
                  crop_size=None, max_area=1.0, ignore_label=255):  # fmt: skip
         super().__init__()
-        self.resize = T.ResizeShortestEdge(short_edge_length, max_size, sample_style)
+        self.resize = ResizeShortestEdge(short_edge_length, max_size, sample_style)
         self.crop = None if crop_size is None else T.RandomCrop(crop_type, crop_size)
         self._init(locals())
 
@@ -113,6 +117,16 @@ class ResizeShortestEdgeAndCrop(T.Augmentation):
         counts = np.bincount(labels.ravel())
         counts[self.ignore_label : self.ignore_label + 1] = 0
         return np.count_nonzero(counts) > 1 and counts.max() < counts.sum() * self.max_area
+
+
+class ResizeShortestEdge(T.ResizeShortestEdge):
+    """detectron2's, but a side of an image of 20000 x 1 keeps one pixel."""
+
+    def get_transform(self, image):
+        resize = super().get_transform(image)
+        if isinstance(resize, T.ResizeTransform):
+            resize.new_h, resize.new_w = max(resize.new_h, 1), max(resize.new_w, 1)
+        return resize
 
 
 class ColorAugSSD(T.Augmentation):

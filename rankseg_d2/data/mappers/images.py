@@ -9,12 +9,11 @@ import torch
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from detectron2.structures import Instances
-from detectron2.utils.file_io import PathManager
-from PIL import Image
 from torch import Tensor
 
 from ...tasks import LABEL_KEYS, TASKS, find
-from ..formats.label_images import UnreadableError, check_depth, present_values, read_label_map
+from ..formats.image_files import UnreadableError, read_rgb
+from ..formats.label_images import present_values, read_label_map
 from .augmentations import PAD_VALUE, in_order, pad
 from .packed_masks import BitPackedMasks, IdMapMasks
 from .targets import Augmented, check_same_size, objects
@@ -92,6 +91,13 @@ class TrainMapper:
         types = (torch.uint8, torch.int16, torch.int32)
         self.label_type = next(t for t in types if largest <= torch.iinfo(t).max)
         pairs = metadata.get("flip_pairs", ())
+        in_pairs = [name for pair in pairs for name in pair]
+        if len(set(in_pairs)) < len(in_pairs):
+            raise ValueError(
+                f"flip_pairs of {metadata.get('name', 'the data set')} have a class twice "
+                f"({[tuple(pair) for pair in pairs]}), so its mirrored class is not clear; give "
+                "each class one partner"
+            )
         self.mirrored = {a: b for pair in pairs for a, b in (pair, pair[::-1])}
 
     def __call__(self, record: dict) -> dict | None:
@@ -162,8 +168,9 @@ class TrainMapper:
         if not self.reads_labels or "sem_seg_file_name" not in record:
             return None
         path = record["sem_seg_file_name"]
-        labels = read_label_map(path, self.metadata)
-        check_same_size(record["file_name"], size, path, labels.shape)
+        labels = read_label_map(path, self.metadata, size)
+        is_file = isinstance(path, str)
+        check_same_size(record["file_name"], size, path, labels.shape, can_resize=is_file)
         return labels.astype(np.int32)
 
     def _mirrored_labels(self, augmented: Augmented) -> Tensor:
@@ -189,16 +196,7 @@ def read_image(record: dict) -> np.ndarray:
             "a record has no file_name; for videos, which have file_names, set "
             "INPUT.DATASET_MAPPER_NAME to video_semantic or video_instance"
         )
-    path = record["file_name"]
-    try:
-        image = utils.read_image(path, "RGB")
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"the image {path} does not exist") from error
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UnreadableError(f"the image {path} cannot be read: {error}") from error
-    if not path.lower().endswith((".jpg", ".jpeg")):  # a JPEG has 8 bits
-        with PathManager.open(path, "rb") as file, Image.open(file) as head:
-            check_depth(head, path)
+    image = read_rgb(record["file_name"])
     utils.check_image_size(record, image)
     return image
 

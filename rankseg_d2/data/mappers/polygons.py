@@ -1,39 +1,9 @@
-"""Draw the masks of COCO annotations, polygons, RLEs or arrays, as pycocotools does."""
+"""The packed masks of COCO annotations, polygons, RLEs or arrays, as pycocotools draws them."""
 
 import numpy as np
 
 from ..formats import rle
 from .packed_masks import pack
-
-_GRID = 5  # pycocotools rounds corners to fifths of a pixel
-
-
-def draw_polygons(
-    polygons: list[np.ndarray], size: tuple[int, int]
-) -> tuple[int, int, np.ndarray]:
-    """The union of polygons (n, 2), corners (x, y), in a window of `size`: (top, left, pixels).
-
-    The pixels are those of the polygons' bounding box. Polygons may extend beyond the window, which
-    is at the origin; they are drawn as on a larger canvas and cropped.
-    """
-    corners = np.concatenate([np.zeros((0, 2)), *polygons])
-    low = np.clip(np.floor(corners.min(0, initial=np.inf)) - 1, 0, size[::-1])
-    high = np.clip(np.ceil(corners.max(0, initial=-np.inf)) + 1, low, size[::-1])
-    (left, top), (width, height) = low.astype(int).tolist(), (high - low).astype(int).tolist()
-    if not width or not height:
-        return top, left, np.zeros((height, width), bool)
-    flat = [_shift(polygon, low).ravel().tolist() for polygon in polygons]
-    return top, left, rle.decode(rle.to_rle(flat, height, width))
-
-
-def _shift(polygon: np.ndarray, origin: np.ndarray) -> np.ndarray:
-    """Corners relative to `origin` that pycocotools rounds to the same fifths of a pixel.
-
-    It adds 1/2 and truncates, which does not round negative corners; these are moved down to the
-    middle of their interval.
-    """
-    fifths = np.floor(_GRID * polygon + 0.5) - _GRID * origin
-    return (fifths - 0.9 * (fifths < 0)) / _GRID
 
 
 def draw_shapes(shapes: list, size: tuple[int, int]) -> np.ndarray:
@@ -49,10 +19,4 @@ def _as_rle(shape, size: tuple[int, int]) -> dict:
         shape = np.zeros(size)
     if isinstance(shape, np.ndarray):
         return rle.encode(shape.astype(bool))
-    shape = rle.to_rle(shape, *size)
-    if tuple(shape["size"]) != tuple(size):
-        raise ValueError(
-            f"a mask is {shape['size'][1]} x {shape['size'][0]} (width x height), but its image is "
-            f"{size[1]} x {size[0]}; both must have the same size"
-        )
-    return shape
+    return rle.to_rle(shape, *size)

@@ -12,6 +12,7 @@ from .augmentations import (
     LargeScaleJitter,
     RandomRotation,
     RandomSaturation,
+    ResizeShortestEdge,
     ResizeShortestEdgeAndCrop,
 )
 
@@ -35,7 +36,9 @@ def shortest_edge(cfg: CfgNode, *, constrain_area: bool) -> list[T.Augmentation]
 def large_scale_jitter(cfg: CfgNode) -> list[T.Augmentation]:
     """Flip, resize by a scale from a wide range, crop or pad to a square: Mask2Former's on COCO."""
     keys = cfg.INPUT
-    return [*_flips(keys), LargeScaleJitter(keys.MIN_SCALE, keys.MAX_SCALE, keys.IMAGE_SIZE)]
+    ignore = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
+    scales = keys.MIN_SCALE, keys.MAX_SCALE
+    return [*_flips(keys), LargeScaleJitter(*scales, keys.IMAGE_SIZE, ignore)]
 
 
 def detr(cfg: CfgNode) -> list[T.Augmentation]:
@@ -50,17 +53,16 @@ def detr(cfg: CfgNode) -> list[T.Augmentation]:
     return [OneOf([*flips, resize], [*flips, crop, resize])]
 
 
-def clip(cfg: CfgNode, *, has_label_maps: bool) -> list[T.Augmentation]:
+def clip(cfg: CfgNode) -> list[T.Augmentation]:
     """Crop, resize, flip, change colours, rotate: Mask2Former's on videos."""
     keys = cfg.INPUT
     crop = [T.RandomCrop(keys.CROP.TYPE, keys.CROP.SIZE)] if keys.CROP.ENABLED else []
     colours = [ColorAugSSD()] if keys.COLOR_AUG_SSD else []
-    ignore = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE if has_label_maps else 0
     known = {
         "brightness": T.RandomBrightness(0.9, 1.1),
         "contrast": T.RandomContrast(0.9, 1.1),
         "saturation": RandomSaturation(0.9, 1.1),
-        "rotation": RandomRotation(15, 0.1, ignore),
+        "rotation": RandomRotation(15, 0.1, cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE),
     }
     for name in keys.AUGMENTATIONS:
         if name not in known:
@@ -72,7 +74,7 @@ def clip(cfg: CfgNode, *, has_label_maps: bool) -> list[T.Augmentation]:
 def at_test_time(cfg: CfgNode) -> list[T.Augmentation]:
     """Resize the shortest edge to INPUT.MIN_SIZE_TEST; 0 keeps the image's size."""
     keys = cfg.INPUT
-    return [T.ResizeShortestEdge(keys.MIN_SIZE_TEST, keys.MAX_SIZE_TEST, "choice")]
+    return [ResizeShortestEdge(keys.MIN_SIZE_TEST, keys.MAX_SIZE_TEST, "choice")]
 
 
 class OneOf(T.Augmentation):

@@ -4,6 +4,7 @@ Each function takes an `Augmented` record and returns class ids and packed masks
 and ignored pixels are in no mask.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +13,18 @@ import numpy as np
 import torch
 from detectron2.data import transforms as T
 
-from ..formats.label_images import positions_of_ids, present_values, read_segment_ids
+from ..formats.drawn_labels import DrawnLabels
+from ..formats.label_images import (
+    positions_of_ids,
+    present_values,
+    read_segment_ids,
+    size_advice,
+)
+from ..formats.mask_checks import check_masks
+from ..formats.polygons import draw_polygons
 from .augmentations import pad
 from .packed_masks import BitPackedMasks, IdMapMasks, pack, packed_masks
-from .polygons import draw_polygons, draw_shapes
+from .polygons import draw_shapes
 
 Target = tuple[list[int], IdMapMasks | BitPackedMasks]  # class ids, masks
 
@@ -46,7 +55,7 @@ def panoptic_target(sample: Augmented) -> Target:
     record = sample.record
     path = needed(record, "pan_seg_file_name")
     ids = read_segment_ids(path)
-    check_same_size(record["file_name"], sample.native_size, path, ids.shape)
+    check_same_size(record["file_name"], sample.native_size, path, ids.shape, can_resize=False)
     segments = objects(needed(record, "segments_info"))
     numbers = positions_of_ids(ids, [segment["id"] for segment in segments])
     if segments and not numbers.any():
@@ -68,11 +77,9 @@ def instance_target(sample: Augmented) -> Target:
         )
     classes = [annotation["category_id"] for annotation in annotations]
     shapes = [annotation["segmentation"] for annotation in annotations]
+    check_masks(annotations, sample.native_size, sample.record["file_name"])
     if not all(isinstance(shape, list) for shape in shapes):
-        try:
-            packed = draw_shapes(shapes, sample.native_size)
-        except ValueError as error:
-            raise ValueError(f"the masks of {sample.record['file_name']}: {error}") from error
+        packed = draw_shapes(shapes, sample.native_size)
         return classes, _transformed(packed, len(shapes), sample)
     pieces = []
     for shape in shapes:
@@ -85,8 +92,10 @@ def instance_target(sample: Augmented) -> Target:
 def _transformed(packed: np.ndarray, count: int, sample: Augmented) -> IdMapMasks | BitPackedMasks:
     """The masks that `pack` made at the native size, transformed as the image was."""
 
+    transforms = T.TransformList([_padding_with_zero(x) for x in sample.transforms.transforms])
+
     def move(plane):
-        return pad(sample.transforms.apply_segmentation(plane), sample.padded_size, 0)
+        return pad(transforms.apply_segmentation(plane), sample.padded_size, 0)
 
     if packed.ndim == 3:
         return packed_masks(np.stack([move(plane) for plane in packed]), count)
@@ -94,6 +103,15 @@ def _transformed(packed: np.ndarray, count: int, sample: Augmented) -> IdMapMask
     pixels = packed[..., None].view(np.uint8)
     moved = np.stack([move(pixels[..., i]) for i in range(pixels.shape[-1])], -1)
     return packed_masks(moved.view(packed.dtype)[..., 0], count)
+
+
+def _padding_with_zero(transform: T.Transform) -> T.Transform:
+    """The same transform; what it adds is no pixel of a mask, instead of an ignored label."""
+    if not getattr(transform, "label_pad", 0):
+        return transform
+    transform = copy.copy(transform)
+    transform.label_pad = 0
+    return transform
 
 
 def objects(entries: list[dict]) -> list[dict]:
@@ -112,12 +130,20 @@ def needed(record: dict, key: str) -> Any:
 
 
 def check_same_size(
-    image_path: str, image_size: Sequence[int], label_path: str, label_size: Sequence[int]
+    image_path: str,
+    image_size: Sequence[int],
+    label_path: str | DrawnLabels,
+    label_size: Sequence[int],
+    can_resize: bool,
 ) -> None:
-    """Raise ValueError if the sizes (height, width) of an image and its label image differ."""
+    """Raise ValueError if the sizes (height, width) of an image and its label image differ.
+
+    can_resize: whether the key `resize_labels` of an own data set would help.
+    """
     if tuple(image_size) != tuple(label_size):
         (h, w), (label_h, label_w) = image_size, label_size
+        advice = size_advice(image_path, image_size, label_size, can_resize)
         raise ValueError(
             f"the image {image_path} is {w} x {h} (width x height), but its label image "
-            f"{label_path} is {label_w} x {label_h}; both must have the same size"
+            f"{label_path} is {label_w} x {label_h}; {advice or 'both must have the same size'}"
         )

@@ -14,7 +14,8 @@ from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 
 from ...tasks import LABEL_KEYS, TASKS, VIDEO_LABEL_KEYS, find
-from ..formats.video_frames import LazyFrames, frame_record, frame_records, image_size
+from ..formats.image_files import image_size
+from ..formats.video_frames import LazyFrames, frame_record, frame_records
 from .images import TestMapper, TrainMapper, present_classes, read_image, to_tensor
 from .packed_masks import IdMapMasks
 from .targets import Augmented, instance_target, needed, objects, semantic_target
@@ -77,7 +78,7 @@ class ClipTrainMapper(TrainMapper):
 
     Row n of every frame's instances is the same object, or class if the task is semantic.
     `gt_classes` is its class; `gt_ids` is its id, or -1 in frames that do not show it. Objects that
-    no frame shows are left out.
+    no frame shows are left out, unless `keep_empty`.
     """
 
     def __init__(self, sample_frames: FrameSampler, task: str, *args, **kwargs) -> None:
@@ -107,7 +108,7 @@ class ClipTrainMapper(TrainMapper):
         for frame, masks_of_frame, is_present in zip(frames, masks, present, strict=True):
             instances = self.instances(frame, classes, masks_of_frame)
             instances.gt_ids = torch.tensor(ids, dtype=torch.int64).where(is_present, -1)
-            sample["instances"].append(instances[present.any(0)])
+            sample["instances"].append(instances if self.keep_empty else instances[present.any(0)])
         return sample
 
 
@@ -118,7 +119,7 @@ class ClipTestMapper(TestMapper):
         sample = {key: value for key, value in record.items() if key != "annotations"}
         paths = _video_paths(record)
         if "height" not in record or "width" not in record:
-            sample["height"], sample["width"] = image_size(paths[0])
+            sample["height"], sample["width"] = image_size(paths[0], "frame")
         video = {key: sample[key] for key in ("video_id", "height", "width") if key in sample}
         sample["image"] = LazyFrames(
             paths,

@@ -1,13 +1,15 @@
 """The classes of an own data set: from its yaml, a file, a known list, or its json."""
 
 import functools
+from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ...errors import unknown_name
 from ...files import read_json
 from ..classes import load_classes
 from .keys import Keys
+from .recognize import of_json
 
 _FACTS = ("name", "color", "isthing")
 _EXPECTED = (
@@ -25,18 +27,18 @@ class Class(NamedTuple):
     raw_id: int | None = None
 
 
-def read_classes(keys: Keys) -> tuple[Class, ...]:
-    """The classes that the key `classes` lists, by class id."""
-    value = keys.take("classes", (list, str), _EXPECTED)
+def read_classes(keys: Keys, names: list[str] | None = None) -> tuple[Class, ...]:
+    """The classes that the key `classes` lists, or with these names, by class id."""
+    value = keys.take("classes", (list, str), _EXPECTED) if names is None else names
     entries = _entries(keys, value) if isinstance(value, str) else value
     where = f"{keys.where}: classes"
     classes = tuple(_class(entry, f"{where}[{i}]") for i, entry in enumerate(entries))
     if not classes:
         raise ValueError(f"{where} is empty; list at least one name")
     names = [entry.name for entry in classes]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"{where} has {twice[0]!r} twice; give each class its own name")
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise ValueError(f"{where} has {name!r} twice; give each class its own name")
     if len({entry.color is None for entry in classes}) > 1:
         raise ValueError(f"{where} must all have a color, or none")
     return classes
@@ -107,7 +109,7 @@ def _class(entry, where: str) -> Class:
     name, color, isthing = map(entry.get, _FACTS)
     if not isinstance(name, str):
         raise ValueError(f"{where} must be a name, got {name!r}; put it in quotes")
-    if color is not None and not _is_color(color):
+    if color is not None and not is_color(color):
         raise ValueError(f"{where}: color must be [red, green, blue], 0 to 255, got {color!r}")
     if isthing not in (None, False, True):
         raise ValueError(f"{where}: isthing must be true or false, got {isthing!r}")
@@ -115,9 +117,10 @@ def _class(entry, where: str) -> Class:
     return Class(name, color, None if isthing is None else bool(isthing))
 
 
-def _is_color(color) -> bool:
+def is_color(color: Any) -> bool:
+    """Whether a value is [red, green, blue]."""
     return isinstance(color, list) and len(color) == 3 and all(
-        isinstance(part, int) and 0 <= part <= 255 for part in color
+        type(part) is int and 0 <= part <= 255 for part in color
     )
 
 
@@ -126,11 +129,15 @@ def _categories(path: Path, modified: int) -> tuple[Class, ...]:
     """The categories of a COCO json, sorted by id; a changed file is read again."""
     content = read_json(path)
     if not isinstance(content, dict) or not content.get("categories"):
-        raise ValueError(f"{path} is not a COCO json of labels: it has no categories")
+        other = of_json(content)
+        raise ValueError(f"{path} is not a COCO json of labels: it has no categories"
+                         + (f"; it has {other}" if other else ""))
     try:
         categories = sorted(content["categories"], key=lambda category: category["id"])
         classes = [_class(_facts(category), f"{path}: categories") for category in categories]
         ids = [int(category["id"]) for category in categories]
+        if len(set(ids)) < len(ids):
+            raise ValueError(f"{path}: two categories have one id; give each its own")
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path}: categories must be a list of {{id, name}}; one lacks {error}"
                          ) from error

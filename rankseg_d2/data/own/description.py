@@ -2,51 +2,37 @@
 
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
-
-import numpy as np
 
 from ..._yaml import read_yaml
 from ...errors import unknown_name
 from ...tasks import OWN_LABELS
 from .classes import Class, read_classes, read_json_classes
 from .keys import Keys
-
-_FILE_KEYS = {"image_suffix", "label_suffix"}  # for folders only: a json names its files
-_VALUE_KEYS = {"label_offset", "ignore", "background"}  # for label images only
-_KEYS = _FILE_KEYS | _VALUE_KEYS | {
-    "name", "images", "videos", "labels", "classes", "splits", "flip_pairs"
-}  # fmt: skip
-_SPLITS = (
-    "{train: train, val: val} for sub-folders, {train: train.txt, val: val.txt} for lists of "
-    "names, {train: 0.9, val: 0.1} for parts, or {train: {images: ..., labels: ...}, ...}"
+from .splits import Split, read_splits
+from .ultralytics import expand_yolo, is_data_yaml
+from .values import (
+    IGNORED,
+    Values,
+    ids_by_name,
+    ignore_label,
+    image_values,
+    label_values,
+    names_in_values,
 )
-_LABELS = (
-    "a folder of label images, a COCO instance json, or {json: a COCO panoptic json, folder: its "
-    "PNG files}"
-)
-_VIDEO_LABELS = "a folder with a folder of label images for each video, or a YouTube-VIS json"
 
-
-class Split(NamedTuple):
-    """Where a split's images and labels are, and which of them belong to it."""
-
-    name: str
-    images: Path
-    kind: str  # semantic, instances, panoptic, video_semantic or video_instances
-    labels: Path  # the folder of label images, or the json
-    segments: Path | None = None  # the PNG files of a panoptic json
-    chosen: Path | tuple[float, float] | None = None  # a list of names, a range, or all
-
-
-class Values(NamedTuple):
-    """The meaning of the values in label images: the class id is value - offset."""
-
-    offset: int = 0
-    ignore: tuple[int, ...] = ()
-    background: int | None = None  # the class id of value 0, if the offset leaves 0 free
+_EVERYWHERE = {"name", "images", "videos", "labels", "classes", "splits", "flip_pairs", "task"}
+_FILE_KEYS = {"image_suffix", "label_suffix"}  # where each image has its label file
+_IMAGE_KEYS = {"values", "label_offset", "ignore", "background", "resize_labels"}
+# The keys of some labels only, by the format of polygons, "" for label images; others of a json.
+_KEYS_OF = {
+    "": _FILE_KEYS | _IMAGE_KEYS,
+    "json": {"background"},
+    "labelme": _FILE_KEYS | {"values", "background"},
+    "yolo": _FILE_KEYS | {"background", "yolo"},
+}
+_TASKS = ("semantic", "instances")
 
 
 class OwnData(NamedTuple):
@@ -60,6 +46,7 @@ class OwnData(NamedTuple):
     image_suffix: str
     label_suffix: str
     flip_pairs: tuple[tuple[int, int], ...]
+    resize_labels: bool
 
     @property
     def kind(self) -> str:
@@ -69,23 +56,23 @@ class OwnData(NamedTuple):
     @property
     def ignore_label(self) -> int:
         """The label of ignored pixels after loading: 255, or 65535 if 255 is a class."""
-        return _ignore_label(len(self.classes))
+        return ignore_label(len(self.classes))
 
-    def label_table(self) -> np.ndarray | None:
-        """Value -> class id, `ignore_label`, or -1 for a value without meaning.
+    @property
+    def category_ids(self) -> dict[int, int]:
+        """Id in the json, or number in YOLO's files, -> class id."""
+        return {entry.raw_id: i for i, entry in enumerate(self.classes)
+                if entry.raw_id is not None}
 
-        None if the values are already class ids and `ignore_label`.
-        """
-        first, ignore, background = self.values
-        if not OWN_LABELS[self.kind].are_images or (first == 0 and ignore == (self.ignore_label,)):
-            return None
-        end = first + len(self.classes)
-        table = np.full(max(end, *(value + 1 for value in ignore)), -1, np.int32)
-        table[first:end] = np.arange(len(self.classes))
-        table[list(ignore)] = self.ignore_label
-        if background is not None:
-            table[0] = background
-        return table
+    @property
+    def raw_ids(self) -> dict[int, int]:
+        """`category_ids`, or else value in label images, -> class id; all classes have an id."""
+        if self.values.by_value:
+            return {value: i for value, i in self.values.by_value.items() if i != IGNORED}
+        ids = self.category_ids
+        free = max(ids, default=-1) + 1 if 0 in ids else 0
+        others = [i for i, entry in enumerate(self.classes) if entry.raw_id is None]
+        return ids | {free + n: i for n, i in enumerate(others)}
 
 
 def read_own_data(path: str | os.PathLike) -> OwnData:
@@ -93,132 +80,95 @@ def read_own_data(path: str | os.PathLike) -> OwnData:
     path = Path(path).expanduser().resolve()
     if not path.is_file():
         raise FileNotFoundError(f"the data set file {path} does not exist; write a yaml with the "
-                                "paths of images and labels, and the classes (docs/own_data.md)")
-    keys = Keys(read_yaml(str(path)), _KEYS, path, str(path))
+                                "paths of images and labels, and the classes (docs/own_data.md), "
+                                "or let `rankseg-d2 dataset init FOLDER` write it")
+    return parse_own_data(read_yaml(str(path)), path)
+
+
+def parse_own_data(content: dict, path: Path) -> OwnData:
+    """The checked description; paths in `content` are relative to the yaml `path`."""
+    if is_data_yaml(content):
+        raise ValueError(f"{path} is a data.yaml of YOLO; write another yaml beside it, with "
+                         f"`name: ...` and `yolo: {path.name}` (docs/own_data.md)")
+    keys = Keys(content, _EVERYWHERE.union(*_KEYS_OF.values()), path, str(path))
     name = keys.take("name", str, "a word, such as street")
     if not re.fullmatch(r"[\w.-]+", name):
         raise ValueError(f"{path}: name must be letters, digits, '_', '-' or '.', got {name!r}")
-    splits = _splits(keys)
-    if OWN_LABELS[splits[0].kind].are_images:
-        classes = read_classes(keys)
-        values = _values(keys, classes)
-    else:
-        unused = sorted((_FILE_KEYS | _VALUE_KEYS) & keys.values.keys())
-        if unused:
-            raise ValueError(f"{path}: {unused[0]} is for folders of label images, but labels is a "
-                             "json, which has file names and class ids; remove the key")
-        classes, values = read_json_classes(keys, [split.labels for split in splits]), Values()
+    keys = expand_yolo(keys)
+    splits = _for_task(keys, read_splits(keys))
+    _refuse_unused(keys, splits[0])
+    classes, values = _classes(keys, splits)
     suffixes = (keys.take(key, str, "the end of file names, such as _mask.png", "")
                 for key in ("image_suffix", "label_suffix"))
-    return OwnData(path, name, classes, splits, values, *suffixes, _flip_pairs(keys, classes))
+    resize = keys.flag("resize_labels")
+    return OwnData(path, name, classes, splits, values, *suffixes, _flip_pairs(keys, classes),
+                   resize)
 
 
-def _splits(keys: Keys) -> tuple[Split, ...]:
-    entries = keys.take("splits", dict, _SPLITS)
-    are_parts = [isinstance(value, int | float) for value in entries.values()]
-    if not entries or any(are_parts) != all(are_parts):
-        raise ValueError(f"{keys.where}: splits must be of one form, {_SPLITS}; got {entries}")
-    for name in entries:
-        if not re.fullmatch(r"[\w-]+", str(name)):
-            raise ValueError(f"{keys.where}: a split's name must be a word, got {name!r}")
-    make = _by_parts if any(are_parts) else _by_names
-    splits = tuple(make(keys, {str(name): value for name, value in entries.items()}))
-    if len({split.kind for split in splits}) > 1:
-        kinds = ", ".join(f"{split.name}: {split.kind}" for split in splits)
-        raise ValueError(f"{keys.where}: labels must be of one kind in all splits, got {kinds}")
-    return splits
+def _for_task(keys: Keys, splits: tuple[Split, ...]) -> tuple[Split, ...]:
+    """The splits; with the task semantic, polygons are drawn as label maps."""
+    kind = splits[0].kind
+    natural = "instances" if OWN_LABELS[kind].only_things else "semantic"
+    task = keys.take("task", str, " or ".join(_TASKS), natural)
+    if task not in _TASKS:
+        raise unknown_name(f"{keys.where}: task", task, _TASKS)
+    if task == natural or (task == "semantic" and kind == "panoptic"):
+        return splits
+    if kind != "instances":
+        raise ValueError(f"{keys.where}: task: {task} needs polygons (a COCO instance json, "
+                         f"labelme or yolo), but labels are {kind}; remove the key task")
+    return tuple(split._replace(kind="drawn") for split in splits)
 
 
-def _by_parts(keys: Keys, parts: dict) -> Iterator[Split]:
-    if not all(0 < value <= 1 for value in parts.values()) or sum(parts.values()) > 1 + 1e-9:
-        raise ValueError(f"{keys.where}: parts in splits must be above 0, and their sum at most 1, "
-                         f"got {parts}")
-    start = 0.0
-    for name, value in parts.items():
-        end = start + value
-        end = 1.0 if end > 1 - 1e-9 else end  # rounding must not leave out the last positions
-        yield _split(keys, keys, name)._replace(chosen=(start, end))
-        start = end
+def _refuse_unused(keys: Keys, split: Split) -> None:
+    """Raise ValueError for a key that such labels do not use."""
+    labels = OWN_LABELS[split.kind]
+    known = _KEYS_OF[split.shapes] if labels.are_images or split.shapes else set()
+    known = known if split.kind in ("drawn", "semantic", "video_semantic") else (
+        known - {"background"})
+    unused = sorted(keys.values.keys() - _EVERYWHERE - known)
+    if not unused:
+        return
+    key, what = unused[0], "a json" if split.shapes in ("", "json") else split.shapes
+    if key == "background" and split.shapes:
+        raise ValueError(f"{keys.where}: background is the class of pixels in no polygon, which "
+                         "only label maps have; set task: semantic, or remove the key")
+    raise ValueError(f"{keys.where}: {key} is for folders of label images, but labels is {what}, "
+                     "which has file names and classes of its own; remove the key")
 
 
-def _by_names(keys: Keys, entries: dict) -> Iterator[Split]:
-    for name, value in entries.items():
-        where = f"{keys.where}: splits: {name}"
-        if isinstance(value, dict):
-            own = Keys(value, {"images", "videos", "labels"}, keys.path, where)
-            images = own if value.keys() & {"images", "videos"} else keys
-            labels = own if "labels" in value else keys
-            yield _split(images, labels, name)
-            continue
-        if not isinstance(value, str):
-            raise ValueError(f"{where} must be as in {_SPLITS}; got {value!r}")
-        split = _split(keys, keys, name)
-        if value.endswith(".txt"):
-            yield split._replace(chosen=keys.beside(value))
-        elif OWN_LABELS[split.kind].are_images and "*" not in f"{split.images}{split.labels}":
-            yield split._replace(images=split.images / value, labels=split.labels / value)
-        else:
-            raise ValueError(f"{where} is the sub-folder {value!r}, but a json and a path with * "
-                             "have no sub-folders; write {images: ..., labels: ...} (videos: ... "
-                             "for videos) for each split, or a .txt file, a list of names")
+def _classes(keys: Keys, splits: tuple[Split, ...]) -> tuple[tuple[Class, ...], Values]:
+    """The classes, and the meaning of what labels hold."""
+    kind, shapes = splits[0].kind, splits[0].shapes
+    if OWN_LABELS[kind].are_images:
+        names = names_in_values(keys) if "classes" not in keys.values and "values" in (
+            keys.values) else None
+        classes = read_classes(keys, names)
+        return classes, image_values(keys, classes)
+    if shapes in ("labelme", "yolo"):
+        classes = read_classes(keys)
+        classes = tuple(entry._replace(raw_id=i) for i, entry in enumerate(classes))
+    else:
+        classes = read_json_classes(keys, [split.labels for split in splits if split.labels])
+    background = None
+    if kind == "drawn":
+        classes, background = _with_background(keys, classes)
+    values = label_values(keys, classes) if shapes == "labelme" else Values()
+    return classes, values._replace(background=background)
 
 
-def _split(images: Keys, labels: Keys, name: str) -> Split:
-    value = labels.take("labels", (str, dict), _LABELS)
-    if "videos" in images.values:
-        return _video_split(images, labels, name, value)
-    folder = images.file("images", "a folder")
-    if isinstance(value, dict):
-        parts = Keys(value, {"json", "folder"}, labels.path, f"{labels.where}: labels")
-        json, pngs = parts.file("json", "a COCO panoptic json"), parts.file("folder", "a folder")
-        return Split(name, folder, "panoptic", json, pngs)
-    kind = "instances" if value.endswith(".json") else "semantic"
-    return Split(name, folder, kind, labels.beside(value))
-
-
-def _video_split(images: Keys, labels: Keys, name: str, value: str | dict) -> Split:
-    if "images" in images.values:
-        raise ValueError(f"{images.where}: both images and videos are set; keep one of them")
-    if isinstance(value, dict):
-        raise ValueError(f"{labels.where}: labels of videos must be {_VIDEO_LABELS}, got {value}")
-    kind = "video_instances" if value.endswith(".json") else "video_semantic"
-    return Split(name, images.file("videos", "a folder"), kind, labels.beside(value))
-
-
-def _values(keys: Keys, classes: tuple[Class, ...]) -> Values:
-    offset = keys.take("label_offset", int, "a whole number, value - class id", 0)
-    if offset < 0:
-        raise ValueError(f"{keys.where}: label_offset must be 0 or more, got {offset}")
-    end = offset + len(classes)
-    value = keys.take("ignore", (int, list), "a value or a list of values", _ignore_label(end))
-    ignore = set(value if isinstance(value, list) else [value])
-    for value in ignore:
-        if type(value) is not int or value < 0:
-            raise ValueError(f"{keys.where}: ignore must be whole numbers from 0, got {value!r}")
-        if offset <= value < end:
-            raise ValueError(f"{keys.where}: ignore has {value}, which is the class "
-                             f"{classes[value - offset].name!r}; remove it, or fix label_offset")
-    background = _background(keys, classes, offset)
-    if background == "ignore":
-        ignore, background = ignore | {0}, None
-    if background is not None and 0 in ignore:
-        raise ValueError(f"{keys.where}: 0 cannot be in ignore and be the background "
-                         f"{classes[background].name!r}; keep one of them")
-    return Values(offset, tuple(sorted(ignore)), background)
-
-
-def _background(keys: Keys, classes: tuple[Class, ...], offset: int) -> int | str | None:
-    """"ignore", or the class id of the value 0; None if the yaml has no `background`."""
-    background = keys.take("background", str, "`ignore` or the name of a class", None)
-    if background is None:
-        return None
-    if offset == 0:
-        raise ValueError(f"{keys.where}: background is the meaning of the value 0, but with "
-                         f"label_offset 0 that is the class {classes[0].name!r}; set "
-                         "label_offset: 1, or remove background")
-    if background == "ignore":
-        return background
-    return _class_id(background, classes, f"{keys.where}: background, if not `ignore`,")
+def _with_background(
+    keys: Keys, classes: tuple[Class, ...]
+) -> tuple[tuple[Class, ...], int]:
+    """The classes, and the class id of pixels in no polygon; a new name becomes class 0."""
+    name = keys.take("background", str, "`ignore`, or a name: the class of pixels in no polygon")
+    if name == "ignore":
+        return classes, IGNORED
+    known = ids_by_name(classes)
+    if name in known:
+        return classes, known[name]
+    color = None if classes[0].color is None else (0, 0, 0)
+    return (Class(name, color), *classes), 0
 
 
 def _flip_pairs(keys: Keys, classes: tuple[Class, ...]) -> tuple[tuple[int, int], ...]:
@@ -226,17 +176,12 @@ def _flip_pairs(keys: Keys, classes: tuple[Class, ...]) -> tuple[tuple[int, int]
     pairs = keys.take("flip_pairs", list, expected, [])
     if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
         raise ValueError(f"{keys.where}: flip_pairs must be {expected}, got {pairs}")
-    where = f"{keys.where}: flip_pairs"
-    return tuple((_class_id(a, classes, where), _class_id(b, classes, where)) for a, b in pairs)
-
-
-def _class_id(name, classes: tuple[Class, ...], where: str) -> int:
-    names = [entry.name for entry in classes]
-    if name not in names:
-        raise unknown_name(where, str(name), names)
-    return names.index(name)
-
-
-def _ignore_label(end: int) -> int:
-    """The usual label of ignored pixels, if values below `end` are classes."""
-    return 255 if end <= 255 else 65535
+    where, known, used = f"{keys.where}: flip_pairs", ids_by_name(classes), set()
+    for name in (name for pair in pairs for name in pair):
+        if not isinstance(name, str) or name not in known:
+            raise unknown_name(where, str(name), known)
+        if name in used:
+            raise ValueError(f"{where} has {name!r} twice; a class can be exchanged with one other "
+                             "class only")
+        used.add(name)
+    return tuple((known[a], known[b]) for a, b in pairs)

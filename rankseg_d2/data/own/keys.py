@@ -12,7 +12,7 @@ class Keys:
     """One mapping of the yaml `path`; `where` is its name in errors."""
 
     def __init__(self, values: dict, known: set[str], path: Path, where: str) -> None:
-        self.values, self.path, self.where = values, path, where
+        self.values, self.known, self.path, self.where = values, known, path, where
         for key in values:
             if key not in known:
                 raise unknown_name(f"a key of {where}", str(key), known)
@@ -28,10 +28,28 @@ class Keys:
             raise ValueError(f"{self.where}: {key} must be {expected}, got {value!r}")
         return value
 
+    def flag(self, key: str) -> bool:
+        """The value of a key that is true or false; False if it is absent."""
+        value = self.values.get(key, False)
+        if not isinstance(value, bool):
+            raise ValueError(f"{self.where}: {key} must be true or false, got {value!r}")
+        return value
+
+    def with_values(self, values: dict[str, Any]) -> "Keys":
+        """These keys and others."""
+        return Keys(self.values | values, self.known | values.keys(), self.path, self.where)
+
     def file(self, key: str, expected: str) -> Path:
         """The file or folder that a key names, relative to the yaml."""
         return self.beside(self.take(key, str, expected))
 
     def beside(self, name: str) -> Path:
         """A path relative to the yaml."""
-        return self.path.parent / Path(name).expanduser()
+        try:
+            path = Path(name).expanduser()
+        except RuntimeError as error:
+            raise ValueError(f"{self.where}: {name} names the home folder of a user who does not "
+                             "exist; write the whole path") from error
+        if not name or "\0" in name:
+            raise ValueError(f"{self.where}: {name!r} is not the path of a file or folder")
+        return self.path.parent / path

@@ -1,25 +1,23 @@
-"""The records of a split of an own data set: images paired with labels."""
+"""Pair images with label images, panoptic PNG files, and videos with their labels."""
 
 import os
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from ...files import read_json
-from ...tasks import OWN_LABELS, find
-from ..formats.coco_instances import load_instances
-from ..formats.coco_panoptic import contiguous_id
-from ..formats.label_images import present_values, read_segment_ids
+from ...files import inside
+from ..formats.coco_panoptic import contiguous_id, read_segments
 from ..formats.video_frames import natural_order, video_size
-from ..formats.youtube_vis import check_frames, load_video_instances
+from ..formats.youtube_vis import load_video_instances
 from ..holding_out import position
-from .description import OwnData, Split
+from .description import OwnData
+from .recognize import advice
+from .splits import Split
 
-_IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-_LABELS = (".png", ".tif", ".tiff", ".bmp")
+IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+LABELS = (".png", ".tif", ".tiff", ".bmp")
 
 
 class Fault(NamedTuple):
@@ -36,57 +34,11 @@ class Fault(NamedTuple):
 Pairs = tuple[list[dict], list[Fault]]  # records, and what does not pair
 
 
-def load_split(data: OwnData, split: Split) -> list[dict]:
-    """The detectron2 records of a split, for DatasetCatalog; ValueError unless all files pair."""
-    records, faults = find_records(data, split)
-    if faults:
-        raise ValueError(f"{data.path}, split {split.name}: {_summary(faults)}; fix the file names "
-                         "(image_suffix and label_suffix are what a pair does not share), or list "
-                         "the good images in a file and name it in splits; `rankseg-d2 dataset "
-                         f"check {data.path}` lists all faults")
-    if not records:
-        raise ValueError(f"{data.path}: {why_empty(data, split)}")
-    if data.kind == "video_instances":
-        check_frames(records)
-    elif data.kind in ("instances", "panoptic"):
-        _check_first(records[0], split)
-    return records
-
-
-def find_records(data: OwnData, split: Split) -> Pairs:
-    """Records of all pairs, sorted by name, and a fault for each file without its pair."""
-    return find(OWN_LABELS[split.kind].find_records)(data, split)
-
-
-def why_empty(data: OwnData, split: Split) -> str:
-    """Why a split has no record, and what to do."""
-    what = "video" if split.kind.startswith("video") else "image"
-    if isinstance(split.chosen, Path):
-        return f"the split {split.name!r} is empty: list at least one {what} in {split.chosen}"
-    total = 0
-    if split.chosen is not None:
-        total = len(find_records(data, split._replace(chosen=None))[0])
-    if not total:
-        return (f"the split {split.name!r} is empty: {split.images} has no {what} with a label in "
-                f"{split.labels}; name other folders in images, labels or splits")
-    start, end = split.chosen
-    return (f"no {what} of {split.images} falls into the part {split.name!r} ({end - start:g} of "
-            f"{total} {what}s): make the part larger, or list its names in a file")
-
-
-def _summary(faults: list[Fault]) -> str:
-    """The number of faults of each kind, with the first file."""
-    first = {fault.kind: fault for fault in reversed(faults)}
-    counts = Counter(fault.kind for fault in faults)
-    return "; ".join(f"{count} times {kind}, such as {first[kind].file}"
-                     for kind, count in counts.items())
-
-
 def pair_label_images(data: OwnData, split: Split) -> Pairs:
     """Pair a folder of images with a folder of label images."""
-    images = _files(split.images, data.image_suffix, _IMAGES)
-    labels = _files(split.labels, data.label_suffix, _LABELS)
-    names, faults = _choose(images, split, data.image_suffix)
+    images = files_below(split.images, data.image_suffix, IMAGES)
+    labels = files_below(split.labels, data.label_suffix, LABELS)
+    names, faults = choose(images, split, data.image_suffix)
     faults += [Fault("image without label", images[name]) for name in names if name not in labels]
     if not isinstance(split.chosen, Path):
         alone = sorted(labels.keys() - images.keys())
@@ -98,35 +50,22 @@ def pair_label_images(data: OwnData, split: Split) -> Pairs:
     return records, faults
 
 
-def pair_instances(data: OwnData, split: Split) -> Pairs:
-    """The images of a COCO instance json."""
-    ids = {entry.raw_id: i for i, entry in enumerate(data.classes)}
-    try:
-        records = load_instances(
-            split.labels, split.images, {"thing_dataset_id_to_contiguous_id": ids}
-        )
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{split.labels} is not a COCO instance json: {error!r}; for a panoptic "
-                         "json, write labels: {json: ..., folder: ...}") from error
-    return _chosen_records(records, split)
-
-
 def pair_segments(data: OwnData, split: Split) -> Pairs:
     """Pair the images of a COCO panoptic json with its PNG files."""
-    content = read_json(split.labels)
+    content = read_segments(split.labels, split.segments)
     try:
         images = {image["id"]: image for image in content["images"]}
         annotations = {note["image_id"]: note for note in content["annotations"]}
-        ids = {entry.raw_id: i for i, entry in enumerate(data.classes)}
         records = [
             {
-                "file_name": str(split.images / image["file_name"]),
+                "file_name": str(inside(split.images, image["file_name"],
+                                        f"{split.labels}: the file_name of image {number}")),
                 "image_id": number,
                 "height": image["height"],
                 "width": image["width"],
                 "pan_seg_file_name": str(split.segments / annotations[number]["file_name"]),
                 "segments_info": [
-                    _segment(segment, ids, data, split.labels)
+                    _segment(segment, data.category_ids, data, split.labels)
                     for segment in annotations[number]["segments_info"]
                 ],
             }
@@ -135,7 +74,7 @@ def pair_segments(data: OwnData, split: Split) -> Pairs:
     except (KeyError, TypeError) as error:
         raise ValueError(f"{split.labels} is not a COCO panoptic json: {error!r}; for an instance "
                          "json, write labels: FILE, without a folder") from error
-    records, faults = _chosen_records(records, split)
+    records, faults = chosen_records(records, split)
     of_json = f"in {split.labels}"
     faults += [Fault("image without label", image["file_name"], of_json)
                for number, image in images.items() if number not in annotations]
@@ -150,12 +89,12 @@ def _segment(segment: dict, ids: dict, data: OwnData, json: Path) -> dict:
     return {"iscrowd": 0} | segment | {"category_id": class_id, "isthing": isthing}
 
 
-def _image_name(record: dict, folder: Path) -> str:
+def image_name(record: dict, folder: Path) -> str:
     """The path of an image relative to the folder, without extension."""
     return Path(os.path.relpath(record["file_name"], folder)).with_suffix("").as_posix()
 
 
-def _chosen_records(records: list[dict], split: Split, name_of: Callable = _image_name) -> Pairs:
+def chosen_records(records: list[dict], split: Split, name_of: Callable = image_name) -> Pairs:
     """The records of the split; `name_of(record, folder)` is the name that it lists."""
     if split.chosen is None:
         return records, []
@@ -167,36 +106,39 @@ def _chosen_records(records: list[dict], split: Split, name_of: Callable = _imag
             raise ValueError(f"{split.labels} has two {what} {name!r}, so splits by name are "
                              "ambiguous; give each its own name")
         by_name[name] = record
-    names, faults = _choose(by_name, split)
+    names, faults = choose(by_name, split)
     return [by_name[name] for name in names], faults
 
 
 def pair_label_videos(data: OwnData, split: Split) -> Pairs:
     """Pair the frames of each video with a folder of label images."""
-    videos, label_folders = _video_folders(split.images), _video_folders(split.labels)
-    names, faults = _choose(videos, split)
+    videos, label_folders = video_folders(split.images), video_folders(split.labels)
+    names, faults = choose(videos, split)
     if not isinstance(split.chosen, Path):
         alone = sorted(label_folders.keys() - videos.keys())
         faults += [Fault("labels without video", str(label_folders[name])) for name in alone]
     records = []
     for name in names:
-        frames = _files(videos[name], data.image_suffix, _IMAGES)
+        frames = files_below(videos[name], data.image_suffix, IMAGES)
         labels = {}
         if name in label_folders:
-            labels = _files(label_folders[name], data.label_suffix, _LABELS)
+            labels = files_below(label_folders[name], data.label_suffix, LABELS)
         faults += [Fault("image without label", frames[k]) for k in frames if k not in labels]
         faults += [Fault("label without image", labels[k]) for k in labels if k not in frames]
         keys = sorted(frames.keys() & labels.keys(), key=natural_order)
         if not frames:
             faults.append(Fault("empty video", str(videos[name])))
         if keys:
-            record = {"video_id": name, "file_names": [frames[key] for key in keys]}
-            record["sem_seg_file_names"] = [labels[key] for key in keys]
-            records.append(record | {"length": len(keys)} | video_size(record["file_names"]))
+            record = video_record(name, [frames[key] for key in keys])
+            records.append(record | {"sem_seg_file_names": [labels[key] for key in keys]})
     return records, faults
 
 
-def _video_folders(pattern: Path) -> dict[str, Path]:
+def video_record(name: str, paths: list[str]) -> dict:
+    return {"video_id": name, "file_names": paths, "length": len(paths)} | video_size(paths)
+
+
+def video_folders(pattern: Path) -> dict[str, Path]:
     """The folder of each video's files; `*` in the path, or at its end, is the video's name."""
     parts = pattern.parts
     star = parts.index("*") if "*" in parts else len(parts)
@@ -209,11 +151,10 @@ def _video_folders(pattern: Path) -> dict[str, Path]:
 
 def pair_object_videos(data: OwnData, split: Split) -> Pairs:
     """The videos of a YouTube-VIS json."""
-    ids = {entry.raw_id: i for i, entry in enumerate(data.classes)}
     records = load_video_instances(
-        split.labels, split.images, {"thing_dataset_id_to_contiguous_id": ids}
+        split.labels, split.images, {"thing_dataset_id_to_contiguous_id": data.category_ids}
     )
-    return _chosen_records(records, split, _video_name)
+    return chosen_records(records, split, _video_name)
 
 
 def _video_name(record: dict, folder: Path) -> str:
@@ -222,7 +163,7 @@ def _video_name(record: dict, folder: Path) -> str:
     return str(record["video_id"]) if name == "." else name
 
 
-def _choose(known: dict, split: Split, suffix: str = "") -> tuple[list[str], list[Fault]]:
+def choose(known: dict, split: Split, suffix: str = "") -> tuple[list[str], list[Fault]]:
     """The names of the split, and a fault for each name of its list that is not in `known`."""
     if split.chosen is None:
         return sorted(known), []
@@ -233,19 +174,23 @@ def _choose(known: dict, split: Split, suffix: str = "") -> tuple[list[str], lis
         raise FileNotFoundError(f"splits: {split.name}: {split.chosen} does not exist")
     lines = split.chosen.read_text(encoding="utf-8-sig").splitlines()
     listed = dict.fromkeys(line.strip() for line in lines if line.strip())
-    names = [name if name in known else _without_end(name, suffix, _IMAGES) for name in listed]
+    names = [name if name in known else _without_end(name, suffix, IMAGES) for name in listed]
     faults = [Fault("listed image missing", name, str(split.chosen))
               for name in names if name not in known]
     return [name for name in names if name in known], faults
 
 
 def _check_folder(folder: Path) -> None:
+    if folder.is_file():
+        other = advice(folder)
+        raise NotADirectoryError(f"{folder} is a file, but must be a folder"
+                                 + (f"; {other}" if other else ""))
     if not folder.is_dir():
         raise FileNotFoundError(f"the folder {folder} does not exist; paths in a data set's yaml "
                                 "are relative to the yaml")
 
 
-def _files(folder: Path, suffix: str, extensions: tuple[str, ...]) -> dict[str, str]:
+def files_below(folder: Path, suffix: str, extensions: tuple[str, ...]) -> dict[str, str]:
     """The files with the suffix or one of the extensions: relative path without that -> path."""
     _check_folder(folder)
     files = {}
@@ -267,19 +212,6 @@ def _without_end(name: str, suffix: str, extensions: tuple[str, ...]) -> str:
         return name[: -len(suffix)]
     stem, extension = os.path.splitext(name)
     return stem if extension.lower() in extensions else name
-
-
-def _check_first(record: dict, split: Split) -> None:
-    """Raise an error if the files of the first record do not fit the json."""
-    fix = f"; name the folders that belong to {split.labels}"
-    for key in {"file_name", "pan_seg_file_name"} & record.keys():
-        if not os.path.isfile(record[key]):
-            raise FileNotFoundError(f"{split.labels} names {record[key]}, which does not exist"
-                                    + fix)
-    if split.kind == "panoptic":
-        ids = present_values(read_segment_ids(record["pan_seg_file_name"]))
-        for fault in segment_faults(record, ids):
-            raise ValueError(f"{split.labels} does not belong to {split.segments}: {fault}{fix}")
 
 
 def segment_faults(record: dict, ids: np.ndarray) -> list[Fault]:

@@ -7,8 +7,9 @@ import os
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ...tasks import OWN_LABELS
-from .description import OwnData, Split, read_own_data
-from .pairing import load_split
+from .description import OwnData, read_own_data
+from .records import load_split
+from .splits import Split
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ def register_own_data(path: str | os.PathLike) -> list[str]:
                          f"not by a yaml; change `name`, now {data.name!r}")
     for name, split in zip(names, data.splits, strict=True):
         DatasetCatalog.register(name, functools.partial(load_split, data, split))
-        MetadataCatalog.get(name).set(**_metadata(data, split))
+        MetadataCatalog.get(name).set(**metadata_of(data, split))
     _registered[data.name] = data
     return names
 
@@ -47,7 +48,7 @@ def _forget(data: OwnData) -> None:
             catalog.pop(f"{data.name}_{split.name}", None)
 
 
-def _metadata(data: OwnData, split: Split) -> dict:
+def metadata_of(data: OwnData, split: Split) -> dict:
     """The fields of a split in detectron2's MetadataCatalog."""
     classes = list(enumerate(data.classes))
     labels = OWN_LABELS[split.kind]
@@ -61,26 +62,31 @@ def _metadata(data: OwnData, split: Split) -> dict:
         facts |= _named("stuff", classes, data)
     if things:
         facts |= _named("thing", things, data)
-    if labels.are_images:
-        facts["sem_seg_root"] = str(split.labels)
-    elif split.chosen is None:  # a part has no json of its own
+    if split.labels is None:
+        facts["has_labels"] = False
+    elif labels.are_images:
+        facts |= {"sem_seg_root": str(split.labels), "grey_labels": True}
+    elif split.chosen is None and split.shapes in ("", "json") and split.kind != "drawn":
+        # a part has no json of its own
         facts["json_file" if labels.only_things else "panoptic_json"] = str(split.labels)
     if split.kind == "panoptic":
         facts |= {"panoptic_root": str(split.segments), "label_divisor": 1000}
-    if data.flip_pairs:
-        facts["flip_pairs"] = data.flip_pairs
-    table = data.label_table()
-    return facts if table is None else facts | {"label_table": table}
+    optional = {
+        "flip_pairs": data.flip_pairs or None,
+        "resize_labels": data.resize_labels or None,
+        "label_table": data.values.table(len(classes), data.ignore_label),
+        "label_colors": data.values.color_table(data.ignore_label),
+    }
+    return facts | {key: value for key, value in optional.items() if value is not None}
 
 
 def _named(kind: str, classes: list, data: OwnData) -> dict:
     """<kind>_classes, the map from their ids in the files, and their colours if they have any."""
-    raw_ids = {
-        data.values.offset + i if entry.raw_id is None else entry.raw_id: i for i, entry in classes
-    }
+    chosen = {i for i, _ in classes}
+    raw_ids = data.raw_ids.items()
     facts = {
         f"{kind}_classes": [entry.name for _, entry in classes],
-        f"{kind}_dataset_id_to_contiguous_id": raw_ids,
+        f"{kind}_dataset_id_to_contiguous_id": {raw: i for raw, i in raw_ids if i in chosen},
     }
     if classes[0][1].color is not None:
         facts[f"{kind}_colors"] = [list(entry.color) for _, entry in classes]

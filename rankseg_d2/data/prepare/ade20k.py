@@ -9,7 +9,8 @@ from ...files import write_image
 from ..classes import load_classes
 from ..formats import rle
 from ..formats.coco_panoptic import ids_to_colors, regions
-from ..formats.label_images import open_image, present_values, read_values
+from ..formats.image_files import read_labels
+from ..formats.label_images import present_values, read_values
 from .job import Job, map_values
 
 IGNORE = 255
@@ -78,7 +79,7 @@ def _read_semantic(path: Path) -> np.ndarray:
 
 def _read_instances(path: Path) -> tuple[np.ndarray, dict[int, int]]:
     """The instance of each pixel, 0 for none: (H, W) int32; and the category of each instance."""
-    image = open_image(str(path), "instance map").convert("RGB")
+    image = read_labels(str(path), "instance map").convert("RGB")
     pixels = np.asarray(image, np.int32)  # (H, W, 3): class, instance, unused
     classes, instances = pixels[..., 0], pixels[..., 1]
     pairs = present_values((256 * instances + classes)[instances > 0]).tolist()

@@ -16,9 +16,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...files import listed, read_json, remove_leftovers, write_bytes, write_json
+from ...files import listed, locked, read_json, remove_leftovers, write_bytes, write_json
 from .processes import run_jobs
 
+_SAMPLED = 64  # sources whose times are read when a data set is loaded
 UNKNOWN = -1  # in a table of label values: the value must not occur
 
 
@@ -48,7 +49,9 @@ class Preparation:
     def require(self) -> None:
         """Raise an error with the command to run, unless the outputs are complete and up to date.
 
-        Files without a record come from another tool and are used as they are.
+        Files without a record come from another tool and are used as they are. Of the sources the
+        number and the times of some are compared, because a data set has up to 118,000 of them and
+        every process loads it; `rankseg-d2 dataset prepare` compares all.
         """
         record, where = self.read_record(), self.root / self.record
         if record is not None and not record["finished"]:
@@ -69,8 +72,9 @@ class Preparation:
                 f"{self.version}; make them again with `{self.command_line}`"
             )
         for pattern, made_from in record["sources"].items():
-            now = _state(self.root, pattern)
-            if now["files"] and now != made_from:  # users may delete the sources afterwards
+            now = _state(self.root, pattern, _SAMPLED)
+            is_same = (now["files"], now["newest"]) == (made_from["files"], made_from["sample"])
+            if now["files"] and not is_same:  # users may delete the sources afterwards
                 raise RuntimeError(
                     f"the preparation of {where} is older than its source {self.root / pattern}: "
                     f"it was made from {_described(made_from)}, but now the source has "
@@ -79,6 +83,20 @@ class Preparation:
 
     @contextmanager
     def making(self, **options) -> Iterator[float]:
+        """`recording`, by one process at a time."""
+        with self.lock(), self.recording(**options) as not_before:
+            yield not_before
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes from working in this data set; preparations share folders."""
+        self.check_sources()
+        folder = self.root / Path(self.record).parts[0]
+        with locked(folder / ".prepare.lock", f"prepares data in {folder}"):
+            yield
+
+    @contextmanager
+    def recording(self, **options) -> Iterator[float]:
         """Record the start and the end of the work.
 
         Yields a time in seconds: files older than that must be made again.
@@ -125,8 +143,11 @@ class Preparation:
                 )
 
     def _new_record(self, options: dict) -> dict:
-        self.check_sources()
-        states = {pattern: _state(self.root, pattern) for pattern in self.sources}
+        states = {
+            pattern: _state(self.root, pattern)
+            | {"sample": _state(self.root, pattern, _SAMPLED)["newest"]}
+            for pattern in self.sources
+        }
         facts = {"version": self.version, "options": options, "sources": states}
         return facts | {"not_before": 0.0, "finished": False}
 
@@ -134,10 +155,15 @@ class Preparation:
         write_json(self.root / self.record, record)
 
 
-def _state(root: Path, pattern: str) -> dict:
-    """The number of files that a pattern finds, and the newest one's time in whole seconds."""
-    times = [os.stat(path).st_mtime for path in listed(root, pattern)]
-    return {"files": len(times), "newest": int(max(times, default=0))}
+def _state(root: Path, pattern: str, at_most: int | None = None) -> dict:
+    """The number of files that a pattern finds, and the newest one's time in whole seconds.
+
+    at_most: of so many files, evenly spread, the time is read; None: of all.
+    """
+    paths = sorted(listed(root, pattern))
+    step = 1 if at_most is None else max(1, len(paths) // at_most)
+    times = [os.stat(path).st_mtime for path in paths[::step]]
+    return {"files": len(paths), "newest": int(max(times, default=0))}
 
 
 def _must_start_anew(before: dict, now: dict) -> bool:
@@ -181,20 +207,21 @@ def make_json(
 
     Files of another tool are kept.
     """
-    if preparation.is_done(jobs, **options):
-        return
-    with preparation.making(**options):
-        journal = json_file.with_name(f".{json_file.name}.journal")
-        facts = preparation.read_record()
-        parts = _collect(convert, jobs, journal, facts, json_file.stem, workers)
-        annotations = [x for part in parts for x in part["annotations"]]
-        content = {
-            "images": [part["image"] for part in parts],
-            "annotations": [{"id": number} | x for number, x in enumerate(annotations, 1)],
-            "categories": categories,
-        }
-        write_json(json_file, content)
-        journal.unlink()
+    with preparation.lock():
+        if preparation.is_done(jobs, **options):
+            return
+        with preparation.recording(**options):
+            journal = json_file.with_name(f".{json_file.name}.journal")
+            facts = preparation.read_record()
+            parts = _collect(convert, jobs, journal, facts, json_file.stem, workers)
+            annotations = [x for part in parts for x in part["annotations"]]
+            content = {
+                "images": [part["image"] for part in parts],
+                "annotations": [{"id": number} | x for number, x in enumerate(annotations, 1)],
+                "categories": categories,
+            }
+            write_json(json_file, content)
+            journal.unlink()
 
 
 def _collect(

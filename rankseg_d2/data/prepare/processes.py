@@ -9,6 +9,8 @@ from concurrent.futures.process import BrokenProcessPool
 
 from tqdm import tqdm
 
+_JOBS_PER_PROCESS = 300  # about as many are done in the seconds that a process takes to start
+
 
 def usable_cpus() -> int:
     """The number of CPUs that this process may use."""
@@ -18,12 +20,17 @@ def usable_cpus() -> int:
 
 
 def run_jobs(
-    convert: Callable, todo: Sequence, total: int, title: str, workers: int
+    convert: Callable, todo: Sequence, total: int, title: str, workers: int | None
 ) -> Iterator[tuple]:
     """Yield (job, convert(job)) in order; `workers` processes make them.
 
+    Without `workers`: one process per CPU, or fewer if the start of a process takes longer than its
+    share of the jobs.
+
     total: the number of files that the progress bar shows, those already made included.
     """
+    if workers is None:
+        workers = min(usable_cpus(), 1 + len(todo) // _JOBS_PER_PROCESS)
     with tqdm(total=total, initial=total - len(todo), desc=title, unit="files") as bar:
         for pair in zip(todo, _results(convert, todo, workers), strict=True):
             bar.update()

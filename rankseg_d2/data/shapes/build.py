@@ -10,14 +10,13 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...files import read_json
+from ...files import locked, read_json
 from ..formats import rle
 from ..prepare.processes import run_jobs, usable_cpus
 from .scene import Scene, draw, make_scene
@@ -74,8 +73,7 @@ def ensure_split(
     if _is_made(folder, spec):
         return
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(folder.with_name(f".{folder.name}.lock")):
+        with locked(folder.with_name(f".{folder.name}.lock"), f"writes shapes to {folder}"):
             if not _is_made(folder, spec):
                 _build(folder, spec, num_workers or usable_cpus(), write or _write_images)
     except OSError as error:
@@ -95,19 +93,6 @@ def _is_made(folder: Path, spec) -> bool:
             "move it, or set the environment variable DETECTRON2_DATASETS to another folder"
         )
     return read_json(file) == asdict(spec)
-
-
-@contextmanager
-def _lock(path: Path):
-    import fcntl
-
-    with open(path, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.info("Waiting for another process that writes shapes to %s", path.parent)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _build(folder: Path, spec, num_workers: int, write: Callable) -> None:

@@ -6,7 +6,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
 from ...data.formats import rle
-from .records import read_ground_truth
+from ...data.formats.coco_instances import read_instances
+from ...data.formats.json_checks import check_ids, entries
+from ...data.formats.mask_checks import check_masks
 
 
 class InstanceGroundTruth(NamedTuple):
@@ -21,8 +23,7 @@ def load_instances(dataset_name: str) -> InstanceGroundTruth:
     """The instances of the metadata's `json_file` or, without one, of the records."""
     metadata = MetadataCatalog.get(dataset_name)
     if metadata.get("json_file"):
-        advice = "AP cannot be computed. Evaluate a split with public ground truth."
-        content = read_ground_truth(metadata.json_file, {"annotations"}, advice)
+        content = _read_json(str(metadata.json_file))
         own = sorted(category["id"] for category in content["categories"])
         known = {dataset_id: i for i, dataset_id in enumerate(own)}
         ids = metadata.get("thing_dataset_id_to_contiguous_id", known)
@@ -36,6 +37,17 @@ def load_instances(dataset_name: str) -> InstanceGroundTruth:
     return InstanceGroundTruth(content, dataset_ids, max(*counts, len(dataset_ids)))
 
 
+def _read_json(path: str) -> dict:
+    content = read_instances(path, is_exact=True)
+    categories = entries(content, "categories", {"id", "name"}, path)
+    check_ids((category["id"] for category in categories), "categories", path)
+    for annotation in content["annotations"]:
+        if lacks := {"area", "iscrowd"} - annotation.keys():
+            raise ValueError(f"{path}: annotation {annotation['id']} has no {min(lacks)}, which AP "
+                             "needs; add it")
+    return content
+
+
 def _content_of_records(dataset_name: str, metadata) -> dict:
     """The annotations of the records, which have contiguous category ids."""
     ids = metadata.get("thing_dataset_id_to_contiguous_id")
@@ -46,8 +58,9 @@ def _content_of_records(dataset_name: str, metadata) -> dict:
     for record in DatasetCatalog.get(dataset_name):
         size = {"height": record["height"], "width": record["width"]}
         images.append({"id": record["image_id"]} | size)
-        for annotation in record.get("annotations", ()):
-            annotations.append(coco_annotation(annotation, record))
+        found = record.get("annotations", ())
+        check_masks(found, (record["height"], record["width"]), str(record["image_id"]))
+        annotations += [coco_annotation(annotation, record) for annotation in found]
     categories = [{"id": thing, "name": names[thing]} for thing in things]
     return {"images": images, "annotations": annotations, "categories": categories}
 

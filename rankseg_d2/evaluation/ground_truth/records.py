@@ -1,16 +1,14 @@
 """Ground truth of images and videos, by the keys of their records."""
 
-import os
 from functools import cached_property
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.utils.file_io import PathManager
 
 from ...data.formats import rle
 from ...data.formats.label_images import positions_of_ids, read_label_map, read_segment_ids
+from ...data.formats.mask_checks import check_masks
 from ...data.formats.painting import paint, paint_segments
-from ...files import read_json
 from ..checks import check_known
 
 
@@ -77,7 +75,8 @@ class LabelMaps:
         found = self.ground_truth.find(sample)
         if "sem_seg_file_name" in found:
             path = found["sem_seg_file_name"]
-            return read_label_map(path, self.metadata), path
+            size = (sample["height"], sample["width"]) if "height" in sample else None
+            return read_label_map(path, self.metadata, size), path
         for key in ("pan_seg_file_name", "segments_info"):
             if key not in found:
                 raise ValueError(
@@ -103,16 +102,10 @@ class ThingMaps:
         """The label map of the sample's image, with `ignore`, and the path of the image."""
         size = sample["height"], sample["width"]
         things = self.ground_truth.find(sample)["annotations"]
+        check_masks(things, size, sample["file_name"])
         masks = [rle.decode(rle.to_rle(thing["segmentation"], *size)) for thing in things]
         order = np.argsort([-mask.sum() for mask in masks])
         masks = np.array(masks, bool).reshape(-1, *size)[order]
         classes = np.array([thing["category_id"] for thing in things], np.int64)[order]
         return paint(masks, classes, np.full(size, self.ignore)), sample["file_name"]
 
-
-def read_ground_truth(path: str | os.PathLike, keys: set[str], advice: str) -> dict:
-    """The content of a json; ValueError, with the advice, if it lacks one of the keys."""
-    content = read_json(path, PathManager.open)
-    if missing := sorted(keys - content.keys()):
-        raise ValueError(f"{os.fspath(path)} has no {' and no '.join(missing)}. {advice}")
-    return content

@@ -5,8 +5,9 @@ import os
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from ...data.formats.coco_panoptic import read_segments
+from ...data.formats.json_checks import check_ids, entries
 from ..panoptic_quality import Segments
-from .records import read_ground_truth
 
 
 class PanopticGroundTruth:
@@ -36,9 +37,9 @@ class PanopticGroundTruth:
         }
 
     def _read_json(self, path: str, root: str) -> None:
-        advice = "panoptic_json must be a json in COCO's panoptic format."
-        content = read_ground_truth(path, {"annotations", "categories"}, advice)
-        categories = content["categories"]
+        content = read_segments(path, root)
+        categories = entries(content, "categories", {"id", "isthing"}, path)
+        check_ids((category["id"] for category in categories), "categories", path)
         self.dataset_ids = [category["id"] for category in categories]
         self.names = [category.get("name", str(category["id"])) for category in categories]
         self.is_thing = np.array([category["isthing"] == 1 for category in categories])

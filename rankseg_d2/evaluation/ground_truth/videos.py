@@ -6,10 +6,12 @@ from typing import NamedTuple
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from ...data.formats.json_checks import check_ids, entries
+from ...data.formats.mask_checks import check_masks
 from ...data.formats.rle import to_rle
+from ...data.formats.youtube_vis import read_videos
 from ..checks import check_known
 from ..video_overlap import MaskTrack, mean_area
-from .records import read_ground_truth
 
 
 class VideoObject(NamedTuple):
@@ -53,35 +55,25 @@ class VideoGroundTruth:
         self.has_objects = any(video.objects for video in self.videos.values())
 
     def _read_json(self, path: str, metadata) -> None:
-        advice = "json_file must be a json in the format of YouTube-VIS."
-        content = read_ground_truth(path, {"videos", "categories"}, advice)
-        names = {category["id"]: category["name"] for category in content["categories"]}
+        content = read_videos(path, is_exact=True)
+        categories = entries(content, "categories", {"id", "name"}, path)
+        check_ids((category["id"] for category in categories), "categories", path)
+        names = {category["id"]: category["name"] for category in categories}
         in_order = {dataset_id: i for i, dataset_id in enumerate(sorted(names))}
         ids = metadata.get("thing_dataset_id_to_contiguous_id", in_order)
         self.dataset_ids = {ids[own]: own for own in sorted(names) if own in ids}
         self.names = {i: names[own] for i, own in self.dataset_ids.items()}
         self.videos = {
-            video["id"]: Video(video["length"], (video["height"], video["width"]), [])
+            video["id"]: Video(len(video["file_names"]), (video["height"], video["width"]), [])
             for video in content["videos"]
         }
         for annotation in content.get("annotations") or ():
             if annotation["category_id"] in ids:
-                self._add(annotation, ids[annotation["category_id"]], path)
+                self._add(annotation, ids[annotation["category_id"]])
 
-    def _add(self, annotation: dict, category: int, path: str) -> None:
-        video_id, segmentations = annotation["video_id"], annotation["segmentations"]
-        if video_id not in self.videos:
-            raise ValueError(
-                f"{path}: annotation {annotation['id']} is of video {video_id!r}, which is not "
-                "among its videos. Fix the json."
-            )
-        video = self.videos[video_id]
-        if len(segmentations) != video.length:
-            raise ValueError(
-                f"{path}: annotation {annotation['id']} has masks of {len(segmentations)} frames, "
-                f"but video {video_id!r} has {video.length}. Fix the json."
-            )
-        track = [to_rle(segment, *video.size) if segment else None for segment in segmentations]
+    def _add(self, annotation: dict, category: int) -> None:
+        video, shapes = self.videos[annotation["video_id"]], annotation["segmentations"]
+        track = [to_rle(shape, *video.size) if shape else None for shape in shapes]
         crowd = bool(annotation.get("iscrowd", 0))
         video.objects.append(VideoObject(category, track, annotation.get("areas"), crowd))
 
@@ -95,6 +87,7 @@ class VideoGroundTruth:
             size = record["height"], record["width"]
             found: dict[int, VideoObject] = {}
             for frame, annotations in enumerate(record.get("annotations", ())):
+                check_masks(annotations, size, record["file_names"][frame])
                 for annotation in annotations:
                     track: MaskTrack = [None] * record["length"]
                     crowd = bool(annotation.get("iscrowd", 0))

@@ -29,7 +29,7 @@ from ...ranking import (
     relabel_map,
 )
 from ..clips import Clips, to_device
-from ..oracle import present_labels
+from ..oracle import label_metadata, present_labels
 from ..outputs import Outputs
 from ..results import Sizes, ranking_result
 from .mask_classification import MaskFormer, VideoMaskFormer
@@ -45,15 +45,23 @@ class RankSeg:
 
     @configurable
     def __init__(
-        self, *, ml_head: nn.Module | None, ranker: Ranker, rank_norm: bool, **options: Any
+        self,
+        *,
+        ml_head: nn.Module | None,
+        ranker: Ranker,
+        rank_norm: bool,
+        label_metadata: Any = None,
+        **options: Any,
     ):
         """
         Args:
             ml_head: the multi-label head; None: the oracle, whose ranking comes from the labels.
             rank_norm: classify with the rank-adaptive temperature.
+            label_metadata: by which the oracle reads label files; None: they have class ids.
         """
         super().__init__(**options)
         self.ranker = ranker
+        self.label_metadata = label_metadata
         if ml_head is not None:
             self.ml_head = ml_head
         if rank_norm:
@@ -78,7 +86,8 @@ class RankSeg:
             loss_weight=options.LOSS_WEIGHT,
             cosine=cfg.MODEL.SEM_SEG_HEAD.USE_LAYERNORM,
         )
-        return own | {"ml_head": ml_head, "ranker": ranker, "rank_norm": options.FLAG}
+        own |= {"ml_head": ml_head, "ranker": ranker, "rank_norm": options.FLAG}
+        return own | {"label_metadata": label_metadata(cfg) if options.USE_GT else None}
 
     @property
     def norm(self) -> RankNorm | None:
@@ -89,7 +98,7 @@ class RankSeg:
         clips = super().preprocess(batched_inputs)
         if self.training or not self.ranker.oracle:
             return clips
-        labels = [present_labels(sample) for sample in batched_inputs]
+        labels = [present_labels(sample, self.label_metadata) for sample in batched_inputs]
         return replace(clips, present=multi_hot(labels, self.num_classes).to(self.device))
 
     def run_network(self, clips: Clips) -> Outputs:

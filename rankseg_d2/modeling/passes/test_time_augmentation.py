@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.data.transforms import ResizeShortestEdge
 from torch import Tensor, nn
 
+from ...data.mappers.augmentations import ResizeShortestEdge
 from ...ranking import Ranking
 from ..clips import output_size
 from .several import (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...files import write_image
+from ...files import inside, write_image
 
 IN_MEMORY = 2**24  # bytes of a video's results; more go to a file
 
@@ -66,6 +66,8 @@ class LabelWriter:
     def __call__(self, sample: dict, frame: int, labels: np.ndarray) -> None:
         files = sample.get("file_names")
         name = Path(files[frame]).stem if files else f"{frame:05d}"
-        folder = self.folder / str(sample.get("video_id", ""))
+        folder = self.folder
+        if "video_id" in sample:
+            folder = inside(folder, str(sample["video_id"]), "the video_id of a sample")
         folder.mkdir(parents=True, exist_ok=True)
         write_image(folder / f"{name}.png", labels)

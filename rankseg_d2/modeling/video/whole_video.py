@@ -37,7 +37,7 @@ class VideoRun:
             raise ValueError(f"{_video_name(sample)} has no frames; leave it out of the data set")
         has_oracle = self.ranker is not None and self.ranker.oracle
         if has_oracle:  # the categories of the whole video, read once
-            sample = sample | {"present_classes": present_labels(sample)}
+            sample = sample | {"present_classes": present_labels(sample, model.label_metadata)}
         self.sample = sample
         self.num_workers = options.num_workers
         self.windows = plan(self.num_frames, options.window, options.overlap)

@@ -19,6 +19,8 @@ def rle_overlaps(codes: list[bytes | str], pairs: np.ndarray) -> tuple[np.ndarra
     The codes are COCO's compressed RLE `counts`. The numbers are those of pycocotools' `area` and
     `merge`, but each code is read once. ValueError if one is damaged.
     """
+    if np.ndim(pairs) != 2 or np.shape(pairs)[1] != 2:
+        raise ValueError(f"pairs must be (P, 2), but is {np.shape(pairs)}")
     codes = [code.encode() if isinstance(code, str) else code for code in codes]
     ends = np.cumsum([len(code) for code in codes], dtype=np.int64)
     text = np.frombuffer(bytearray().join(codes), np.uint8)

@@ -44,8 +44,9 @@ def test_a_whole_data_set_has_no_faults_and_exact_counts(tmp_path, run):
     maps["000"][0, :7] = -1
     write_label(tmp_path / "labels/000.png", maps["000"] + 1)
     status, content, written = run("check", path)
-    assert (status, content["faults"], content["fix"]) == (0, [], None)
-    assert written.out.endswith("nothing is wrong\n")
+    assert (status, kinds(content), content["fix"]) == (1, {"class in no split": 1}, None)
+    assert content["faults"][0]["text"].startswith("boat: remove from the classes")
+    assert run("check", path, "--splits", "val")[2].out.endswith("nothing is wrong\n")
     assert content["classes that never occur"] == ["boat"]
     assert [row["images"] for row in content["splits"]] == [8, 2]
     assert sum(row["ignored pixels"] for row in content["splits"]) == 7
@@ -68,7 +69,9 @@ def test_unknown_values_are_named_with_file_and_fitting_offset(tmp_path, run):
     status, content, written = run("check", path)
     assert status == 1
     pixels = {name: (own_data.label_map(i) == 4).sum() for i, name in enumerate(NAMES)}
-    assert {tuple(fault.values()) for fault in content["faults"]} == {
+    *faults, no_road = content["faults"]
+    assert no_road["kind"] == "class in no split"
+    assert {tuple(fault.values()) for fault in faults} == {
         ("unknown value", str(tmp_path / "labels" / f"{name}.png"), f"5: {count} pixels")
         for name, count in pixels.items() if count
     }
@@ -103,7 +106,7 @@ def test_every_kind_of_fault_is_found_with_its_file(tmp_path, run):
     whole = (images / "003.jpg").read_bytes()
     (images / "003.jpg").write_bytes(whole[: len(whole) // 2])
     (labels / "004.png").write_bytes(b"no png")
-    Image.new("RGB", own_data.SIZE[::-1]).save(labels / "005.png")
+    Image.new("RGB", own_data.SIZE[::-1], (9, 0, 0)).save(labels / "005.png")
     write_label(labels / "006.png", np.full(own_data.SIZE, 77))
     status, content, written = run("check", path)
     assert status == 1
@@ -118,7 +121,7 @@ def test_every_kind_of_fault_is_found_with_its_file(tmp_path, run):
     }
     assert len(content["faults"]) == 7  # of what does not pair, both splits know
     texts = {fault["kind"]: fault["text"] for fault in content["faults"]}
-    assert texts["size mismatch"] == "it is 32 x 30, the label is 32 x 24"
+    assert texts["size mismatch"].startswith("it is 32 x 30, the label is 32 x 24; `resize_labels")
     assert "7 faults" in written.out
 
 
@@ -170,7 +173,7 @@ def test_instances_are_counted_by_their_masks(tmp_path, run):
 def test_panoptic_png_files_and_json_must_agree(tmp_path, run):
     path, content = own_data.panoptic(tmp_path, splits={"train": 1.0})
     status, report, _ = run("check", path)
-    assert (status, report["faults"]) == (0, [])
+    assert (status, kinds(report)) == (1, {"class in no split": 1})
     rows = [(row["class"], row["pixels train"], row["images train"]) for row in report["classes"]]
     assert rows == [("sky", 3200, 10), ("car", 1200, 10), ("bus", 0, 0)]  # buses are crowds
     assert report["splits"][0]["ignored pixels"] == 10 * (24 * 32 - 320 - 120)
@@ -186,6 +189,7 @@ def test_panoptic_png_files_and_json_must_agree(tmp_path, run):
                                             "1 segments only in the PNG, such as id 303",
         ("image without label", "007.jpg"): f"in {tmp_path / 'panoptic.json'}",
         ("missing label", "005.png"): "",
+        ("class in no split", "my.yaml"): report["faults"][-1]["text"],
     }  # fmt: skip
 
 

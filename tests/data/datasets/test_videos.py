@@ -17,7 +17,8 @@ from rankseg_d2.data.classes import load_classes
 from rankseg_d2.data.datasets import register_all
 from rankseg_d2.data.datasets.ytvis import is_held_out, load_video_instances
 from rankseg_d2.data.formats import label_images as labels_module
-from rankseg_d2.data.formats.label_images import UnreadableError, read_label_map
+from rankseg_d2.data.formats.image_files import UnreadableError
+from rankseg_d2.data.formats.label_images import read_label_map
 
 
 @pytest.fixture
@@ -266,15 +267,15 @@ DAMAGE = {
     ),
     "masks": (
         lambda content: content["annotations"][3]["segmentations"].pop(),
-        r"train\.json: the video 2 has 4 file_names, but 3 segmentations of the object 4; fix",
+        r"train\.json: the object 4 of the video 2 has 3 segmentations, but its video has 4 ",
     ),
     "boxes": (
         lambda content: content["annotations"][3]["bboxes"].append(None),
-        r"the video 2 has 4 file_names, but 5 bboxes of the object 4; fix",
+        r"the object 4 of the video 2 has 5 bboxes, but its video has 4 file_names; give",
     ),
     "no masks": (
         lambda content: content["annotations"][3].pop("segmentations"),
-        r"but 0 segmentations of the object 4",
+        r"the object 4 of the video 2 has 0 segmentations",
     ),
     "empty video": (
         lambda content: content["videos"][0].update(file_names=[], length=0),
@@ -290,19 +291,19 @@ DAMAGE = {
     ),
     "ids": (
         lambda content: content["annotations"][4].update(id=4),
-        r"two objects of the video 2 have the same id",
+        r"2 objects of the video 2 have the same id, 4; give",
     ),
     "videos": (
         lambda content: content["videos"][1].update(id=content["videos"][0]["id"]),
-        r"train\.json: two videos have the same id",
+        r"train\.json: 2 videos have the same id, 5; give",
     ),
     "form": (
         lambda content: content.pop("videos"),
-        r"train\.json is not a YouTube-VIS json: KeyError\('videos'\)",
+        r"train\.json has no list 'videos'",
     ),
     "video": (
         lambda content: content["videos"][0].pop("file_names"),
-        r"train\.json is not a YouTube-VIS json: KeyError\('file_names'\)",
+        r"train\.json: videos\[0\] has no file_names",
     ),
 }
 

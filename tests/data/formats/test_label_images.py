@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rankseg_d2.data.formats.image_files import UnreadableError
 from rankseg_d2.data.formats.label_images import (
-    UnreadableError,
     positions_of_ids,
     present_values,
     read_label_map,
@@ -51,7 +51,7 @@ def test_values_outside_the_classes_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (np.zeros((2, 2, 3), np.uint8), "3 channels"),
+        (np.arange(12, dtype=np.uint8).reshape(2, 2, 3), "3 channels, with 4 colours: .0, 1"),
         (np.zeros((2, 2), np.float32), "values of float32"),
     ],
 )

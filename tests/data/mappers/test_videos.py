@@ -318,7 +318,7 @@ def test_masks_of_another_size_are_named_by_their_frame(tmp_path):
     record, _, _ = write_video(tmp_path, length=1)
     mask = coco.encode(np.ones((W, H), np.uint8, order="F"))
     record["annotations"] = [[{"id": 1, "category_id": 0, "segmentation": mask}]]
-    message = r"masks of .*frame000\.png: a mask is 60 x 84 .*, but its image is 84 x 60"
+    message = r"frame000\.png: the mask of annotation 1 has the size \[84, 60\] .* is \[60, 84\]"
     with pytest.raises(ValueError, match=message):
         build_mapper(config("video_instance"), True)(record)
 

@@ -1,12 +1,19 @@
-"""docs/own_data.md: what it says to run runs, and its files are those of the example."""
+"""docs/own_data.md: every block of code runs as printed, and its files are those of the example."""
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from support import own_formats
+from support.own_data import write_image, write_json, write_label
 from support.paths import ROOT
+from support.raw_videos import tracks
+
+from rankseg_d2.cli import main
 
 TEXT = (ROOT / "docs/own_data.md").read_text(encoding="utf-8")
 
@@ -15,36 +22,141 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
 
 
+# name of a file -> its content, as the first line of each block of yaml says
+FILES = dict(re.match(r"# (.*?)\n(.*)", block, re.DOTALL).groups() for block in blocks("yaml"))
+
+
+MANY = [f"{i:02d}" for i in range(40)]  # so that a part of 0.2 is not empty
+
+
+def fruit(folder):
+    own_formats.values(folder, {0: 0, 1: 255, 2: 255}, MANY)
+    (folder / "labels").rename(folder / "masks")
+
+
+def suits(folder):
+    own_formats.rgb(folder, MANY)
+    (folder / "labels").rename(folder / "masks")
+
+
+def leaves(folder):
+    shapes = [("old leaf", "circle", [[9, 9], [9, 12]]), ("vein", "line", [[0, 0], [9, 9]]),
+              ("stem", "polygon", own_formats.corners(own_formats.STEM))]  # fmt: skip
+    own_formats.labelme(folder, shapes)
+
+
+def fields(folder):
+    own_formats.values(folder / "train", {0: 0, 1: 1, 2: 2})
+    own_formats.images(folder / "new", ["a"])
+
+
+def dashcam(folder):
+    for video in ("a", "b"):
+        for frame in ("0001", "0002"):
+            write_image(folder / "frames" / video / f"{frame}.jpg", own_formats.SIZE)
+            write_label(folder / "labels" / video / f"{frame}.png", own_formats.class_map())
+    (folder / "train.txt").write_text("a\n")
+    (folder / "val.txt").write_text("b\n")
+
+
+def ovis(folder):
+    height, width = own_formats.SIZE
+    video = {"id": 1, "file_names": ["a/1.jpg", "a/2.jpg"], "length": 2, "height": height,
+             "width": width}  # fmt: skip
+    masks = np.zeros((2, height, width), bool)
+    masks[:, 2:9, 3:8] = True
+    notes = [{"id": 1, "video_id": 1, "category_id": 1} | tracks(masks, "rle")]
+    content = {"videos": [video], "annotations": notes, "categories": [{"id": 1, "name": "fish"}]}
+    for split, name in (("train", "train"), ("valid", "val")):
+        for file in video["file_names"]:
+            write_image(folder / split / file, own_formats.SIZE)
+        write_json(folder / f"annotations_{'valid' if name == 'val' else name}.json", content)
+
+
+# The data of the yaml files that the example does not write
+MAKERS = {
+    "fruit": fruit, "suits": suits, "plants": own_formats.coco, "leaves": leaves,
+    "berries": own_formats.yolo, "fields": fields, "dashcam": dashcam, "ovis": ovis,
+}  # fmt: skip
+
+
+def make(folder, name):
+    """The data of the page's file <name>/<name>.yaml, and the file."""
+    MAKERS[name](folder / name)
+    (folder / name / "my.yaml").unlink(missing_ok=True)
+    (folder / name / f"{name}.yaml").write_text(FILES[f"{name}/{name}.yaml"])
+    return folder / name / f"{name}.yaml"
+
+
+def test_every_yaml_of_the_page_is_of_the_example_or_has_data_here():
+    of_example = {f"{name}/{file}.yaml" for name in ("street", "cars", "scenes")
+                  for file in (name, "train")}
+    assert FILES.keys() == of_example | {f"{name}/{name}.yaml" for name in MAKERS}
+
+
+@pytest.mark.usefixtures("clean_catalogs")
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_yaml_of_the_page_describes_its_data(tmp_path, name, capsys):
+    path = make(tmp_path, name)
+    status = main(["dataset", "check", str(path), "--workers", "1"])
+    assert (status, capsys.readouterr().out.splitlines()[-1]) == (0, "nothing is wrong")
+
+
 def run(words, folder):
     environment = {**os.environ, "OMP_NUM_THREADS": "2", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return done
+    return done.stdout + done.stderr
 
 
-def in_this_checkout(line):
-    """The words after `python` of a command, with scripts of this checkout and a short training."""
+def run_line(line, folder, capsys):
+    """What a command writes; scripts are those of this checkout, and a training is short."""
     program, *words = line.partition("#")[0].split()
     if program == "rankseg-d2":
-        return ["-m", "rankseg_d2.cli", *words]
+        status = main(words)
+        written = capsys.readouterr()
+        assert status == 0, written.err
+        return written.out
     assert program == "python", line
-    short = ["SOLVER.MAX_ITER", "2", "SOLVER.IMS_PER_BATCH", "2"]
-    return [str(ROOT / words[0]), *words[1:], *(short if words[0] == "train_net.py" else [])]
+    if words[0] == "examples/own_data.py":
+        runpy.run_path(str(ROOT / words[0]))["main"](*words[1:])
+        return ""
+    short = ["SOLVER.MAX_ITER", "1", "SOLVER.IMS_PER_BATCH", "2"]
+    return run([str(ROOT / words[0]), *words[1:], *short], folder)
 
 
 @pytest.mark.slow
-def test_the_commands_and_the_python_of_the_docs_run(tmp_path):
-    (commands,) = blocks("bash")
-    written = [run(in_this_checkout(line), tmp_path) for line in commands.splitlines()]
-    assert written[1].stdout.endswith("nothing is wrong\n")
-    assert "kappa 99 %" in written[2].stdout
-    assert "mIoU" in written[3].stdout + written[3].stderr
+@pytest.mark.usefixtures("clean_catalogs")
+@pytest.mark.parametrize(
+    ("first", "name", "result"),
+    [
+        ("python examples/own_data.py street ", "street", "mIoU"),
+        ("python examples/own_data.py cars", "cars", "Task: segm"),
+        ("python examples/own_data.py scenes", "scenes", "Task: panoptic_seg"),
+        ("rankseg-d2 dataset convert", None, "nothing is wrong"),
+    ],
+)
+def test_the_commands_of_the_page_run(tmp_path, monkeypatch, capsys, first, name, result):
+    monkeypatch.chdir(tmp_path)
+    (commands,) = (block for block in blocks("bash") if block.startswith(first))
+    if name is None:
+        make(tmp_path, "plants")
+    written = [run_line(line, tmp_path, capsys) for line in commands.splitlines()]
+    assert "nothing is wrong\n" in written[1]
+    assert result in written[-1]
+    for file in ("train", name) if name else ():
+        assert (tmp_path / name / f"{file}.yaml").read_text() == FILES[f"{name}/{file}.yaml"]
 
-    files = [(tmp_path / "street" / name).read_text() for name in ("street.yaml", "train.yaml")]
-    assert blocks("yaml")[:2] == files
 
+def test_all_commands_of_the_page_are_run_here():
+    assert len(blocks("bash")) == 4
+
+
+@pytest.mark.slow
+def test_the_python_of_the_page_runs(tmp_path):
+    run([str(ROOT / "examples/own_data.py"), "street"], tmp_path)
     use = (
         "assert len(records) == 75 and cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 6\n"
         "from rankseg_d2.cli import main\n"

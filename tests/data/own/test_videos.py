@@ -203,5 +203,5 @@ def test_a_json_of_another_form_is_named(tmp_path):
     path, content = instances(tmp_path)
     own_data.write_json(tmp_path / "objects.json", content | {"videos": [{"id": 1}]})
     register_own_data(path)
-    with pytest.raises(ValueError, match=r"objects\.json is not a YouTube-VIS json"):
+    with pytest.raises(ValueError, match=r"objects\.json: videos\[0\] has no file_names"):
         DatasetCatalog.get("traffic_train")

@@ -15,7 +15,7 @@ from support import raw_datasets as raw
 
 from rankseg_d2 import files
 from rankseg_d2.cli import main
-from rankseg_d2.data.datasets import COMMANDS, cityscapes, coco_lvis, register_all
+from rankseg_d2.data.datasets import COMMANDS, ade20k, cityscapes, coco_lvis, register_all
 from rankseg_d2.data.prepare import ade20k as ade20k_convert
 from rankseg_d2.data.prepare import job as prepare
 
@@ -272,3 +272,91 @@ def test_a_file_as_new_as_its_source_is_fresh_and_an_empty_one_is_not(tmp_path):
     target.write_text("")
     prepare.make_files(made.append, [job], "files", 1)
     assert made == [job]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["ade20k-panoptic", "pascal-context"])
+def test_two_commands_at_once_do_not_disturb_each_other(tmp_path, command):
+    """Each is held up at every file, so that the other would find its temporary files."""
+    make = {"ade20k-panoptic": raw.make_ade20k, "pascal-context": raw.make_pascal_context}[command]
+    root, other = tmp_path / "one", tmp_path / "other"
+    for place in (root, other):
+        make(place)
+    code = """
+import os, sys, time
+from pathlib import Path
+from rankseg_d2.data.datasets import COMMANDS
+replace = os.replace
+def slow(*paths):
+    time.sleep(0.05)
+    replace(*paths)
+os.replace = slow
+print("ready", flush=True)
+sys.stdin.readline()
+COMMANDS[sys.argv[1]].prepare(Path(sys.argv[2]), sys.argv[3], 1)
+"""
+    splits = ("train", "val") if command == "pascal-context" else ("train", "train")
+    both = [
+        subprocess.Popen([sys.executable, "-c", code, command, str(root), split],
+                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for split in splits
+    ]  # fmt: skip
+    for process in both:
+        assert process.stdout.readline() == b"ready\n"
+    for process in both:
+        process.stdin.write(b"go\n")
+        process.stdin.flush()
+    errors = [process.communicate(timeout=120)[1].decode() for process in both]
+    assert [process.returncode for process in both] == [0, 0], errors
+    for split in dict.fromkeys(splits):
+        run(command, other, splits=[split])
+    files_of = [
+        {name: x for name, x in content_of(place).items() if name.endswith((".png", ".json"))}
+        for place in (root, other)
+    ]
+    for found in files_of:
+        for name in [name for name in found if "prepared_" in name]:
+            del found[name]  # has times
+    assert files_of[0] == files_of[1]
+    assert not [path for path in root.rglob(".*") if ".tmp" in path.name]
+
+
+def test_a_prepared_data_set_is_loaded_without_the_times_of_all_its_sources(root, monkeypatch):
+    raw.make_ade20k(root)
+    folder = root / ADE / "annotations/training"
+    source = next(folder.iterdir())
+    for i in range(300):
+        os.link(source, folder / f"ADE_train_{1000 + i:08d}.png")
+    preparation = ade20k.semantic_preparation(root, "train")
+    with preparation.making():
+        run_of = root / ADE / "annotations_detectron2/training/a.png"
+        run_of.parent.mkdir(parents=True)
+        run_of.touch()
+    times, stat = [], os.stat
+    monkeypatch.setattr(os, "stat", lambda path, **kw: times.append(path) or stat(path, **kw))
+    preparation.require()
+    assert len([path for path in times if str(folder) in str(path)]) < 110
+    monkeypatch.undo()
+    for path in folder.iterdir():
+        make_newer(path)
+    with pytest.raises(RuntimeError, match="is older than its source"):
+        preparation.require()
+
+
+def test_names_in_a_json_do_not_lead_out_of_the_data_set(root, tmp_path):
+    raw.make_coco(root)
+    path = root / "coco/annotations/panoptic_val2017.json"
+    outside = tmp_path / "outside"
+    outside.mkdir(exist_ok=True)
+    (outside / "a.png").write_bytes(b"mine")
+    (outside / f".{'a' * 16}.tmp.png").write_bytes(b"mine too")
+    before, content = content_of(outside), json.loads(path.read_text())
+    for name in (str(outside / "a.png"), f"../{'../' * 20}{outside}/a.png", "x/../../a.png"):
+        content["annotations"][0]["file_name"] = name
+        path.write_text(json.dumps(content))
+        for use in (lambda: run("coco-panoptic", root, splits=["val"]),
+                    lambda: DatasetCatalog.get("coco_2017_val_panoptic")):  # fmt: skip
+            with pytest.raises(ValueError, match=r"panoptic_val2017\.json: the file_name of image "
+                                                 r"\d+: the name .* leads out of the folder"):
+                use()
+    assert content_of(outside) == before

@@ -29,7 +29,7 @@ def load_coco_json(json_file, image_root, dataset_name=None, extra_annotation_ke
     `extra_annotation_keys` are copied from each annotation besides the usual ones. Annotations
     whose polygons are all invalid are left out.
     """
-    with PathManager.open(json_file) as f:
+    with PathManager.open(json_file, encoding="utf-8-sig") as f:
         content = json.load(f)
     id_map = None
     if dataset_name is not None:
@@ -39,6 +39,9 @@ def load_coco_json(json_file, image_root, dataset_name=None, extra_annotation_ke
             thing_classes=[category["name"] for category in categories],
             thing_dataset_id_to_contiguous_id=id_map,
         )
+    counts = Counter(image["id"] for image in content["images"])
+    if twice := [number for number, count in counts.items() if count > 1]:
+        raise ValueError(f"{json_file}: several images have the id {twice[0]}; make ids unique")
     records = {}
     for image in sorted(content["images"], key=lambda image: image["id"]):
         path = os.path.join(image_root, image["file_name"])

@@ -136,6 +136,9 @@ int64_t common_pixels(const Mask& a, const Mask& b) {
 }
 
 std::tuple<Tensor, Tensor> overlaps(const Tensor& codes, const Tensor& ends, const Tensor& pairs) {
+  TORCH_CHECK_VALUE(pairs.dim() == 2 && pairs.size(1) == 2, "pairs must be (P, 2), but are ",
+                    pairs.sizes());
+  TORCH_CHECK_VALUE(codes.dim() == 1 && ends.dim() == 1, "codes and ends must have 1 dimension");
   const Tensor text = codes.contiguous(), limits = ends.contiguous(), rows = pairs.contiguous();
   const uint8_t* code = text.const_data_ptr<uint8_t>();
   const int64_t* limit = limits.const_data_ptr<int64_t>();
