@@ -134,3 +134,17 @@ def test_results_of_a_model_are_evaluated(tmp_path):
     assert 0 <= results["segm"]["AP"] <= 100
     assert results["multilabel"]["k"] == 4
     assert (tmp_path / "inference" / NAME / "panoptic_seg.csv").exists()
+
+
+@pytest.mark.parametrize("tasks", [["SEMANTIC"], ["PANOPTIC"], ["SEMANTIC", "PANOPTIC"]])
+def test_instances_with_the_flags_of_other_tasks_are_an_error_also_with_a_ranking(metadata, tasks):
+    set_type(metadata, "coco")
+    for options in (on(*tasks), RANKSEG | on(*tasks)):
+        with pytest.raises(ValueError, match="needs INSTANCE_ON .*but only .*_ON is True"):
+            build_evaluator(make_config(options), NAME)
+
+
+def test_a_flag_without_labels_is_named(metadata, caplog):
+    set_type(metadata, "coco")
+    build_evaluator(make_config(on("SEMANTIC", "INSTANCE")), NAME)
+    assert "TEST.SEMANTIC_ON is True, but test_choices has no semantic labels" in caplog.text

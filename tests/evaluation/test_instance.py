@@ -1,6 +1,7 @@
 """COCO's AP against detectron2's evaluator where it is installed, and plain loops always."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from support.evaluation_data import (
 )
 
 import rankseg_d2
-from rankseg_d2.evaluation import InstanceEvaluator
+from rankseg_d2.evaluation import InstanceEvaluator, check_evaluation
 
 NAME = "test_instances"
 
@@ -252,3 +253,23 @@ def test_wrong_ground_truth_and_tasks_are_named(data, tmp_path):
         file.write('{"images": [], "categories": []}')
     with pytest.raises(ValueError, match="instances.json has no list 'annotations'"):
         evaluate(data, instance_outputs(data))
+
+
+def test_an_image_that_comes_twice_is_an_error(data):
+    outputs = instance_outputs(data)
+    with pytest.raises(ValueError, match="was predicted 2 times"):
+        evaluate([*data, data[0]], [*outputs, outputs[0]])
+
+
+def test_what_ap_needs_is_known_before_the_evaluation(data):
+    path = Path(MetadataCatalog.get(NAME).json_file)
+    for key, text in (("area", "has no area"), ("segmentation", "has no segmentation"),
+                      ("iscrowd", "has no iscrowd")):  # fmt: skip
+        content = json.loads(path.read_text())
+        del content["annotations"][1][key]
+        path.with_name("other.json").write_text(json.dumps(content))
+        metadata = MetadataCatalog.get(NAME)
+        del metadata.json_file
+        metadata.json_file = str(path.with_name("other.json"))
+        with pytest.raises(ValueError, match=text):
+            check_evaluation(InstanceEvaluator(NAME))

@@ -16,7 +16,7 @@ from support.evaluation_data import (
     write,
 )
 
-from rankseg_d2.evaluation import MultiLabelEvaluator
+from rankseg_d2.evaluation import MultiLabelEvaluator, check_evaluation
 
 NAME, CLASSES = "test_multilabel", len(NAMES)
 
@@ -166,3 +166,29 @@ def test_things_alone_can_be_the_classes(data):
     assert MultiLabelEvaluator(NAME, task="instance").names == (
         MetadataCatalog.get(NAME).thing_classes
     )
+
+
+def test_a_record_with_labels_of_two_tasks_counts_those_of_its_task(data):
+    """`shapes_instance`: a label map of all classes beside annotations of the things alone."""
+    metadata = MetadataCatalog.get(NAME)
+    things = len(metadata.thing_classes)
+    for record in data:
+        record["annotations"] = [{"category_id": things - 1}]
+    evaluator = MultiLabelEvaluator(NAME, task="instance")
+    present = evaluator.present_categories({"file_name": data[0]["file_name"]})
+    assert present.tolist() == [False] * (things - 1) + [True]
+
+
+def test_a_class_beyond_the_list_is_named_before_and_at_the_evaluation(data):
+    for record in data:
+        record["annotations"] = [{"category_id": 10_000}]
+    evaluator = MultiLabelEvaluator(NAME, task="instance")
+    sample = {"file_name": data[0]["file_name"]}
+    for use in (lambda: check_evaluation(evaluator), lambda: evaluator.present_categories(sample)):
+        with pytest.raises(ValueError, match="have the class 10000, but 'test_multilabel' has"):
+            use()
+
+
+def test_an_image_that_comes_twice_is_an_error(data):
+    with pytest.raises(ValueError, match="was predicted 2 times"):
+        evaluate([data[0], data[0]], ranking_outputs(2))

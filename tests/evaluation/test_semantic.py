@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from support.evaluation_data import (
 )
 
 import rankseg_d2
-from rankseg_d2.evaluation import SemanticEvaluator
+from rankseg_d2.evaluation import SemanticEvaluator, check_evaluation
 
 NAME, CLASSES = "test_semantic", len(NAMES)
 
@@ -278,3 +279,16 @@ def test_an_ignore_label_that_is_a_class_is_an_error():
             SemanticEvaluator(NAME)
     finally:
         unregister(NAME)
+
+
+def test_an_image_that_comes_twice_is_an_error(data, tmp_path):
+    outputs = labels_only(score_maps(data))
+    with pytest.raises(ValueError, match=f"Image '.*' of '{NAME}' was predicted 2 times"):
+        evaluate([*data, data[1]], [*outputs, outputs[1]])
+
+
+def test_missing_label_files_are_named_before_the_evaluation(data):
+    check_evaluation(SemanticEvaluator(NAME))
+    Path(data[2]["sem_seg_file_name"]).unlink()
+    with pytest.raises(FileNotFoundError, match=f"1 of {len(data)} label files of '{NAME}'"):
+        check_evaluation(SemanticEvaluator(NAME))

@@ -301,6 +301,8 @@ def suggest_keys(values: set[int], num_classes: int, offset: int) -> str:
 def _ranges(table: np.ndarray) -> str:
     """The values that a label table allows, such as "1 to 12, 255"."""
     known = np.flatnonzero(table >= 0)
+    if not len(known):
+        return "none, as label_table maps no value to a class"
     ends = np.flatnonzero(np.diff(known) > 1)
     pairs = zip(known[[0, *(ends + 1)]], known[[*ends, -1]], strict=True)
     return ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in pairs) + " (ignored included)"

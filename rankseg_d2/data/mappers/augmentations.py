@@ -241,7 +241,8 @@ def in_order(image: np.ndarray) -> np.ndarray:
     """The image (h, w[, C]) contiguous in memory; OpenCV copies a flipped view faster."""
     if image.strides[1] < 0:
         return cv2.flip(np.ascontiguousarray(image[:, ::-1]), 1)
-    return np.ascontiguousarray(image)
+    image = np.ascontiguousarray(image)
+    return image.copy() if min(image.strides) < 0 else image  # of one row, NumPy leaves it
 
 
 def pad(array: np.ndarray, size: tuple[int, int], value: int) -> np.ndarray:

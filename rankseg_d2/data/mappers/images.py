@@ -145,7 +145,7 @@ class TrainMapper:
         padded_size = _round_up(size, self.size_divisibility)
         labels = aug_input.sem_seg
         if labels is not None:
-            labels = np.ascontiguousarray(pad(labels, padded_size, self.ignore_label))
+            labels = in_order(pad(labels, padded_size, self.ignore_label))
             labels = torch.from_numpy(labels).to(self.label_type)
         augmented = Augmented(
             record, labels, self.ignore_label, transforms, native_size, size, padded_size

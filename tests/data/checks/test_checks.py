@@ -2,6 +2,10 @@ import csv
 import io
 import itertools
 import json
+import os
+import subprocess
+import sys
+import time
 from collections import Counter
 
 import numpy as np
@@ -283,3 +287,43 @@ def test_statistics_of_one_split_do_not_need_images(tmp_path, run):
     status, content, _ = run("stats", path, "--splits", "val")
     assert (status, list(content["splits"])) == (0, ["val"])
     assert content["splits"]["val"]["images"] == 2
+
+
+def test_stats_and_check_count_the_same_faults(tmp_path, run):
+    path, _ = own_data.semantic(tmp_path)
+    (tmp_path / "images/001.jpg").write_bytes(b"")
+    (tmp_path / "labels/002.png").unlink()
+    (tmp_path / "labels/no_image.png").write_bytes((tmp_path / "labels/003.png").read_bytes())
+    _, content, _ = run("check", path)
+    _, _, written = run("stats", path)
+    assert len(content["faults"]) == 3 and "\n3 faults: " in written.out
+
+
+def test_class_names_with_commas_are_told_apart(tmp_path, run):
+    names = [*CLASSES, "door, double door", "boat"]
+    path, _ = own_data.semantic(tmp_path, classes=names)
+    _, _, written = run("check", path)
+    assert "2 classes never occur: door, double door; boat\n" in written.out
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+@pytest.mark.parametrize("words", [["--help"], ["stats", "--help"], ["check", "{yaml}"]])
+def test_a_terminal_without_utf_8_is_no_error(tmp_path, encoding, words):
+    path, _ = own_data.semantic(tmp_path, classes=[*CLASSES, "Straße κ 道"])
+    words = [word.format(yaml=path) for word in words]
+    found = subprocess.run(
+        [sys.executable, "-m", "rankseg_d2.cli", "dataset", *words],
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+    )
+    assert found.returncode == 0, found.stderr.decode(errors="replace")
+    assert b"Traceback" not in found.stderr
+
+
+def test_too_many_classes_are_a_sentence(tmp_path, run):
+    names = [f"class {i}" for i in range(60_000)]
+    start = time.monotonic()
+    path, _ = own_data.semantic(tmp_path, classes=names)
+    status, _, written = run("check", path)
+    assert status == 1 and "has 60000 classes; pairs of classes are counted" in written.err
+    assert time.monotonic() - start < 30

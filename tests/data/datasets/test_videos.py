@@ -160,6 +160,15 @@ def test_files_of_the_system_are_no_frames(root):
     assert DatasetCatalog.get("vspw_val")[0]["length"] == 5
 
 
+@pytest.mark.parametrize("name", ["../evil", "/evil", "2_v/../../evil"])
+def test_a_video_of_a_list_stays_in_the_data_set(root, name):
+    raw.make_vspw(root)
+    with open(root / "VSPW_480p/val.txt", "a") as file:
+        file.write(f"\n{name}\n")
+    with pytest.raises(ValueError, match=rf"val\.txt: the name '{name}' leads out of"):
+        DatasetCatalog.get("vspw_val")
+
+
 # ---------------------------------------------------------------- YouTube-VIS
 
 

@@ -3,6 +3,7 @@
 import logging
 import pickle
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,11 +14,19 @@ from detectron2.structures import BitMasks, Instances, polygons_to_bitmask
 from PIL import Image
 from pycocotools import mask as coco
 from support.mapping import mapper_config
+from support.odd_images import make_pipe, odd_files
 
 from rankseg_d2.data.formats.label_images import read_label_map
 from rankseg_d2.data.formats.polygons import draw_polygons
-from rankseg_d2.data.mappers import MAPPERS, TestMapper, TrainMapper, build_mapper
-from rankseg_d2.data.mappers.augmentations import ColorAugSSD
+from rankseg_d2.data.mappers import (
+    MAPPERS,
+    MapperKind,
+    TestMapper,
+    TrainMapper,
+    build_mapper,
+    recipes,
+)
+from rankseg_d2.data.mappers.augmentations import PAD_VALUE, ColorAugSSD
 from rankseg_d2.data.mappers.packed_masks import BitPackedMasks, IdMapMasks
 from rankseg_d2.engine import build_test_loader, build_train_loader
 from rankseg_d2.modeling.clips import clip_targets, image_targets
@@ -598,3 +607,95 @@ def test_data_sets_with_other_labels_do_not_go_together(metadata):
         assert build_mapper(cfg, True, "mappers_other").metadata.label_table == [0, 1, 2]
     finally:
         MetadataCatalog.remove("mappers_other")
+
+
+# Padding, thin images, flip pairs, damaged files
+
+
+@pytest.mark.parametrize("task", ["semantic", "panoptic"])
+def test_large_scale_jitter_pads_labels_with_ignore_and_masks_with_nothing(
+    tmp_path, metadata, monkeypatch, task
+):
+    kind = MapperKind(task, recipes.large_scale_jitter, reads_labels=True)
+    monkeypatch.setitem(MAPPERS, "jitter_with_labels", kind)
+    cfg = config("jitter_with_labels", "INPUT.MIN_SCALE", 0.2, "INPUT.MAX_SCALE", 0.3)
+    sample = seeded(build_mapper(cfg, True), make_record(tmp_path), seed=0)
+    image, labels = sample["image"], sample["sem_seg"]
+    is_padding = (image == PAD_VALUE).all(0)
+    is_padding[:60, :60] = False  # only the image itself
+    assert is_padding.sum() > 1000 and (labels[is_padding] == IGNORE).all()
+    assert not (labels[:20, :20] == IGNORE).all()
+    masks = sample["instances"].gt_masks.tensor
+    assert masks.any() and not masks[:, is_padding].any()
+
+
+@pytest.mark.parametrize("size", [(20_000, 1), (1, 20_000), (3, 4000), (1, 1)])
+@pytest.mark.parametrize(
+    "mapper", ["mask_former_semantic", "coco_panoptic_lsj", "detr_panoptic", "coco_instance_lsj"]
+)
+def test_thin_images_are_mapped(tmp_path, metadata, mapper, size):
+    height, width = size
+    record = {
+        "file_name": str(tmp_path / "image.png"), "height": height, "width": width, "image_id": 1,
+        "sem_seg_file_name": str(tmp_path / "sem.png"),
+        "pan_seg_file_name": str(tmp_path / "pan.png"),
+        "segments_info": [{"id": 1, "category_id": 1, "iscrowd": 0}],
+        "annotations": [
+            {"category_id": 1, "segmentation": coco.encode(np.ones(size, np.uint8, order="F"))}
+        ],
+    }  # fmt: skip
+    Image.fromarray(np.zeros((*size, 3), np.uint8)).save(record["file_name"])
+    Image.fromarray(np.ones(size, np.uint8)).save(record["sem_seg_file_name"])
+    Image.fromarray(np.full((*size, 3), (1, 0, 0), np.uint8)).save(record["pan_seg_file_name"])
+    cfg = config(mapper, *CROP)
+    for seed in range(3):
+        sample = seeded(build_mapper(cfg, True), dict(record), seed=seed)
+        assert min(sample["image"].shape) >= 1
+    assert min(build_mapper(cfg, False)(dict(record))["image"].shape[1:]) >= 1
+
+
+@pytest.mark.parametrize("pairs", [[(0, 1), (1, 2)], [(3, 3)], [(0, 1), (1, 0)]])
+def test_flip_pairs_that_share_a_class_are_refused(metadata, pairs):
+    metadata.flip_pairs = pairs
+    with pytest.raises(ValueError, match="flip_pairs of .* have a class twice"):
+        build_mapper(config("mask_former_semantic"), True)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("key", ["file_name", "sem_seg_file_name", "pan_seg_file_name"])
+@pytest.mark.parametrize("name", [*odd_files(np.zeros((9, 9, 3), np.uint8)), "pipe", "folder"])
+def test_odd_files_are_errors_or_skipped(tmp_path, metadata, key, name):
+    mapper = "mask_former_semantic" if key == "sem_seg_file_name" else "coco_panoptic_lsj"
+    record = make_record(tmp_path)
+    path = Path(record[key])
+    path.unlink()
+    if name == "pipe":
+        make_pipe(path)
+    elif name == "folder":
+        path.mkdir()
+    else:
+        path.write_bytes(odd_files(np.zeros((9, 9, 3), np.uint8))[name])
+    with pytest.raises(ValueError, match=rf"{path.name} cannot be read"):
+        build_mapper(config(mapper), True)(dict(record))
+    assert build_mapper(config(mapper, "INPUT.CORRUPT", "skip"), True)(dict(record)) is None
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        [[1e9, 0, 0, 1e9, -1e9, -1e9]],
+        [[3e7, 0, 0, 5, 9, 9]],
+        [[float("nan")] * 6],
+        {"size": [1, 1], "counts": "zz"},
+        {"counts": 5},
+        "text",
+    ],
+)
+def test_a_damaged_mask_of_a_record_is_an_error_or_skipped(tmp_path, metadata, shape):
+    record = make_record(tmp_path)
+    record["annotations"] = make_annotations(record, 3, "polygon")
+    record["annotations"][1] |= {"segmentation": shape, "id": 77}
+    with pytest.raises(ValueError, match=r"image\.png: the mask of annotation 77 "):
+        build_mapper(config("coco_instance_lsj"), True)(dict(record))
+    skipping = build_mapper(config("coco_instance_lsj", "INPUT.CORRUPT", "skip"), True)
+    assert skipping(dict(record)) is None

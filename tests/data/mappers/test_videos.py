@@ -463,3 +463,17 @@ def test_the_oracle_knows_the_categories_of_all_frames(tmp_path):
 def test_frames_are_ordered_by_their_numbers():
     names = ["v10", "v9", "a2b1", "a2b", "a10", "7", "007x"]
     assert sorted(names, key=natural_order) == ["7", "007x", "a2b", "a2b1", "a10", "v9", "v10"]
+
+
+def test_objects_that_no_frame_of_a_clip_shows_are_kept_when_asked(tmp_path):
+    record, _, _ = write_video(tmp_path, length=3)
+    nothing = coco.encode(np.zeros((H, W), np.uint8, order="F"))
+    for frame in record["annotations"]:
+        frame.append({"id": 99, "category_id": 3, "segmentation": nothing})
+    counts = {}
+    for keep in (False, True):
+        mapper = build_mapper(config("video_instance", "INPUT.KEEP_EMPTY", keep), True)
+        sample = seeded(mapper, record, seed=0)
+        counts[keep] = [len(instances) for instances in sample["instances"]]
+        assert len(set(counts[keep])) == 1
+    assert counts[True][0] > counts[False][0]

@@ -77,6 +77,14 @@ def test_label_images_have_the_names_of_the_frames(tmp_path):
         np.testing.assert_array_equal(np.asarray(image), labels)
 
 
+@pytest.mark.parametrize("video_id", ["../evil", "/tmp/evil", "a/../../evil", ""])
+def test_label_images_stay_in_their_folder(tmp_path, video_id):
+    write = LabelWriter(tmp_path / "inside")
+    with pytest.raises(ValueError, match="the video_id of a sample"):
+        write({"file_names": ["x/00.jpg"], "video_id": video_id}, 0, np.zeros((3, 4), np.uint8))
+    assert list(tmp_path.rglob("*")) == []
+
+
 def test_results_of_clips_and_videos_read_alike():
     model = video_model(BOTH)
     clip = run(model, video(frames=3))[0]

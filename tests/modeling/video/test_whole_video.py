@@ -22,7 +22,9 @@ from rankseg_d2.modeling.outputs import MaskPredictions
 from rankseg_d2.modeling.passes.several import run_pass
 from rankseg_d2.modeling.passes.sliding_window import SlidingWindow
 from rankseg_d2.modeling.results.reading import label_maps
-from rankseg_d2.modeling.video.whole_video import VideoScores
+from rankseg_d2.modeling.results.segments import Classes
+from rankseg_d2.modeling.video.linking import Found, Track
+from rankseg_d2.modeling.video.whole_video import VideoRun, VideoScores
 from rankseg_d2.modeling.video.windows import VideoWindows, plan
 from rankseg_d2.ranking import rank
 
@@ -318,3 +320,42 @@ def test_a_video_without_frames_is_refused():
 def test_an_image_in_place_of_a_video_is_refused():
     with pytest.raises(ValueError, match=r"for a clip a list of such frames, but one is \(64, 96"):
         run(windowed({}, 3, 1), {"image": picture()})
+
+
+# What is linked, and how a track gets its classes
+
+
+def test_only_likely_queries_and_the_best_detections_are_linked():
+    detections = {"MODEL.MASK_FORMER.TEST.DETECTIONS_PER_VIDEO": 1}
+    run_of = VideoRun(video_model(INSTANCE | detections), video(9), VideoWindows(4, 1))
+    probabilities = torch.tensor(
+        [
+            [0.1, 0.2, 0.7],  # more likely no object
+            [0.5, 0.1, 0.4],
+            [0.3, 0.3, 0.4],  # a category together, but none of them alone
+            [0.1, 0.6, 0.3],
+            [0.0, 0.1, 0.9],
+        ]
+    )
+    classes = Classes(probabilities, torch.arange(2), 2, False)
+    assert run_of.objects(classes).tolist() == [1, 3]
+    probabilities[:, 2] += 1  # none is likely: the best detection alone
+    assert run_of.objects(classes).tolist() == [3]
+
+
+@torch.no_grad()
+def test_the_classes_of_a_track_are_weighted_by_the_frames_of_its_windows():
+    model = video_model(INSTANCE)
+    run_of = VideoRun(model, video(9), VideoWindows(4, 1))
+    dim = model.sem_seg_head.predictor.class_embed.in_features
+    queries = torch.randn(3, dim, generator=torch.Generator().manual_seed(0))
+    first, second = Track(), Track()
+    for query, frames in zip(queries[:2], (1, 6), strict=True):
+        one = Found(query[None], [0.5], torch.zeros(1, 1), torch.zeros(1, 1), frames)
+        first.extend(one, 0, 1)
+    second.extend(Found(queries[2:], [0.5], torch.zeros(1, 1), torch.zeros(1, 1), 3), 0, 1)
+    each = model.classify(queries[None], None)[0].softmax(-1)
+    expected = torch.stack([(each[0] + 6 * each[1]) / 7, each[2]])
+    found = run_of.track_classes([first, second], None).probabilities
+    torch.testing.assert_close(found, expected)
+    assert (found[0] - each[:2].mean(0)).abs().max() > 0.01
