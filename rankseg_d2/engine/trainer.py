@@ -50,10 +50,10 @@ def setup(cfg: CfgNode, args: Namespace) -> None:
     _take_output_dir(cfg, for_training=not getattr(args, "eval_only", False))
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="rankseg_d2")
     logger.info("rankseg_d2 %s on the %s engine", __version__, engine_name())
-    args = Namespace(**vars(args))
     if not os.path.isfile(args.config_file):
-        logger.info("config_file=%s", args.config_file)
-        args.config_file = ""  # detectron2 would open it, only to log its text
+        logger.info("config_file=%r", args.config_file)
+        args = Namespace(**vars(args))
+        del args.config_file  # detectron2 would open it, only to log its text
     with writing(cfg.OUTPUT_DIR, cfg.OUTPUT_DIR):
         default_setup(cfg, args)
     for name in ("detectron2", "rankseg_d2", "fvcore"):
