@@ -70,6 +70,7 @@ def or_none(item: Range) -> Range:
 
 
 COUNT, SIZE = whole(0), whole(1)
+LAYERS, WORKERS = whole(0, 1000), whole(0, 1000)
 SHARE, BELOW_ONE = number(0, 1), number(0, below=1)
 WEIGHT, POSITIVE = number(0), number(above=0)
 SIZES, PAIR = list_of(SIZE), list_of(SIZE, 2)
@@ -84,7 +85,7 @@ _SECTIONS = {
         "PIXEL_MEAN": list_of(number()),
         "PIXEL_STD": list_of(POSITIVE),
     },
-    "MODEL.BACKBONE": {"NAME": NAME, "FREEZE_AT": COUNT},
+    "MODEL.BACKBONE": {"NAME": NAME, "FREEZE_AT": whole(0, 5)},
     "MODEL.RESNETS": {
         "NORM": NAME_OR_NONE,
         "STEM_TYPE": NAME,
@@ -102,7 +103,7 @@ _SECTIONS = {
         "PRETRAIN_IMG_SIZE": SIZE,
         "PATCH_SIZE": SIZE,
         "EMBED_DIM": SIZE,
-        "DEPTHS": SIZES,
+        "DEPTHS": list_of(whole(1, 1000)),
         "NUM_HEADS": SIZES,
         "WINDOW_SIZE": SIZE,
         "MLP_RATIO": POSITIVE,
@@ -128,7 +129,7 @@ _SECTIONS = {
         "MASK_DIM": SIZE,
         "COMMON_STRIDE": SIZE,
         "LOSS_WEIGHT": WEIGHT,
-        "TRANSFORMER_ENC_LAYERS": COUNT,
+        "TRANSFORMER_ENC_LAYERS": LAYERS,
         "DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES": NAMES,
         "DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS": SIZE,
     },
@@ -143,8 +144,8 @@ _SECTIONS = {
         "HIDDEN_DIM": SIZE,
         "NHEADS": SIZE,
         "DIM_FEEDFORWARD": SIZE,
-        "ENC_LAYERS": COUNT,
-        "DEC_LAYERS": SIZE,
+        "ENC_LAYERS": LAYERS,
+        "DEC_LAYERS": whole(1, 1000),
         "DROPOUT": BELOW_ONE,
         "SIZE_DIVISIBILITY": whole(-1),  # -1: what the backbone needs
         "TRAIN_NUM_POINTS": SIZE,
@@ -194,7 +195,7 @@ _SECTIONS = {
         "SINGLE_CATEGORY_MAX_AREA": number(above=0, most=1),
     },
     "DATASETS": {"FILES": ANY_NAMES, "TRAIN": ANY_NAMES, "TEST": ANY_NAMES},
-    "DATALOADER": {"NUM_WORKERS": COUNT, "SAMPLER_TRAIN": NAME, "REPEAT_THRESHOLD": WEIGHT},
+    "DATALOADER": {"NUM_WORKERS": WORKERS, "SAMPLER_TRAIN": NAME, "REPEAT_THRESHOLD": WEIGHT},
     "SOLVER": {
         "OPTIMIZER": NAME,
         "LR_SCHEDULER_NAME": NAME,

@@ -61,9 +61,10 @@ def setup(cfg: CfgNode, args: Namespace) -> None:
     logger.info(head, __version__, engine_name(), torch.__version__, number, device)
     if args.config_file:
         log_config(cfg, args.config_file, getattr(args, "opts", None) or [])
-    args = Namespace(**vars(args))
     if not os.path.isfile(args.config_file):
-        args.config_file = ""  # detectron2 would open it, only to log its text
+        logger.info("config_file=%r", args.config_file)
+        args = Namespace(**vars(args))
+        del args.config_file  # detectron2 would open it, only to log its text
     with writing(cfg.OUTPUT_DIR, cfg.OUTPUT_DIR):
         default_setup(cfg, args)
     for name in ("detectron2", "rankseg_d2", "fvcore"):

@@ -422,10 +422,11 @@ def test_setup_logs_the_engine_and_writes_the_config(tmp_path):
     cfg = toy_config(tmp_path, "SEED", 3)
     setup(cfg, Namespace(config_file="toy/semantic/r18", eval_only=False))
     first = torch.rand(1)
-    default_setup(cfg, Namespace(config_file="", eval_only=False))
+    default_setup(cfg, Namespace(eval_only=False))
     assert torch.equal(torch.rand(1), first)
     log = (tmp_path / "log.txt").read_text()
     assert f"on the {engine_name()} engine" in log.splitlines()[0]
+    assert "config_file='toy/semantic/r18'" in log and "config_file=''" not in log
     saved = CfgNode.load_yaml_with_base(str(tmp_path / "config.yaml"))
     assert saved["MODEL"]["META_ARCHITECTURE"] == "ToyModel"
 
