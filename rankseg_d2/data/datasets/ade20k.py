@@ -18,7 +18,7 @@ SPLITS = {"train": "training", "val": "validation"}
 
 def register(root: Path) -> None:
     """`ade20k_{sem_seg,panoptic,instance}_{train,val}`."""
-    folder, classes = root / FOLDER, load_classes("ade20k_panoptic_150")
+    folder = root / FOLDER
     for split, raw_split in SPLITS.items():
         image_root = folder / "images" / raw_split
         semantic = {
@@ -29,28 +29,28 @@ def register(root: Path) -> None:
         common.register_dataset(
             f"ade20k_sem_seg_{split}",
             functools.partial(load_semantic, root, split),
+            lambda: common.semantic_metadata(load_classes("ade20k_150")),
             evaluator_type="sem_seg",
             **semantic,
-            **common.semantic_metadata(load_classes("ade20k_150")),
         )
         common.register_dataset(
             f"ade20k_panoptic_{split}",
             functools.partial(load_segments, root, split),
+            lambda: common.panoptic_metadata(load_classes("ade20k_panoptic_150")),
             evaluator_type="ade20k_panoptic_seg",
             panoptic_root=folder / f"ade20k_panoptic_{split}",
             panoptic_json=folder / f"ade20k_panoptic_{split}.json",
             json_file=folder / f"ade20k_instance_{split}.json",
             label_divisor=1000,
             **semantic,
-            **common.panoptic_metadata(classes),
         )
         common.register_dataset(
             f"ade20k_instance_{split}",
             functools.partial(load_instance_masks, root, split),
+            lambda: instance_metadata(load_classes("ade20k_panoptic_150")),
             evaluator_type="coco",
             json_file=folder / f"ade20k_instance_{split}.json",
             image_root=image_root,
-            **instance_metadata(classes),
         )
 
 

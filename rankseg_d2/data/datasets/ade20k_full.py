@@ -30,11 +30,11 @@ def register(root: Path) -> None:
         common.register_dataset(
             f"ade20k_full_sem_seg_{split}",
             functools.partial(load_semantic, root, split),
+            lambda: common.semantic_metadata(load_classes("ade20k_full_847")),
             image_root=root / FOLDER / "images_detectron2" / raw_split,
             sem_seg_root=root / FOLDER / "annotations_detectron2" / raw_split,
             evaluator_type="sem_seg",
             ignore_label=IGNORE,
-            **common.semantic_metadata(load_classes("ade20k_full_847")),
         )
 
 

@@ -23,13 +23,13 @@ IMAGES, LABELS = "_leftImg8bit", "_gtFine"
 def register(root: Path) -> None:
     """`cityscapes_fine_{sem_seg,panoptic}_{train,val}`."""
     folder = root / "cityscapes"
-    classes = common.panoptic_metadata(load_classes("cityscapes_19"))
     for split in SPLITS:
         images, labels = folder / "leftImg8bit" / split, folder / "gtFine" / split
-        metadata = classes | {"image_root": images, "sem_seg_root": labels, "gt_dir": labels}
+        metadata = {"image_root": images, "sem_seg_root": labels, "gt_dir": labels}
         common.register_dataset(
             f"cityscapes_fine_sem_seg_{split}",
             functools.partial(load_semantic, root, split),
+            _read_metadata,
             evaluator_type="cityscapes_sem_seg",
             image_dir=images,
             ignore_label=IGNORE,
@@ -38,6 +38,7 @@ def register(root: Path) -> None:
         common.register_dataset(
             f"cityscapes_fine_panoptic_{split}",
             functools.partial(load_segments, root, split),
+            _read_metadata,
             evaluator_type="cityscapes_panoptic_seg",
             panoptic_root=folder / "gtFine" / f"cityscapes_panoptic_{split}",
             panoptic_json=folder / "gtFine" / f"cityscapes_panoptic_{split}.json",
@@ -45,6 +46,10 @@ def register(root: Path) -> None:
             ignore_label=IGNORE,
             **metadata,
         )
+
+
+def _read_metadata() -> dict:
+    return common.panoptic_metadata(load_classes("cityscapes_19"))
 
 
 def load_semantic(root: Path, split: str) -> list[dict]:
@@ -64,7 +69,7 @@ def load_segments(root: Path, split: str) -> list[dict]:
         folder,
         find_images(root, split),
         _find_labels(root, split, "labelTrainIds"),
-        common.panoptic_metadata(load_classes("cityscapes_19")),
+        _read_metadata(),
         ending=f"{LABELS}_panoptic",
     )
 

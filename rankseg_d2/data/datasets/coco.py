@@ -21,7 +21,7 @@ IGNORE = 255
 
 def register(root: Path) -> None:
     """`coco_2017_{train,val}` and `coco_2017_{train,val}_panoptic[_with_sem_seg]`."""
-    folder, classes = root / "coco", load_classes("coco_panoptic_133")
+    folder = root / "coco"
     for split in SPLITS:
         common_facts = {
             "image_root": folder / f"{split}2017",
@@ -30,9 +30,9 @@ def register(root: Path) -> None:
         common.register_dataset(
             f"coco_2017_{split}",
             functools.partial(load_instance_masks, root, split),
+            lambda: instance_metadata(load_classes("coco_panoptic_133")),
             evaluator_type="coco",
             **common_facts,
-            **instance_metadata(classes),
         )
         panoptic = {
             "panoptic_root": folder / f"panoptic_{split}2017",
@@ -41,17 +41,23 @@ def register(root: Path) -> None:
             "ignore_label": IGNORE,
             "label_divisor": 1000,
             **common_facts,
-            **common.panoptic_metadata(classes),
         }
         name = f"coco_2017_{split}_panoptic"
         load = functools.partial(load_segments, root, split)
-        common.register_dataset(name, functools.partial(load, False), **panoptic)
+        common.register_dataset(
+            name, functools.partial(load, False), _read_panoptic_metadata, **panoptic
+        )
         common.register_dataset(
             f"{name}_with_sem_seg",
             functools.partial(load, True),
+            _read_panoptic_metadata,
             sem_seg_root=folder / f"panoptic_semseg_{split}2017",
             **panoptic,
         )
+
+
+def _read_panoptic_metadata() -> dict:
+    return common.panoptic_metadata(load_classes("coco_panoptic_133"))
 
 
 def load_instance_masks(root: Path, split: str) -> list[dict]:
@@ -72,7 +78,7 @@ def load_segments(root: Path, split: str, with_semantic: bool) -> list[dict]:
         root / f"coco/panoptic_{split}2017",
         find(root, f"coco/{split}2017/*.jpg"),
         labels,
-        common.panoptic_metadata(load_classes("coco_panoptic_133")),
+        _read_panoptic_metadata(),
     )
 
 

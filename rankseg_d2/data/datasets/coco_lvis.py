@@ -32,11 +32,11 @@ def register(root: Path) -> None:
         common.register_dataset(
             f"coco_lvis_sem_seg_{split}",
             functools.partial(load_semantic, root, split),
+            lambda: common.semantic_metadata(load_classes("coco_lvis_1284")),
             image_root=root / "coco",
             sem_seg_root=root / "coco_lvis" / split,
             evaluator_type="sem_seg",
             ignore_label=IGNORE,
-            **common.semantic_metadata(load_classes("coco_lvis_1284")),
         )
 
 

@@ -23,11 +23,11 @@ IGNORE = 255
 def register(root: Path) -> None:
     """`coco_2017_{train,test}_stuff_10k_sem_seg` and `coco_2017_{train,val}_stuff_164k_sem_seg`."""
     metadata = {"evaluator_type": "sem_seg", "ignore_label": IGNORE}
-    metadata |= common.semantic_metadata(load_classes("coco_stuff_171"))
     for split in _SPLITS_10K:
         common.register_dataset(
             f"coco_2017_{split}_stuff_10k_sem_seg",
             functools.partial(_load_10k, root, split),
+            _read_metadata,
             image_root=root / _FOLDER_10K / "images",
             sem_seg_root=root / _FOLDER_10K / "annotations_detectron2" / split,
             **metadata,
@@ -36,10 +36,15 @@ def register(root: Path) -> None:
         common.register_dataset(
             f"coco_2017_{split}_stuff_164k_sem_seg",
             functools.partial(_load_164k, root, split),
+            _read_metadata,
             image_root=root / f"coco/{split}2017",
             sem_seg_root=root / f"coco/stuffthingmaps_detectron2/{split}2017",
             **metadata,
         )
+
+
+def _read_metadata() -> dict:
+    return common.semantic_metadata(load_classes("coco_stuff_171"))
 
 
 def _load_10k(root: Path, split: str) -> list[dict]:

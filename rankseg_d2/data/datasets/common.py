@@ -4,8 +4,9 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 
 from ..formats.file_lists import check_pairs
 
@@ -28,8 +29,52 @@ def data_root() -> Path:
     return Path(os.path.expanduser(os.environ.get("DETECTRON2_DATASETS", "datasets")))
 
 
-def register_dataset(name: str, load: Callable[[], list[dict]], **metadata) -> None:
+class LazyMetadata(Metadata):
+    """Metadata of which a part is read from files when it is first asked for."""
+
+    def __init__(self, read: Callable[[], dict] | None = None, **facts: Any) -> None:
+        super().__init__(**facts)
+        self.__dict__["_read"] = read
+
+    def _complete(self) -> None:
+        read = self.__dict__.pop("_read", None)
+        if read is not None:
+            self.set(**_as_text(read()))
+
+    def __getattr__(self, key: str) -> Any:  # of attributes that are not set
+        if "_read" not in self.__dict__:
+            return super().__getattr__(key)
+        self._complete()
+        return getattr(self, key)
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        self._complete()
+        super().__setattr__(key, value)
+
+    def __delattr__(self, key: str) -> None:
+        self._complete()
+        super().__delattr__(key)
+
+    def as_dict(self) -> dict:
+        self._complete()
+        return super().as_dict()
+
+    def __reduce__(self) -> tuple:
+        self._complete()
+        return super().__reduce__()
+
+
+def _as_text(facts: dict) -> dict:
+    return {key: str(x) if isinstance(x, Path) else x for key, x in facts.items()}
+
+
+def register_dataset(
+    name: str, load: Callable[[], list[dict]], read: Callable[[], dict] = dict, **metadata
+) -> None:
     """Register a data set; its files are read when it is loaded.
+
+    Args:
+        read: gives the metadata that come from files, such as the names of classes.
 
     A registration by the real detectron2 is replaced, so that records and metadata are the same
     with both engines. A registration by other code is kept.
@@ -42,9 +87,7 @@ def register_dataset(name: str, load: Callable[[], list[dict]], **metadata) -> N
     if name in MetadataCatalog.list():
         MetadataCatalog.remove(name)
     DatasetCatalog.register(name, load)
-    MetadataCatalog.get(name).set(
-        **{key: str(x) if isinstance(x, Path) else x for key, x in metadata.items()}
-    )
+    MetadataCatalog[name] = LazyMetadata(read, name=name, **_as_text(metadata))
 
 
 def semantic_metadata(classes: list[dict]) -> dict:

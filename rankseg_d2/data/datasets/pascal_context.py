@@ -30,13 +30,17 @@ def register(root: Path) -> None:
             common.register_dataset(
                 f"pascal_context_{number}_sem_seg_{split}",
                 functools.partial(load_semantic, root, split),
+                functools.partial(_read_metadata, number),
                 image_root=root / FOLDER / "JPEGImages",
                 sem_seg_root=root / FOLDER / "SegmentationClassContext",
                 evaluator_type="sem_seg",
                 ignore_label=IGNORE,
                 **table,
-                **common.semantic_metadata(load_classes(f"pascal_context_{number}")),
             )
+
+
+def _read_metadata(number: int) -> dict:
+    return common.semantic_metadata(load_classes(f"pascal_context_{number}"))
 
 
 def load_semantic(root: Path, split: str) -> list[dict]:

@@ -53,8 +53,8 @@ def register_shapes(
             register_dataset(
                 name,
                 functools.partial(_make_and_load, load, target, spec),
+                functools.partial(facts_of, target, num_categories),
                 image_root=target / "images",
-                **facts_of(target, num_categories),
             )
         target = folder / str(num_categories) / f"video_{split}"
         clip_spec = ClipSpec(num_categories, split, (num_videos or _NUM_VIDEOS)[split])
@@ -62,8 +62,8 @@ def register_shapes(
             register_dataset(
                 f"{prefix}_video_{task}_{split}",
                 functools.partial(_make_and_load, load, target, clip_spec),
+                functools.partial(facts_of, target, num_categories),
                 image_root=target / "data",
-                **facts_of(target, num_categories),
             )
 
 

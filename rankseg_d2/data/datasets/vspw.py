@@ -19,20 +19,23 @@ _OTHERS = 0  # in the files: none of the classes
 
 def register(root: Path) -> None:
     """`vspw_{train,val,test}`; the labels of test are not public."""
-    classes = load_classes("vspw_124")
     for split in SPLITS:
         common.register_dataset(
             f"vspw_{split}",
             functools.partial(load_videos, root / FOLDER, split, split != "test"),
+            _read_metadata,
             evaluator_type="vspw_sem_seg",
             image_root=root / FOLDER / "data",
             sem_seg_root=root / FOLDER / "data",
             ignore_label=IGNORE,
-            label_table=label_table(classes),
             has_labels=split != "test",
             unknown_is_ignored=True,  # a few files have values without a class
-            **common.semantic_metadata(classes),
         )
+
+
+def _read_metadata() -> dict:
+    classes = load_classes("vspw_124")
+    return {"label_table": label_table(classes)} | common.semantic_metadata(classes)
 
 
 def label_table(classes: list[dict]) -> np.ndarray:

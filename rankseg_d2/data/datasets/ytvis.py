@@ -25,20 +25,28 @@ def register(root: Path) -> None:
     The labels of val and test are not public; `train_held_out` serves to evaluate.
     """
     for year in _YEARS:
-        metadata = instance_metadata(load_classes(f"ytvis{year}_40"))
         for split, folder in SPLITS.items():
-            json_file = _find_json(root, year, folder)
             facts = {
                 "evaluator_type": "ytvis",
                 "image_root": root / f"ytvis_{year}" / folder / "JPEGImages",
-                **metadata,
             }
             load = functools.partial(_load_registered, root, year, folder)
-            common.register_dataset(f"ytvis_{year}_{split}", load, json_file=json_file, **facts)
+            read = functools.partial(_read_metadata, root, year, folder)
+            common.register_dataset(f"ytvis_{year}_{split}", load, read, **facts)
             if split == "train":  # no json_file: a part has no json of its own
+                read_classes = functools.partial(_read_classes, year)
                 for part in ("held_in", "held_out"):
-                    load_part = functools.partial(_load_registered, root, year, folder, part=part)
-                    common.register_dataset(f"ytvis_{year}_{split}_{part}", load_part, **facts)
+                    load_part = functools.partial(load, part=part)
+                    name = f"ytvis_{year}_{split}_{part}"
+                    common.register_dataset(name, load_part, read_classes, **facts)
+
+
+def _read_classes(year: int) -> dict:
+    return instance_metadata(load_classes(f"ytvis{year}_40"))
+
+
+def _read_metadata(root: Path, year: int, folder: str) -> dict:
+    return _read_classes(year) | {"json_file": _find_json(root, year, folder)}
 
 
 def _find_json(root: Path, year: int, folder: str) -> Path:
@@ -53,7 +61,7 @@ def _load_registered(root: Path, year: int, folder: str, part: str | None = None
     records = load_video_instances(
         _find_json(root, year, folder),
         root / f"ytvis_{year}" / folder / "JPEGImages",
-        instance_metadata(load_classes(f"ytvis{year}_40")),
+        _read_classes(year),
     )
     if part is not None:
         records = [r for r in records if is_held_out(_folder_name(r)) == (part == "held_out")]

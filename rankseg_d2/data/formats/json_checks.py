@@ -1,6 +1,5 @@
 """Check the entries of json files in COCO's formats; each error names the file and the entry."""
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Set
 from pathlib import Path
@@ -104,4 +103,4 @@ def _is_id(value: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_number and abs(value) < 2**53 and not math.isnan(value)
+    return is_number and abs(value) < 2**53  # so neither infinite nor NaN

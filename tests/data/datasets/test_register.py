@@ -1,7 +1,9 @@
 """What is registered, under which names, with which metadata; on both engines the same."""
 
+import copy
 import itertools
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -133,3 +135,47 @@ def test_each_command_has_a_line_in_the_readme_and_each_script_a_command():
     scripts = re.findall(r"^\| `\w[\w.]+\.py`.* \| `(.+)` \|$", readme, re.MULTILINE)
     assert len(scripts) == 7
     assert set(scripts) <= set(COMMANDS)
+
+
+def test_importing_reads_no_file():
+    """Neither a list of classes, nor anything below the folder of the data sets."""
+    code = """
+import os, sys
+import rankseg_d2
+opened = []
+def note(event, arguments):
+    if event in ("open", "os.listdir", "os.scandir") and arguments[0] is not None:
+        opened.append(str(arguments[0]))
+stat = os.stat
+os.stat = lambda path, *a, **k: opened.append(str(path)) or stat(path, *a, **k)
+sys.addaudithook(note)
+import rankseg_d2.data
+found = [path for path in opened if path.endswith(".json") or "all_my_data" in path]
+assert not found, found
+from detectron2.data import MetadataCatalog
+assert len(MetadataCatalog.get("ade20k_sem_seg_train").stuff_classes) == 150
+assert [path for path in opened if path.endswith("ade20k_150.json")]
+"""
+    environment = os.environ | {"DETECTRON2_DATASETS": "/all_my_data"}
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+    assert found.returncode == 0, found.stderr.decode()
+
+
+def test_metadata_that_are_read_later_behave_as_others_do(root):
+    def fresh(name="ade20k_sem_seg_train"):
+        register_all(root)
+        return MetadataCatalog.get(name)
+
+    names = [entry["name"].strip() for entry in load_classes("ade20k_150")]
+    assert fresh().as_dict()["stuff_classes"] == names
+    assert fresh().get("stuff_classes") == names and fresh().get("nothing", 5) == 5
+    assert pickle.loads(pickle.dumps(fresh())).stuff_classes == names
+    assert copy.copy(fresh()).stuff_classes == copy.deepcopy(fresh()).stuff_classes == names
+    with pytest.raises(AssertionError):
+        fresh().stuff_classes = ["another"]
+    with pytest.raises(AttributeError, match="nothing"):
+        fresh().nothing  # noqa: B018
+    metadata = fresh()
+    del metadata.stuff_classes
+    metadata.set(stuff_classes=["another"])
+    assert metadata.stuff_classes == ["another"] and "_read" not in metadata.as_dict()
