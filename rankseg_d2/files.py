@@ -66,7 +66,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        if error.filename in (None, os.fspath(temporary)):
+        if error.errno is not None and error.filename in (None, os.fspath(temporary)):
             error.filename = os.fspath(path)  # the name that the user knows
         raise
     finally:

@@ -58,7 +58,7 @@ def test_death_while_saving_leaves_a_whole_last_checkpoint(tmp_path, undisturbed
     assert (tmp_path / "last_checkpoint").read_text() == "model_0000002.pth"
     torch.load(tmp_path / "model_0000002.pth", weights_only=True)
     assert not (tmp_path / "model_0000005.pth").exists()
-    left_over = [p for p in tmp_path.iterdir() if "model_0000005" in p.name]
+    left_over = [p for p in tmp_path.iterdir() if ".tmp." in p.name]
     assert left_over, "the half file should lie there under another name"
     trainer = train(toy_config(tmp_path), resume=True)
     assert trainer.start_iter == 3

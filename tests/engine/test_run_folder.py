@@ -24,7 +24,7 @@ def save(folder, name="model_0000001", **parts):
 
 
 def leave_half(folder):
-    half = folder / ".123.abcd1234.tmp.model_0000000.pth"
+    half = folder / ".0123456789abcdef.tmp.pth"
     half.write_bytes(b"half")
     return half
 

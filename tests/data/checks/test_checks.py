@@ -309,7 +309,7 @@ def test_class_names_with_commas_are_told_apart(tmp_path, run):
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
 @pytest.mark.parametrize("words", [["--help"], ["stats", "--help"], ["check", "{yaml}"]])
 def test_a_terminal_without_utf_8_is_no_error(tmp_path, encoding, words):
-    path, _ = own_data.semantic(tmp_path, classes=[*CLASSES, "Straße κ 道"])
+    path, _ = own_data.semantic(tmp_path, classes=[*CLASSES[:-1], "Straße κ 道"])
     words = [word.format(yaml=path) for word in words]
     found = subprocess.run(
         [sys.executable, "-m", "rankseg_d2.cli", "dataset", *words],
