@@ -212,9 +212,9 @@ def _use(dataset, write):
         write()
         parts = check._find_parts(str(dataset))
         tallies = {
-            part.name: check.scan(part.records, part.metadata, part.name, 1, True) for part in parts
+            part.name: check.scan(part.records, part.metadata, part.name, 1) for part in parts
         }
-        check._check_report(parts, tallies, argparse.Namespace(dataset=str(dataset)))
+        check._all_faults(parts, tallies, str(dataset))
         names = register_own_data(dataset)
         task = {"coco": "instance", "coco_panoptic_seg": "panoptic"}
         kind = check.MetadataCatalog.get(names[0]).evaluator_type

@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 # Keys of a data set's metadata by which label files are read
 READING_KEYS = ("ignore_label", "label_table", "label_colors", "resize_labels")
 _NO_METADATA = {}
+_MOST_PER_BYTE = 1032  # bytes that a byte of a PNG can hold; a pixel takes one or more
 _warned_of: set[str] = set()  # data sets with pixels of unknown values
 
 
@@ -144,7 +145,10 @@ def read_segment_ids(path: str) -> np.ndarray:
         head = Image.open(file)  # refuses sizes that would fill the memory
         check_exact(head, path, "panoptic image")
         file.seek(0)
-        image = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+        data = file.read()
+        if head.format == "PNG" and head.width * head.height > _MOST_PER_BYTE * len(data):
+            raise OSError(f"it is too short for {head.width} x {head.height} pixels")
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         if image is None:
             raise OSError("it is damaged")
     channels = image.shape[2] if image.ndim == 3 else 1

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ...errors import unknown_name
+from ...errors import short, unknown_name
 
 _REQUIRED = object()
 
@@ -50,6 +50,7 @@ class Keys:
         except RuntimeError as error:
             raise ValueError(f"{self.where}: {name} names the home folder of a user who does not "
                              "exist; write the whole path") from error
-        if not name or "\0" in name:
-            raise ValueError(f"{self.where}: {name!r} is not the path of a file or folder")
+        is_too_long = len(name) > 4000 or any(len(part) > 255 for part in path.parts)
+        if not name or "\0" in name or is_too_long:
+            raise ValueError(f"{self.where}: {short(name)} is not the path of a file or folder")
         return self.path.parent / path

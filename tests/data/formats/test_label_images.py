@@ -1,5 +1,7 @@
 """Reading label images."""
 
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -101,3 +103,14 @@ def test_present_values_are_those_of_unique():
     labels = np.random.RandomState(0).choice([4, 9, 255], (7, 5)).repeat(4, 1)
     for some in (labels, labels[:, ::-1], labels[:0], labels[:1, :1], labels == 4):
         np.testing.assert_array_equal(present_values(some), np.unique(some))
+
+
+def test_a_panoptic_png_that_is_too_short_for_its_size_takes_no_memory(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path)
+    data = bytearray(path.read_bytes())
+    data[16:24] = (12_000).to_bytes(4, "big") * 2  # width and height
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    path.write_bytes(data)
+    with pytest.raises(OSError, match=r"a\.png.*too short for 12000 x 12000 pixels"):
+        read_segment_ids(str(path))

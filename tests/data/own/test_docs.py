@@ -133,8 +133,8 @@ def run_line(line, folder, capsys):
     ("first", "name", "result"),
     [
         ("python examples/own_data.py street ", "street", "mIoU"),
-        ("python examples/own_data.py cars", "cars", "Task: segm"),
-        ("python examples/own_data.py scenes", "scenes", "Task: panoptic_seg"),
+        ("python examples/own_data.py cars", "cars", "instances, segm"),
+        ("python examples/own_data.py scenes", "scenes", "panoptic segmentation"),
         ("rankseg-d2 dataset convert", None, "nothing is wrong"),
     ],
 )
