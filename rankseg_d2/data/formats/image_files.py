@@ -11,6 +11,8 @@ from ...files import check_regular
 
 _LOSSY = {"JPEG", "MPO", "JPEG2000", "WEBP", "AVIF"}  # Pillow's names of formats
 _LOSSY_IN_TIFF = {"jpeg", "tiff_jpeg", "webp"}
+_PNG = b"\x89PNG\r\n\x1a\n"  # its first bytes
+_MOST_PER_BYTE = 1032  # bytes that one of a PNG can hold; a pixel of three channels takes more
 
 
 class UnreadableError(ValueError):
@@ -87,6 +89,17 @@ def check_exact(image: Any, path: str, kind: str) -> None:
             f"the {kind} {path} is compressed as {name}, which changes values, so that pixels get "
             "other classes. Save the labels as PNG from where they were exact."
         )
+
+
+def check_png(data: bytes, width: int, height: int) -> None:
+    """OSError for a PNG that says more than its bytes hold: OpenCV would first make room for it."""
+    position = len(_PNG)
+    while data.startswith(_PNG) and position + 8 <= len(data):
+        position += 12 + int.from_bytes(data[position : position + 4], "big")  # of the next chunk
+        if position > len(data):
+            raise OSError("it is damaged or too short")
+    if data.startswith(_PNG) and width * height > _MOST_PER_BYTE * len(data):
+        raise OSError(f"it is too short for {width} x {height} pixels")
 
 
 def check_depth(image: Any, path: str) -> None:

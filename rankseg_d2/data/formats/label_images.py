@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from .drawn_labels import DrawnLabels
-from .image_files import UnreadableError, check_exact, opened, read_labels
+from .image_files import UnreadableError, check_exact, check_png, opened, read_labels
 from .label_colors import (
     COLOR,
     classes_of_colors,
@@ -21,7 +21,6 @@ logger = logging.getLogger(__name__)
 # Keys of a data set's metadata by which label files are read
 READING_KEYS = ("ignore_label", "label_table", "label_colors", "resize_labels")
 _NO_METADATA = {}
-_MOST_PER_BYTE = 1032  # bytes that a byte of a PNG can hold; a pixel takes one or more
 _warned_of: set[str] = set()  # data sets with pixels of unknown values
 
 
@@ -146,8 +145,7 @@ def read_segment_ids(path: str) -> np.ndarray:
         check_exact(head, path, "panoptic image")
         file.seek(0)
         data = file.read()
-        if head.format == "PNG" and head.width * head.height > _MOST_PER_BYTE * len(data):
-            raise OSError(f"it is too short for {head.width} x {head.height} pixels")
+        check_png(data, *head.size)
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         if image is None:
             raise OSError("it is damaged")

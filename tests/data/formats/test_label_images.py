@@ -114,3 +114,7 @@ def test_a_panoptic_png_that_is_too_short_for_its_size_takes_no_memory(tmp_path)
     path.write_bytes(data)
     with pytest.raises(OSError, match=r"a\.png.*too short for 12000 x 12000 pixels"):
         read_segment_ids(str(path))
+    data[33:37] = b"\x7f\xff\xff\xff"  # the length of the next chunk
+    path.write_bytes(data)
+    with pytest.raises(OSError, match=r"a\.png.*damaged or too short"):
+        read_segment_ids(str(path))
