@@ -112,9 +112,9 @@ def test_a_panoptic_png_that_is_too_short_for_its_size_takes_no_memory(tmp_path)
     data[16:24] = (12_000).to_bytes(4, "big") * 2  # width and height
     data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
     path.write_bytes(data)
-    with pytest.raises(OSError, match=r"a\.png.*too short for 12000 x 12000 pixels"):
+    with pytest.raises(UnreadableError, match=r"a\.png.*too short for 12000 x 12000 pixels"):
         read_segment_ids(str(path))
     data[33:37] = b"\x7f\xff\xff\xff"  # the length of the next chunk
     path.write_bytes(data)
-    with pytest.raises(OSError, match=r"a\.png.*damaged or too short"):
+    with pytest.raises(UnreadableError, match=r"a\.png.*damaged or too short"):
         read_segment_ids(str(path))
