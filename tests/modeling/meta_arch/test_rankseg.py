@@ -299,10 +299,12 @@ def test_oracle_reads_label_maps_at_their_own_size(tmp_path):
     Image.fromarray(labels).save(path)
     model = make_model(MASK2FORMER, RANKSEG, ORACLE)
     small = torch.from_numpy(labels[3::10, 3::10].copy())
-    sample = {"image": picture(), "sem_seg": small, "sem_seg_file_name": str(path)}
+    sample = {"image": picture(), "sem_seg_file_name": str(path)}
     assert evaluate(model, [sample])[0]["ranking"]["classes"].tolist() == [2, 6]
-    del sample["sem_seg_file_name"]
-    sample["sem_seg"] = torch.from_numpy(labels)
+    # A label map in the sample has class ids for sure, so it goes before the file.
+    sample["sem_seg"] = small
+    assert evaluate(model, [sample])[0]["ranking"]["classes"].tolist() == [2]
+    sample["present_classes"] = torch.tensor([2, 6])  # as our mappers give them
     assert evaluate(model, [sample])[0]["ranking"]["classes"].tolist() == [2, 6]
 
 
