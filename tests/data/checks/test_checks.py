@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections import Counter
 
 import numpy as np
@@ -320,10 +319,9 @@ def test_a_terminal_without_utf_8_is_no_error(tmp_path, encoding, words):
     assert b"Traceback" not in found.stderr
 
 
+@pytest.mark.timeout(60)  # a count for each name would take minutes
 def test_too_many_classes_are_a_sentence(tmp_path, run):
-    names = [f"class {i}" for i in range(60_000)]
-    start = time.monotonic()
-    path, _ = own_data.semantic(tmp_path, classes=names)
+    (tmp_path / "names.txt").write_text("".join(f"class {i}\n" for i in range(60_000)))
+    path, _ = own_data.semantic(tmp_path, classes="names.txt")
     status, _, written = run("check", path)
     assert status == 1 and "has 60000 classes; pairs of classes are counted" in written.err
-    assert time.monotonic() - start < 30

@@ -298,10 +298,13 @@ def test_oracle_reads_label_maps_at_their_own_size(tmp_path):
     path = tmp_path / "labels.png"
     Image.fromarray(labels).save(path)
     model = make_model(MASK2FORMER, RANKSEG, ORACLE)
+    small = torch.from_numpy(labels[5::10, 5::10].copy())  # without category 6
     sample = {"image": picture(), "sem_seg_file_name": str(path)}
     assert evaluate(model, [sample])[0]["ranking"]["classes"].tolist() == [2, 6]
-    del sample["sem_seg_file_name"]
-    sample["sem_seg"] = torch.from_numpy(labels)
+    # A label map in the sample has class ids for sure, so it goes before the file.
+    sample["sem_seg"] = small
+    assert evaluate(model, [sample])[0]["ranking"]["classes"].tolist() == [2]
+    sample["present_classes"] = torch.tensor([2, 6])  # as our mappers give them
     assert evaluate(model, [sample])[0]["ranking"]["classes"].tolist() == [2, 6]
 
 
