@@ -7,7 +7,7 @@ import itertools
 import sys
 
 from . import __version__, config_files, doctor
-from .errors import nearest
+from .errors import INTERRUPTED, nearest, sentence, shows_tracebacks
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -38,7 +38,16 @@ def main(argv: list[str] | None = None) -> int:
     else:
         commands.add_parser("dataset", help="prepare, check and describe data sets")
     args = parser.parse_args(argv)
-    return args.run(args)
+    try:
+        return args.run(args)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:
+        if shows_tracebacks():
+            raise
+        names = parser.prog, args.command, getattr(args, "dataset_command", "")
+        sys.stderr.write(f"{' '.join(filter(None, names))}: error: {sentence(error)}\n")
+        return 1
 
 
 def _list_configs(args: argparse.Namespace) -> int:

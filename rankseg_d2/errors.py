@@ -1,13 +1,19 @@
-"""Errors for wrong names and values: what came, cut where it is long, and the nearest names."""
+"""Errors in one sentence: what came, cut where it is long, and the nearest names.
+
+RANKSEG_TRACEBACK=1 shows the traceback of an error.
+"""
 
 import difflib
+import os
 import reprlib
 from collections.abc import Iterable
 
-# What a wrong file, folder or value raises: shown as one sentence, without a traceback.
-USER_ERRORS = (ValueError, OSError, RuntimeError, KeyError, ImportError)
+# What a wrong file, folder or value raises; others are mistakes in the code.
+_EXPECTED = (ValueError, KeyError, RuntimeError, OSError, ArithmeticError, ImportError)
+INTERRUPTED = 130  # the exit status after Ctrl-C, as of shells
 
 _LONGEST = 200  # letters of a name or value in an error
+_LONGEST_SENTENCE = 1500
 
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = _LONGEST
@@ -30,8 +36,20 @@ def cut(text: str, longest: int = _LONGEST) -> str:
 
 
 def sentence(error: BaseException) -> str:
-    """The text of an error; str of a KeyError would put it in quotes."""
-    return str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    """One line: what is wrong and what to do."""
+    if isinstance(error, OSError) and error.errno is not None:
+        where = f"{error.filename}: " if error.filename else ""
+        text = f"{where}{error.strerror}"
+    else:  # str of a KeyError would put it in quotes
+        text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    text = cut(" ".join(text.split()), _LONGEST_SENTENCE)
+    if isinstance(error, _EXPECTED) and text:
+        return text
+    return f"{type(error).__name__}: {text} (RANKSEG_TRACEBACK=1 shows where)"
+
+
+def shows_tracebacks() -> bool:
+    return os.environ.get("RANKSEG_TRACEBACK") == "1"
 
 
 def unknown_name(key: str, name: str, known: Iterable[str]) -> KeyError:

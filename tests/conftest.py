@@ -1,3 +1,4 @@
+import logging
 import os
 
 import pytest
@@ -48,6 +49,19 @@ def root(tmp_path):
     register_all(tmp_path)
     yield tmp_path
     register_all()
+
+
+@pytest.fixture(autouse=True)
+def clean_loggers():
+    """Takes away the handlers that the test adds: they write to streams that end with it."""
+    from detectron2.utils.logger import setup_logger
+
+    loggers = [logging.getLogger(name) for name in ("rankseg_d2", "detectron2", "fvcore")]
+    before = [list(logger.handlers) for logger in loggers]
+    yield
+    for logger, handlers in zip(loggers, before, strict=True):
+        logger.handlers[:] = handlers
+    setup_logger.cache_clear()
 
 
 @pytest.fixture

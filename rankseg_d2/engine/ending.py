@@ -1,6 +1,6 @@
 """How a run ends: an error as one sentence, Ctrl-C after a whole step.
 
-RANKSEG_TRACEBACK=1 shows the traceback of an error; log.txt of OUTPUT_DIR has it in any case.
+The traceback of an error is in log.txt of OUTPUT_DIR, and with RANKSEG_TRACEBACK=1 on the console.
 """
 
 import contextlib
@@ -13,35 +13,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from ..errors import cut
+from ..errors import INTERRUPTED, sentence, shows_tracebacks
 
 logger = logging.getLogger(__name__)
-
-INTERRUPTED = 130  # the exit status after Ctrl-C, as of shells
-# Others are mistakes in the code: their names are shown too.
-_EXPECTED = (ValueError, KeyError, RuntimeError, OSError, ArithmeticError, ImportError)
-_LONGEST = 1500  # letters of a sentence
 
 
 class Failure(Exception):
     """The sentence with which a started process ends, for the process that has started it."""
-
-
-def shows_tracebacks() -> bool:
-    return os.environ.get("RANKSEG_TRACEBACK") == "1"
-
-
-def sentence(error: BaseException) -> str:
-    """One line: what is wrong and what to do."""
-    if isinstance(error, OSError) and error.errno is not None:
-        where = f"{error.filename}: " if error.filename else ""
-        text = f"{where}{error.strerror}"
-    else:
-        text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
-    text = cut(" ".join(text.split()), _LONGEST)
-    if isinstance(error, _EXPECTED) and text:
-        return text
-    return f"{type(error).__name__}: {text} (RANKSEG_TRACEBACK=1 shows where)"
 
 
 def end_in_a_sentence(prog: str, run: Callable[[], object]) -> None:

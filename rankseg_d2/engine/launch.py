@@ -16,7 +16,8 @@ from detectron2 import engine
 from detectron2.utils import comm
 
 from ..data.prepare.processes import end_with_parent
-from .ending import INTERRUPTED, Failure, log_traceback, sentence, shows_tracebacks
+from ..errors import INTERRUPTED, sentence, shows_tracebacks
+from .ending import Failure, log_traceback
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,5 @@
 """How runs end: in one sentence, after Ctrl-C with a checkpoint, and with their launcher."""
 
-import errno
 import logging
 import os
 import re
@@ -15,7 +14,7 @@ from support.paths import ROOT, SUPPORT
 from support.toy import ToyTrainer, final_weights, toy_config, train
 
 from rankseg_d2.engine import end_in_a_sentence
-from rankseg_d2.engine.ending import Interrupt, sentence
+from rankseg_d2.engine.ending import Interrupt
 
 TOY = SUPPORT / "toy.py"
 
@@ -50,23 +49,6 @@ def is_alive(pid):
 
 
 # --- sentences ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "error, text",
-    [
-        (ValueError("a is wrong;\n   set b"), "a is wrong; set b"),
-        (KeyError("SOLVER.X: 'y' is not known"), "SOLVER.X: 'y' is not known"),
-        (FileNotFoundError("a.pth does not exist. Fix it."), "a.pth does not exist. Fix it."),
-        (OSError(errno.ENOSPC, "No space left", "/data/x"), "/data/x: No space left"),
-        (OSError(errno.EPIPE, "Broken pipe"), "Broken pipe"),
-        (RuntimeError("a" * 5000), "a" * 1500 + "…"),
-        (TypeError("no"), "TypeError: no (RANKSEG_TRACEBACK=1 shows where)"),
-        (ValueError(), "ValueError:  (RANKSEG_TRACEBACK=1 shows where)"),
-    ],
-)
-def test_an_error_is_one_line(error, text):
-    assert sentence(error) == text
 
 
 def test_an_error_ends_the_process_with_its_sentence(capsys, monkeypatch):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ...errors import USER_ERRORS, sentence, unknown_name
+from ...errors import unknown_name
 from ...files import write_json
 from ...tables import text_table
 from ..formats.label_colors import COLOR
@@ -55,21 +55,15 @@ def add_parsers(commands: Any) -> None:
 
 def _run(args, report: Callable) -> int:
     is_check = report is _check_report
-    try:
-        parts = _find_parts(args.dataset, args.splits)
-        tallies = {part.name: scan(part.records, part.metadata, part.name, args.workers)
-                   for part in parts}
-        faults = _all_faults(parts, tallies, args.dataset)
-        content, text = report(parts, tallies, faults, args)
-        if args.json:
-            write_json(args.json, content)
-        if getattr(args, "matrix", None):
-            write_matrix(args.matrix, parts, tallies)
-    except USER_ERRORS as error:
-        sys.stderr.write(
-            f"rankseg-d2 dataset {args.dataset_command} {args.dataset}: {sentence(error)}\n"
-        )
-        return 1
+    parts = _find_parts(args.dataset, args.splits)
+    tallies = {part.name: scan(part.records, part.metadata, part.name, args.workers)
+               for part in parts}
+    faults = _all_faults(parts, tallies, args.dataset)
+    content, text = report(parts, tallies, faults, args)
+    if args.json:
+        write_json(args.json, content)
+    if getattr(args, "matrix", None):
+        write_matrix(args.matrix, parts, tallies)
     sys.stdout.write(text)
     return int(is_check and bool(faults))
 

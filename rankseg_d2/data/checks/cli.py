@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ...errors import USER_ERRORS, sentence
 from ..datasets import COMMANDS, data_root
 from ..own import commands as own_commands
 from ..prepare.processes import usable_cpus
@@ -46,12 +45,8 @@ def _add_prepare_parser(names, name: str, command) -> None:
 def _prepare(args) -> int:
     command = COMMANDS[args.name]
     options = {option: getattr(args, option) for option in command.options}
-    try:
-        for split in args.splits:
-            command.prepare(args.root, split, args.workers, **options)
-    except USER_ERRORS as error:
-        sys.stderr.write(f"rankseg-d2 dataset prepare {args.name}: {sentence(error)}\n")
-        return 1
+    for split in args.splits:
+        command.prepare(args.root, split, args.workers, **options)
     names = " and ".join(args.splits)
     sys.stdout.write(f"{args.name}: {names} prepared in {args.root}\n")
     return 0

@@ -3,14 +3,12 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ..._yaml import read_yaml
-from ...errors import USER_ERRORS, sentence
 from ...files import write_bytes
 from .convert import convert
 from .description import OwnData, parse_own_data
@@ -25,7 +23,7 @@ def add_parsers(commands: Any) -> None:
     init.add_argument("folder", type=Path, help="with images and labels")
     init.add_argument("--output", type=Path, metavar="FILE",
                       help="the yaml, by default FOLDER/<name of the folder>.yaml")
-    init.set_defaults(run=lambda args: _run(_init, args))
+    init.set_defaults(run=_init)
     parser = commands.add_parser(
         "convert", help="write label images, or a COCO instance json, of labels in another format"
     )
@@ -39,21 +37,10 @@ def add_parsers(commands: Any) -> None:
                         help="pixels in no polygon: a class (by default background), or `ignore`")
     parser.add_argument("--workers", type=int, metavar="N",
                         help="number of processes, by default the fastest")
-    parser.set_defaults(run=lambda args: _run(_convert, args))
+    parser.set_defaults(run=_convert)
 
 
-def _run(command: Callable[[argparse.Namespace], str], args: argparse.Namespace) -> int:
-    """Write what the command returns; the exit status."""
-    try:
-        text = command(args)
-    except USER_ERRORS as error:
-        sys.stderr.write(f"rankseg-d2 dataset {args.dataset_command}: {sentence(error)}\n")
-        return 1
-    sys.stdout.write(text)
-    return 0
-
-
-def _init(args: argparse.Namespace) -> str:
+def _init(args: argparse.Namespace) -> int:
     folder = args.folder.expanduser()
     proposal = propose(folder)
     path = args.output or folder / f"{proposal.content['name']}.yaml"
@@ -66,8 +53,11 @@ def _init(args: argparse.Namespace) -> str:
     parse_own_data(dict(content), path.resolve())
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None)
     write_bytes(path, text.encode())
-    return (f"found: {proposal.found}\nwrote {path}:\n\n{text}\nto edit: {proposal.edit}\n"
-            f"then: rankseg-d2 dataset check {path}\n")
+    sys.stdout.write(
+        f"found: {proposal.found}\nwrote {path}:\n\n{text}\nto edit: {proposal.edit}\n"
+        f"then: rankseg-d2 dataset check {path}\n"
+    )
+    return 0
 
 
 def _moved(content: dict, folder: Path, to: Path) -> dict:
@@ -83,7 +73,7 @@ def _moved(content: dict, folder: Path, to: Path) -> dict:
     return content | {key: move(content[key]) for key in paths}
 
 
-def _convert(args: argparse.Namespace) -> str:
+def _convert(args: argparse.Namespace) -> int:
     source = args.source.expanduser()
     is_yaml = source.suffix in (".yaml", ".yml")
     path = source if is_yaml else source / "data.yaml"
@@ -95,7 +85,8 @@ def _convert(args: argparse.Namespace) -> str:
         raise ValueError(f"{source} has labels of the format {found}, not {args.format}; write "
                          f"`rankseg-d2 dataset convert {found}`")
     written = convert(data, args.output.expanduser(), args.workers)
-    return f"wrote {written}\nthen: rankseg-d2 dataset check {written}\n"
+    sys.stdout.write(f"wrote {written}\nthen: rankseg-d2 dataset check {written}\n")
+    return 0
 
 
 def _with_task(content: dict, args: argparse.Namespace) -> dict:
