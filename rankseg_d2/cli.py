@@ -45,8 +45,8 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         if shows_tracebacks():
             raise
-        names = parser.prog, args.command, getattr(args, "dataset_command", "")
-        sys.stderr.write(f"{' '.join(filter(None, names))}: error: {sentence(error)}\n")
+        words = itertools.takewhile(lambda word: not word.startswith("-"), argv)
+        sys.stderr.write(f"{parser.prog} {' '.join(words)}: error: {sentence(error)}\n")
         return 1
 
 

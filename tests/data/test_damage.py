@@ -166,7 +166,7 @@ def test_a_json_with_a_byte_order_mark_is_read(tmp_path):
     expected = load_instances(path, tmp_path / "images", KNOWN)
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     assert load_instances(path, tmp_path / "images", KNOWN) == expected
-    from detectron2.data.datasets import load_coco_json
+    from rankseg_d2._detectron2.data.datasets import load_coco_json
 
     assert len(load_coco_json(str(path), "images")) == 3
 

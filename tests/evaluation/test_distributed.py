@@ -8,7 +8,7 @@ import sys
 import pytest
 from support import evaluation_process, video_evaluation_process
 from support.evaluation_data import unregister
-from support.paths import SUPPORT
+from support.paths import ROOT, SUPPORT
 
 
 @pytest.mark.slow
@@ -34,7 +34,8 @@ def test_videos_in_two_processes_equal_one(tmp_path):
 
 
 def check_two_processes(script, folder, expected):
-    env = {"PYTHONPATH": str(SUPPORT.parent), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    path = os.pathsep.join(map(str, (ROOT, SUPPORT.parent)))
+    env = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     run = subprocess.run(
         [sys.executable, str(SUPPORT / script), str(folder)],
         env=os.environ | env,

@@ -111,7 +111,8 @@ def test_setup_goes_on_where_torch_is_missing(sources):
 @pytest.mark.slow
 @pytest.mark.parametrize("capability", ["default", "avx2", "avx512"])
 def test_each_instruction_set_equals_the_reference(capability):
-    """What the processor lacks falls back to what it has."""
+    if capability == "avx512" and torch.backends.cpu.get_cpu_capability() != "AVX512":
+        pytest.skip("needs a processor with AVX-512, which torch would use unasked")
     done = run("-W", "ignore", "-c", COMPARE, ATEN_CPU_CAPABILITY=capability)
     assert done.stdout.startswith("equal on"), done.stderr
 

@@ -1,5 +1,6 @@
 """Image files that are odd: made by other tools, damaged, or made to harm."""
 
+import functools
 import io
 import os
 import struct
@@ -26,6 +27,7 @@ def png(array: np.ndarray, *more: bytes) -> bytes:
     return content[:head] + b"".join(more) + content[head:]
 
 
+@functools.cache
 def png_of_size(height: int, width: int, color: int = 2) -> bytes:
     """A small PNG whose header says that it is large; its pixels are zeros, if there are few."""
     bits = {0: 1, 2: 24}[color]

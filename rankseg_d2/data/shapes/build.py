@@ -8,6 +8,7 @@ process that builds it holds a lock; the system releases the lock if the process
 import functools
 import json
 import logging
+import secrets
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -96,17 +97,22 @@ def _is_made(folder: Path, spec) -> bool:
 
 
 def _build(folder: Path, spec, num_workers: int, write: Callable) -> None:
-    making, old = (folder.with_name(f".{folder.name}.{word}") for word in ("making", "old"))
-    for leftover in (making, old):
-        shutil.rmtree(leftover, ignore_errors=True)
+    _remove_leftovers(folder)
     logger.info("Drawing shapes, once, into %s", folder)
-    making.mkdir(parents=True)
+    # Not the name of a killed build, whose workers may write for a moment after it.
+    making = folder.with_name(f".{folder.name}.making.{secrets.token_hex(8)}")
+    making.mkdir()
     write(making, spec, num_workers)
     (making / "spec.json").write_text(json.dumps(asdict(spec)))
     if folder.exists():  # of another version or size
-        folder.rename(old)
+        folder.rename(making.with_suffix(".old"))
     making.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    _remove_leftovers(folder)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    for path in folder.parent.glob(f".{folder.name}.making.*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _write_images(folder: Path, spec: Spec, num_workers: int) -> None:

@@ -92,7 +92,8 @@ class VideoRun:
         """The ranking by all windows so far."""
         if self.ranker is None or self.scores.votes is None:
             return None
-        return self.ranker.rank(self.scores.logits())
+        # The oracle's scores are labels, the same in all windows, not logits to average.
+        return self.ranker.rank(self.scores.latest if self.ranker.oracle else self.scores.logits())
 
     def own_frames(self, number: int, masks: Tensor) -> Iterator[tuple[int, Tensor]]:
         """The frames whose results are this window's, and their masks (Q, 1, h, w)."""

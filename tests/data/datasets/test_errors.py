@@ -42,7 +42,7 @@ def test_what_is_missing_names_its_command_and_that_names_what_it_lacks(
         DatasetCatalog.get(name)
     assert main(["dataset", "prepare", command, "--root", str(root), "--workers", "1"]) == 1
     error = capsys.readouterr().err
-    assert f"prepare {command}: {root}" in error and "does not exist; download" in error
+    assert f"prepare {command}: error: {root}" in error and "does not exist; download" in error
     assert not any(root.iterdir())
 
 
@@ -145,7 +145,7 @@ def test_a_damaged_file_is_named(root, capsys, make, command, pattern):
         path.write_bytes(path.read_bytes()[:60])
     assert main(["dataset", "prepare", command, "--root", str(root), "--workers", "1"]) == 1
     folder = re.escape(str(root / pattern.partition("*")[0]))
-    assert re.search(rf"prepare {command}: .*{folder}.*(cannot be read|is damaged)",
+    assert re.search(rf"prepare {command}: error: .*{folder}.*(cannot be read|is damaged)",
                      capsys.readouterr().err)
 
 

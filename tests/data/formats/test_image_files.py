@@ -111,8 +111,8 @@ def test_a_jpeg_named_png_is_a_good_image(tmp_path):
     assert read_rgb(str(path)).shape == (*SIZE, 3)
 
 
-def test_detectron2s_reader_does_not_blame_the_format_for_an_odd_file(tmp_path):
-    from detectron2.data.detection_utils import read_image
+def test_the_embedded_reader_does_not_blame_the_format_for_an_odd_file(tmp_path):
+    from rankseg_d2._detectron2.data.detection_utils import read_image
 
     path = tmp_path / "odd.png"
     for name in ("text bomb", "damaged"):

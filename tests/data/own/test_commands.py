@@ -236,4 +236,4 @@ def test_init_ends_in_a_sentence_for_odd_files(plants, capsys, text):
     (plants / "labels/000.txt").write_bytes(b"\xff\x00\n")
     (plants / "labels/000.png").write_bytes(b"\x89PNG")
     assert main(["dataset", "init", str(plants)]) == 1
-    assert capsys.readouterr().err.startswith("rankseg-d2 dataset init: error: ")
+    assert capsys.readouterr().err.startswith(f"rankseg-d2 dataset init {plants}: error: ")
