@@ -76,7 +76,12 @@ def test_an_error_in_a_run_is_one_sentence_and_a_traceback_in_the_log(tmp_path, 
     assert "Traceback" not in out + err
     log = "".join(path.read_text() for path in tmp_path.glob("log.txt*"))
     assert "Traceback" in log and "the toy is broken" in log
-    done = start_toy(*args, "SOLVER.MAX_ITER", 50, TOY_FAIL_AT="3", RANKSEG_TRACEBACK="1")
+
+
+@pytest.mark.slow
+def test_the_traceback_is_shown_where_it_is_asked_for(tmp_path):
+    opts = "SOLVER.MAX_ITER", 50
+    done = start_toy("--num-gpus", 1, tmp_path, *opts, TOY_FAIL_AT="3", RANKSEG_TRACEBACK="1")
     out, err = done.communicate()
     assert done.returncode == 1 and "Traceback" in err
 

@@ -216,6 +216,7 @@ def test_results_that_cannot_be_averaged_are_refused(key, value):
 
 def test_a_training_whose_evaluation_would_be_refused_does_not_start(tmp_path):
     opts = ["OUTPUT_DIR", str(tmp_path), "TEST.SLIDING_WINDOW.ENABLED", True]
+    opts += ["DATASETS.TRAIN", ("shapes_panoptic_val",)]  # which is small
     cfg = get_config("shapes/panoptic/r10t", opts)
     with pytest.raises(ValueError, match="SlidingWindow makes semantic results only"):
         Trainer(cfg)
