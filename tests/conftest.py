@@ -19,7 +19,11 @@ def pytest_report_header(config):
     return f"rankseg_d2 engine: {rankseg_d2.engine_name()}, torch {torch.__version__}"
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
+    if "faults" not in config.option.markexpr:
+        faults = [item for item in items if "faults" in item.keywords]
+        items[:] = [item for item in items if "faults" not in item.keywords]
+        config.hook.pytest_deselected(items=faults)
     if torch.cuda.is_available():
         return
     skip = pytest.mark.skip(reason="needs a CUDA GPU")
