@@ -5,8 +5,9 @@ the multi-label head and the rank-adaptive temperature.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 from .losses import asymmetric_loss
@@ -25,6 +26,9 @@ class Ranker:
     loss: Callable[[Tensor, Tensor], Tensor] = asymmetric_loss
     loss_weight: float = 10.0
     cosine: bool = True  # classify by cosine of features and class embeddings, without bias
+    # What a user of predictions asks for; both act before the best κ are taken.
+    excluded: Tensor | None = field(default=None, compare=False)  # (C,) bool: never kept
+    prior: Tensor | None = field(default=None, compare=False)  # (C,) added to the logits
 
     def __post_init__(self) -> None:
         if self.topk < 1:
@@ -41,6 +45,19 @@ class Ranker:
         `keep` (B, C) bool: categories that are kept whatever their scores.
         """
         check_topk(self.topk, scores.shape[1])
+        if self.prior is not None and not self.oracle:
+            scores = scores + self.prior.to(scores)
+        if self.excluded is None:
+            return self._rank(scores, keep)
+        excluded = self.excluded.to(scores.device)
+        low = 0 if self.oracle else -torch.inf
+        ranking = self._rank(scores.masked_fill(excluded, low), keep)
+        valid = ~excluded[ranking.index]  # (B, K): also of ranks for which no category is left
+        if ranking.valid is not None:
+            valid = valid & ranking.valid
+        return replace(ranking, scores=scores, valid=valid)
+
+    def _rank(self, scores: Tensor, keep: Tensor | None) -> Ranking:
         if self.oracle:
             return rank_from_labels(scores, self.topk)
         if self.threshold is None:

@@ -24,6 +24,8 @@ class ResultOptions:
     detections_per_video: int = 10
     full_scores: bool = False  # with a ranking: give `sem_seg` of all C categories too
     thing_ids: frozenset[int] | None = None  # None: not known, and panoptic results need it
+    # Without a ranking: classes that no pixel gets (with one, `Ranker.excluded` are not ranked).
+    excluded: frozenset[int] = frozenset()
 
     def __post_init__(self):
         counts = {

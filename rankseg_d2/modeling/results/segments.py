@@ -16,7 +16,7 @@ Results of an image, by name (maps of a clip have T before H, W):
     ranking: with a ranking, `scores` (C,) of all categories and the kept `classes` (K,).
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 import torch
@@ -36,7 +36,7 @@ class Classes(NamedTuple):
     probabilities: Tensor  # (Q, K+1), no-object last
     ids: Tensor  # (K,) category of each column
     num_classes: int  # C
-    is_ranked: bool
+    is_restricted: bool  # not all classes in their order
 
 
 def mask_result(
@@ -50,7 +50,7 @@ def mask_result(
     """Results of an image or clip: logits (Q, K+1), masks (Q, T, h, w), its ranking (B = 1)."""
     frames = slice(None) if is_video else 0
     with torch.autocast(logits.device.type, enabled=False):
-        classes = class_probabilities(logits, ranking)
+        classes = class_probabilities(logits, ranking, options.excluded)
         result = {}
         if options.semantic:
             scores, labels = semantic(classes, masks, sizes, options.resize_first)
@@ -70,11 +70,10 @@ def pixel_result(
     logits: Tensor, ranking: Ranking | None, sizes: Sizes, options: ResultOptions
 ) -> dict:
     """Semantic results of class logits (K, H, W) at the network's input size."""
-    ids, num_classes = _column_ids(logits.shape[0], ranking, logits.device)
-    if ranking is not None and ranking.valid is not None:
-        logits = logits[ranking.valid[0]]
+    keep, ids, num_classes = _columns(len(logits), ranking, options.excluded, logits.device)
+    logits = logits if keep is None else logits[keep]
     scores = to_output(at_least_float(logits)[:, None], sizes)[:, 0]  # (K, H, W)
-    classes = Classes(scores, ids, num_classes, ranking is not None)
+    classes = Classes(scores, ids, num_classes, ranking is not None or keep is not None)
     labels = _best_labels(scores, classes)
     return _semantic_entries(scores, labels, classes, options.full_scores)
 
@@ -89,7 +88,7 @@ def ranking_result(ranking: Ranking) -> dict:
 
 def _semantic_entries(scores: Tensor, labels: Tensor, classes: Classes, full_scores: bool) -> dict:
     """Scores (K, ...) and labels (...) under the names of the results."""
-    if not classes.is_ranked:
+    if not classes.is_restricted:
         return {"sem_seg_labels": labels, "sem_seg": scores}
     result = {"sem_seg_labels": labels, "sem_seg_scores": scores, "sem_seg_classes": classes.ids}
     if full_scores:
@@ -103,23 +102,33 @@ def full_maps(scores: Tensor, ids: Tensor, num_classes: int) -> Tensor:
     return full.index_copy_(0, ids, scores)
 
 
-def class_probabilities(logits: Tensor, ranking: Ranking | None) -> Classes:
-    """Class probabilities of logits (Q, K+1); columns of invalid ranks are removed."""
-    ids, num_classes = _column_ids(logits.shape[1] - 1, ranking, logits.device)
-    if ranking is not None and ranking.valid is not None:
-        logits = logits[:, F.pad(ranking.valid[0], (0, 1), value=True)]
+def class_probabilities(
+    logits: Tensor, ranking: Ranking | None, excluded: Collection[int] = ()
+) -> Classes:
+    """Class probabilities of logits (Q, K+1); columns of invalid ranks are removed.
+
+    Without a ranking those of the `excluded` classes are.
+    """
+    count = logits.shape[1] - 1
+    keep, ids, num_classes = _columns(count, ranking, excluded, logits.device)
+    if keep is not None:
+        logits = logits[:, F.pad(keep, (0, 1), value=True)]
     probabilities = at_least_float(logits).softmax(-1)
-    return Classes(probabilities, ids, num_classes, ranking is not None)
+    return Classes(probabilities, ids, num_classes, ranking is not None or keep is not None)
 
 
-def _column_ids(
-    num_columns: int, ranking: Ranking | None, device: torch.device
-) -> tuple[Tensor, int]:
-    """The categories of the valid columns (K,), and the number of all categories."""
-    if ranking is None:
-        return torch.arange(num_columns, device=device), num_columns
-    ids = ranking.index[0]
-    return (ids if ranking.valid is None else ids[ranking.valid[0]]), ranking.C
+def _columns(
+    count: int, ranking: Ranking | None, excluded: Collection[int], device: torch.device
+) -> tuple[Tensor | None, Tensor, int]:
+    """Which columns stay (count,) bool, None: all; their categories; the number of categories."""
+    if ranking is not None:
+        ids, num_classes = ranking.index[0], ranking.C
+        keep = None if ranking.valid is None else ranking.valid[0]
+    else:
+        ids, num_classes, keep = torch.arange(count, device=device), count, None
+        if excluded:
+            keep = torch.isin(ids, ids.new_tensor(sorted(excluded)), invert=True)
+    return keep, (ids if keep is None else ids[keep]), num_classes
 
 
 def semantic(

@@ -81,7 +81,8 @@ class VideoRun:
     def add_results(self, number: int, outputs: MaskPredictions) -> None:
         outputs = self.model.decide(outputs.ranked(self.ranking()))
         with torch.autocast(outputs.logits.device.type, enabled=False):
-            classes = class_probabilities(outputs.logits[-1, 0], outputs.ranking)
+            excluded = self.results.excluded
+            classes = class_probabilities(outputs.logits[-1, 0], outputs.ranking, excluded)
             masks = outputs.masks[-1][0]  # (Q, T, h, w)
             if self.results.semantic:
                 self.add_labels(number, classes, masks)
@@ -176,7 +177,7 @@ class VideoRun:
         queries = torch.stack([query for track in tracks for query in track.queries])  # (M, D)
         logits = self.model.classify(queries[None], ranking)[0]  # (M, K+1)
         with torch.autocast(queries.device.type, enabled=False):
-            classes = class_probabilities(logits, ranking)
+            classes = class_probabilities(logits, ranking, self.results.excluded)
             parts = classes.probabilities.split([len(track.queries) for track in tracks])
             means = [
                 part.new_tensor(track.weights) / sum(track.weights) @ part

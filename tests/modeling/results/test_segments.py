@@ -554,3 +554,28 @@ def test_gpu_gives_the_same():
     wrong = result["panoptic_seg"][0].cpu() != expected["panoptic_seg"][0]
     assert wrong.float().mean() < 0.01
     assert result["instances"].pred_classes.tolist() == expected["instances"].pred_classes.tolist()
+
+
+# Excluded classes
+
+
+def test_excluded_classes_have_no_share_in_any_result():
+    """As if the model had no such classes: softmax over the others."""
+    logits, masks = predictions(queries=30)
+    excluded = frozenset({1, 2})
+    allowed = [c for c in range(C) if c not in excluded]
+    result = image_result(logits, masks, None, SHAPE, replace(ALL, excluded=excluded))
+    things = frozenset(i for i, c in enumerate(allowed) if c in THINGS)
+    small = image_result(
+        logits[:, [*allowed, C]], masks, None, SHAPE, replace(ALL, thing_ids=things)
+    )
+    assert result["sem_seg_classes"].tolist() == allowed
+    torch.testing.assert_close(result["sem_seg_scores"], small["sem_seg"])
+    table = torch.tensor(allowed)
+    assert result["sem_seg_labels"].equal(table[small["sem_seg_labels"]])
+    ids, segments = result["panoptic_seg"]
+    assert ids.equal(small["panoptic_seg"][0]) and len(segments) > 1
+    categories = [allowed[segment["category_id"]] for segment in small["panoptic_seg"][1]]
+    assert [segment["category_id"] for segment in segments] == categories
+    assert result["instances"].pred_classes.equal(table[small["instances"].pred_classes])
+    torch.testing.assert_close(result["instances"].scores, small["instances"].scores)
