@@ -564,11 +564,11 @@ def test_excluded_classes_have_no_share_in_any_result():
     logits, masks = predictions(queries=30)
     excluded = frozenset({1, 2})
     allowed = [c for c in range(C) if c not in excluded]
-    result = image_result(logits, masks, None, SHAPE, replace(ALL, excluded=excluded))
+    options = replace(ALL, overlap_threshold=0.0)
+    result = image_result(logits, masks, None, SHAPE, replace(options, excluded=excluded))
     things = frozenset(i for i, c in enumerate(allowed) if c in THINGS)
-    small = image_result(
-        logits[:, [*allowed, C]], masks, None, SHAPE, replace(ALL, thing_ids=things)
-    )
+    few = replace(options, thing_ids=things)
+    small = image_result(logits[:, [*allowed, C]], masks, None, SHAPE, few)
     assert result["sem_seg_classes"].tolist() == allowed
     torch.testing.assert_close(result["sem_seg_scores"], small["sem_seg"])
     table = torch.tensor(allowed)
