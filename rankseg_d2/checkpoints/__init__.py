@@ -1,6 +1,7 @@
 """Weight files: read safely, renamed, and adapted to a model."""
 
 from .adapting import Rows, adapt, differences, table
+from .metadata import read_metadata, write_metadata
 from .reading import is_whole, locate, read_checkpoint, read_weights
 from .renaming import rename
 
@@ -11,7 +12,9 @@ __all__ = [
     "is_whole",
     "locate",
     "read_checkpoint",
+    "read_metadata",
     "read_weights",
     "rename",
     "table",
+    "write_metadata",
 ]

@@ -33,7 +33,7 @@ def read_checkpoint(path: str | os.PathLike, matching_heuristics: bool = False) 
         checkpoint = data
     elif "model_state" in data and os.fspath(path).endswith(".pyth"):
         checkpoint = {"model": data["model_state"], "__author__": "pycls"}
-    elif _file_format(path) == "pickle":
+    elif file_format(path) == "pickle":
         checkpoint = {"model": data.get("blobs", data), "__author__": "Caffe2"}
     else:
         checkpoint = {"model": data}
@@ -49,7 +49,7 @@ def read_checkpoint(path: str | os.PathLike, matching_heuristics: bool = False) 
 def read_weights(path: str | os.PathLike) -> dict:
     """The content of a .pkl, .pth or .safetensors file; its first bytes decide, not its name."""
     path = os.fspath(path)
-    read = _READERS[_file_format(path)]
+    read = _READERS[file_format(path)]
     try:
         data = read(path)
     except Refusal as refusal:
@@ -71,7 +71,7 @@ def read_weights(path: str | os.PathLike) -> dict:
 def is_whole(path: str | os.PathLike) -> bool:
     """Whether the weight file exists, complete and undamaged."""
     try:
-        if _file_format(path) != "zip":
+        if file_format(path) != "zip":
             return bool(read_weights(path))
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
@@ -120,7 +120,7 @@ def _cache_path(name: str) -> str:
     return os.path.join(get_cache_dir(), inside)
 
 
-def _file_format(path: str | os.PathLike) -> str:
+def file_format(path: str | os.PathLike) -> str:
     """The key in _READERS, by the first bytes of the file."""
     if not os.path.isfile(path):
         found = "is a folder, not a weight file" if os.path.isdir(path) else "does not exist"

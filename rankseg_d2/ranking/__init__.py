@@ -17,6 +17,8 @@ categories; logits have one column per rank from `restrict` on, the last one is 
 Training adds `asymmetric_loss(scores, multi_hot(labels, 150))` and calls `relabel` on its targets.
 """
 
+from .calibration import Calibration, Reliability, fit_calibration, reliability
+from .conformal import Rule, choose_threshold, choose_topk, image_shares, images_needed
 from .heads import (
     HEADS,
     DecoderHead,
@@ -47,6 +49,7 @@ __all__ = [
     "HEADS",
     "LOSSES",
     "LOW_LOGIT",
+    "Calibration",
     "DecoderHead",
     "EncoderHead",
     "MultiLabelHead",
@@ -54,11 +57,18 @@ __all__ = [
     "RankNorm",
     "Ranker",
     "Ranking",
+    "Reliability",
+    "Rule",
     "asymmetric_loss",
     "binary_cross_entropy",
     "check_topk",
+    "choose_threshold",
+    "choose_topk",
     "class_ap",
     "cosine_logits",
+    "fit_calibration",
+    "image_shares",
+    "images_needed",
     "keep_valid",
     "label_ranking_ap",
     "multi_hot",
@@ -69,6 +79,7 @@ __all__ = [
     "recall_at_k",
     "relabel",
     "relabel_map",
+    "reliability",
     "restore",
     "restrict",
     "restrict_embeddings",

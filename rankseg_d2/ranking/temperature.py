@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..dtypes import at_least_float
 from .ranking import LOW_LOGIT, Ranking, valid_columns
@@ -12,23 +13,40 @@ class RankNorm(nn.LayerNorm):
 
     Weight and bias belong to a rank, not to a class. Without invalid ranks it is nn.LayerNorm.
     Invalid ones (dynamic κ, the oracle) would distort mean and deviation with their low logits, so
-    they count in neither, and stay low.
+    they count in neither, and stay low. Logits of fewer ranks take the weights of the first ranks,
+    and of no-object: what a model with a smaller κ loads from the same checkpoint.
     """
 
     def __init__(self, k: int, no_object: bool = True):
         super().__init__(k + no_object)
+        self.no_object = no_object
 
     def forward(self, logits: Tensor, ranking: Ranking | None = None) -> Tensor:
+        weight, bias = self._of_columns(logits.shape[-1])
         if ranking is None or ranking.valid is None:
-            return super().forward(at_least_float(logits))
+            return F.layer_norm(at_least_float(logits), weight.shape, weight, bias, self.eps)
         valid = valid_columns(ranking, logits.shape[-1])  # (B, 1, K or K+1)
         count = valid.sum(dim=-1, keepdim=True).clamp(min=1)
         logits = at_least_float(logits).masked_fill(~valid, 0)
         logits = logits - logits.sum(dim=-1, keepdim=True) / count
         logits = logits.masked_fill(~valid, 0)
         variance = logits.square().sum(dim=-1, keepdim=True) / count
-        logits = logits * (variance + self.eps).rsqrt() * self.weight + self.bias
+        logits = logits * (variance + self.eps).rsqrt() * weight + bias
         return logits.masked_fill(~valid, LOW_LOGIT)
+
+    def _of_columns(self, count: int) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the first ranks and no-object, `count` in all."""
+        total = self.normalized_shape[0]
+        if count == total:
+            return self.weight, self.bias
+        if count > total:
+            raise ValueError(
+                f"κ {count - self.no_object} is above {total - self.no_object}, the κ that the "
+                "rank-adaptive temperature was made for; choose a κ of at most that."
+            )
+        ranks = count - self.no_object
+        columns = [*range(ranks), *range(total - self.no_object, total)]
+        return self.weight[columns], self.bias[columns]
 
 
 def cosine_logits(features: Tensor, embeddings: Tensor) -> Tensor:

@@ -1,0 +1,68 @@
+"""What a checkpoint says beside its weights: plain JSON types under one key.
+
+In a .pth file it is a dict under "rankseg", in a .safetensors file the same dict as JSON text, in
+the metadata of the header.
+"""
+
+import json
+import os
+import shutil
+from typing import Any, BinaryIO
+
+import torch
+
+from ..files import replacing_durably
+from .reading import file_format, read_checkpoint
+
+KEY = "rankseg"
+_HEADER = "__metadata__"  # of the safetensors format
+_ALIGNMENT = 8
+
+
+def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
+    """What the file says beside its weights; {} if it says nothing."""
+    if file_format(path) == "safetensors":
+        with open(path, "rb") as file:
+            found = json.loads(_read_header(file).get(_HEADER, {}).get(KEY, "{}"))
+    else:
+        found = read_checkpoint(path).get(KEY, {})
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} has a {type(found).__name__} under {KEY!r}, which is a dict.")
+    return found
+
+
+def write_metadata(path: str | os.PathLike, **entries: Any) -> None:
+    """Set entries, of plain JSON types, beside the weights; all the rest of the file stays.
+
+    The file is replaced when the new one is whole on the disk.
+    """
+    kind = file_format(path)
+    if kind == "pickle":
+        raise ValueError(
+            f"{path} is a pickle file, which is only read; save the model as .pth or .safetensors "
+            "first, for example by a training of 0 iterations."
+        )
+    content = read_metadata(path) | json.loads(json.dumps(entries, allow_nan=False))
+    path = os.path.realpath(path)  # a link stays a link
+    if kind == "safetensors":
+        _rewrite_header(path, content)
+        return
+    checkpoint = read_checkpoint(path) | {KEY: content}
+    with replacing_durably(path) as file:
+        torch.save(checkpoint, file)
+
+
+def _read_header(file: BinaryIO) -> dict:
+    """The header of a safetensors file; the file stands at the first tensor afterwards."""
+    return json.loads(file.read(int.from_bytes(file.read(8), "little")))
+
+
+def _rewrite_header(path: str, content: dict) -> None:
+    with open(path, "rb") as source:
+        header = _read_header(source)
+        header[_HEADER] = header.get(_HEADER, {}) | {KEY: json.dumps(content)}
+        text = json.dumps(header).encode()
+        text += b" " * (-len(text) % _ALIGNMENT)
+        with replacing_durably(path) as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            shutil.copyfileobj(source, file, 2**20)
