@@ -33,6 +33,7 @@ FLOORS = [
     ["config"],
     [""],
     ["engine"],
+    ["report"],
     ["doctor"],
     ["cli"],
 ]

@@ -90,7 +90,7 @@ def _choose_evaluators(
     save = cfg.TEST.get("SAVE_PREDICTIONS", False)
     names = [TASKS[task].video_evaluator if is_video else TASKS[task].evaluator for task in tasks]
     evaluators = [find(name)(dataset_name, output_folder, save) for name in names]
-    if _ranks_categories(cfg) and (not is_video or _has_labels(dataset_name, possible[0])):
+    if ranks_categories(cfg) and (not is_video or _has_labels(dataset_name, possible[0])):
         ranking = VideoMultiLabelEvaluator if is_video else MultiLabelEvaluator
         evaluators.append(ranking(dataset_name, output_folder, possible[0]))
     if not evaluators or not set(possible) & set(predicted):
@@ -108,7 +108,7 @@ for _type in (*IMAGE_TYPES, *VIDEO_TYPES):
     register_evaluator(_type)(_choose_evaluators)
 
 
-def _ranks_categories(cfg: CfgNode) -> bool:
+def ranks_categories(cfg: CfgNode) -> bool:
     """Whether the model ranks; the ranking of the oracle is the ground truth, so not evaluated."""
     model = model_class(cfg)
     ranks = "RANKSEG" in cfg.MODEL if model is None else model.ranks

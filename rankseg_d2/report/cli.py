@@ -1,0 +1,64 @@
+"""The options of `rankseg-d2 kappa`; what they need is imported when the command runs."""
+
+import argparse
+from typing import Any
+
+UNITS = ("categories", "pixels")
+RECALLS = (0.95, 0.99)
+
+_KAPPA = """\
+Run a trained model once over the validation set of CONFIG, and evaluate it at many κ and many
+thresholds from the same network outputs. Choose the smallest κ, and the highest threshold, that
+keep a wanted share of an image's categories on new images, with a guarantee (conformal risk
+control). Fit a calibration of the head's probabilities. Files go to OUTPUT_DIR/kappa.
+"""
+_EXAMPLES = """\
+examples:
+  rankseg-d2 kappa shapes/panoptic/r10t_rankseg --weights model_final.pth
+  rankseg-d2 kappa my.yaml --weights model_final.pth --recall 0.9 0.95 --of pixels --write
+  rankseg-d2 kappa --scores output/kappa/scores.npz --recall 0.98
+"""
+
+
+def add_kappa_parser(commands: Any) -> None:
+    """Add `kappa` to the subcommands of `rankseg-d2`."""
+    parser = commands.add_parser(
+        "kappa",
+        help="choose κ or the threshold for a wanted recall",
+        description=_KAPPA,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("config", nargs="?", metavar="CONFIG", help="a yaml file, or the name of a shipped config")
+    add("--weights", metavar="FILE", help="the trained model: .pth or .safetensors")
+    add("--scores", metavar="FILE",
+        help="choose again from the scores.npz of an earlier run, without model and images")
+    add("--recall", nargs="+", type=_share, default=RECALLS, metavar="R",
+        help="wanted recalls, between 0 and 1; by default %(default)s")
+    add("--of", nargs="+", choices=UNITS, default=UNITS[:1],
+        help="whose recall: of an image's categories (the default), of its pixels, or both")
+    add("--kappas", nargs="+", type=int, metavar="K",
+        help="evaluate at these κ; by default about five in each power of ten, up to the trained")
+    add("--thresholds", nargs="+", type=_share, metavar="T",
+        help="evaluate at these thresholds; by default ten from 0.001 to 0.9")
+    add("--set", nargs="+", default=[], metavar="KEY=VALUE", help="other keys of the config")
+    add("--write", action="store_true",
+        help="store calibration and rules in the file of --weights, where a predictor finds them")
+    parser.set_defaults(run=_run_kappa)  # fmt: skip
+
+
+def _run_kappa(args: argparse.Namespace) -> int:
+    from .kappa import run
+
+    return run(args)
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1")
+    return value
