@@ -57,11 +57,11 @@ class ImageScores:
 
 def _check(arrays: dict[str, np.ndarray]) -> None:
     """ValueError unless the arrays belong together."""
-    size = len(arrays["images"]), len(arrays["names"])
+    sizes = {0: (), 1: None, 2: arrays["images"].shape + arrays["names"].shape}
     for name, dimensions in _ARRAYS.items():
-        array = arrays[name]
-        if array.ndim != dimensions or (dimensions == 2 and array.shape != size):
-            raise ValueError(f"{name} has the shape {array.shape}")
+        shape = arrays[name].shape
+        if len(shape) != dimensions or sizes[dimensions] not in (None, shape):
+            raise ValueError(f"{name} has the shape {shape}")
     kinds = {name: arrays[name].dtype.kind for name in ("scores", "present", "pixels", "topk")}
     if kinds != {"scores": "f", "present": "b", "pixels": "i", "topk": "i"}:
         raise ValueError(f"arrays of the kinds {kinds}")

@@ -50,13 +50,13 @@ def bound(scores, shares, rule):
     return (total + 1) / (n + 1)
 
 
-def split_means(scores, shares, choose, n, seed=1):
+def split_means(scores, shares, choose, recall, n, seed=1):
     """The mean risk of 100 held-out images in each of SPLITS random splits."""
     random, means = np.random.default_rng(seed), []
     for _ in range(SPLITS):
         order = torch.from_numpy(random.permutation(len(scores))[: n + 100])
         chosen, new = order[:n], order[n:]
-        rule = choose(scores[chosen], shares[chosen], scores.shape[1])
+        rule = choose(scores[chosen], shares[chosen], recall, scores.shape[1])
         means.append(risks(scores[new], shares[new], rule).mean().item())
     return np.array(means)
 
@@ -68,7 +68,7 @@ ALPHA, N = 0.15, 20  # so few images that a choice without the correction fails
 @pytest.mark.parametrize("kind", ["categories", "pixels", "one category"])
 def test_the_guarantee_holds_in_1000_splits(choose, kind):
     shares, scores = shares_of(kind)
-    means = split_means(scores, shares, lambda *data: choose(data[0], data[1], 1 - ALPHA, data[2]), N)
+    means = split_means(scores, shares, choose, 1 - ALPHA, N)
     error = means.std() / math.sqrt(SPLITS)
     assert means.mean() <= ALPHA + 3 * error
     if choose is choose_threshold:  # it is not much too careful: theory says 2 / (n + 1) at most
@@ -79,9 +79,7 @@ def test_the_guarantee_needs_its_correction():
     """The highest threshold whose mean risk on the n images is at most α breaks the expectation."""
     shares, scores = shares_of("one category")
     recall = 1 - (ALPHA * N + 1) / (N + 1)  # undoes it
-    means = split_means(
-        scores, shares, lambda *data: choose_threshold(data[0], data[1], recall, data[2]), N
-    )
+    means = split_means(scores, shares, choose_threshold, recall, N)
     assert means.mean() > ALPHA + 3 * means.std() / math.sqrt(SPLITS)
 
 

@@ -6,6 +6,7 @@ import torch
 from support.paths import GOLDEN as DATA
 from torch import nn
 
+from rankseg_d2.checkpoints import Rows, adapt
 from rankseg_d2.ranking import (
     HEADS,
     LOW_LOGIT,
@@ -227,6 +228,21 @@ def test_rank_norm_of_valid_ranks_only_equals_layer_norm():
     assert ranking.valid.all()
     logits = restrict(logits, ranking)
     torch.testing.assert_close(norm(logits, ranking), norm(logits), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("no_object", [True, False])
+@pytest.mark.parametrize("threshold", [None, 0.0])
+def test_rank_norm_of_fewer_ranks_equals_one_that_loads_its_first_rows(no_object, threshold):
+    norm, few = RankNorm(5, no_object), RankNorm(3, no_object)
+    nn.init.normal_(norm.weight, 1)
+    nn.init.normal_(norm.bias)
+    rows = {name: Rows("ranks", closed=no_object) for name in ("weight", "bias")}
+    few.load_state_dict(adapt(norm.state_dict(), few.state_dict(), rows=rows).weights)
+    ranking = rank(torch.randn(2, 9), 3, threshold)
+    logits = torch.randn(2, 7, 3 + no_object)
+    assert torch.equal(norm(logits, ranking), few(logits, ranking))
+    with pytest.raises(ValueError, match="κ 6 is above 5, the κ that the rank-adaptive"):
+        norm(torch.randn(2, 7, 6 + no_object))
 
 
 def test_rank_norm_leaves_invalid_ranks_out():
