@@ -58,7 +58,7 @@ def test_every_file_module_and_name_that_a_page_names_exists(page):
 
 
 RUNS = ["README.md", "docs/config.md", "docs/data.md", "docs/engine.md", "docs/evaluation.md"]
-RUNS += ["docs/models.md", "docs/training.md", "docs/video.md"]
+RUNS += ["docs/kappa.md", "docs/models.md", "docs/training.md", "docs/video.md"]
 
 
 @pytest.mark.slow
