@@ -31,20 +31,30 @@ def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
     return found
 
 
+def check_storable(path: str | os.PathLike) -> None:
+    """Raise the error of a file that `write_metadata` cannot change, before hours of work."""
+    if file_format(path) == "pickle":
+        raise ValueError(
+            f"{path} is a pickle file, which is only read; give a .pth or .safetensors file of "
+            "the model."
+        )
+    folder = os.path.dirname(os.path.realpath(path))
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(
+            f"{folder}, the folder of {os.path.basename(path)}, cannot be written; copy the file "
+            "to a folder of yours."
+        )
+
+
 def write_metadata(path: str | os.PathLike, **entries: Any) -> None:
     """Set entries, of plain JSON types, beside the weights; all the rest of the file stays.
 
     The file is replaced when the new one is whole on the disk.
     """
-    kind = file_format(path)
-    if kind == "pickle":
-        raise ValueError(
-            f"{path} is a pickle file, which is only read; save the model as .pth or .safetensors "
-            "first, for example by a training of 0 iterations."
-        )
+    check_storable(path)
     content = read_metadata(path) | json.loads(json.dumps(entries, allow_nan=False))
     path = os.path.realpath(path)  # a link stays a link
-    if kind == "safetensors":
+    if file_format(path) == "safetensors":
         _rewrite_header(path, content)
         return
     checkpoint = read_checkpoint(path) | {KEY: content}

@@ -11,7 +11,7 @@ from detectron2.engine import default_argument_parser
 from detectron2.utils.file_io import PathManager
 from torch import nn
 
-from ..checkpoints import locate, read_checkpoint, rename, write_metadata
+from ..checkpoints import check_storable, locate, read_checkpoint, rename, write_metadata
 from ..config import get_config
 from ..engine import Checkpointer, Trainer, check_run, class_names, setup
 from ..engine.checks import build_on_meta
@@ -41,8 +41,10 @@ _HEADLINES = (
 
 def run(args: Namespace) -> int:
     """The subcommand; `args` are those of `report.cli`."""
-    if args.write and (not args.weights or "://" in args.weights):
-        raise ValueError("--write needs --weights with a local file to store the calibration in")
+    if args.write:
+        if not args.weights or "://" in args.weights:
+            raise ValueError("--write needs --weights with a local file, to store the rules in it")
+        check_storable(args.weights)
     if args.scores:
         images, folder = ImageScores.load(args.scores), Path(args.scores).parent
     else:
@@ -64,7 +66,7 @@ def _evaluate(args: Namespace) -> tuple[ImageScores, Path]:
             "give CONFIG and --weights FILE, or --scores FILE to choose again without the model"
         )
     cfg = get_config(args.config, [*args.set, "MODEL.WEIGHTS", args.weights])
-    kappas = args.kappas or default_kappas(cfg.MODEL.RANKSEG.TOPK)
+    kappas = sorted(set(args.kappas or default_kappas(cfg.MODEL.RANKSEG.TOPK)))
     check_kappa(cfg, kappas)
     folder = Path(cfg.OUTPUT_DIR, "kappa")
     cfg = changed(cfg, "OUTPUT_DIR", str(folder))  # whose config.yaml is not that of the training
@@ -74,7 +76,7 @@ def _evaluate(args: Namespace) -> tuple[ImageScores, Path]:
     model = load_model(cfg)
     topk = cfg.MODEL.RANKSEG.TOPK
     by_kappa = {kappa: Choice(kappa) for kappa in kappas}
-    by_threshold = {value: Choice(topk, value) for value in args.thresholds or THRESHOLDS}
+    by_threshold = {value: Choice(topk, value) for value in sorted(args.thresholds or THRESHOLDS)}
     images, results = sweep(cfg, model, [*by_kappa.values(), *by_threshold.values()])
     images.save(folder / "scores.npz")
     for name, choices in (("kappa", by_kappa), ("threshold", by_threshold)):
@@ -104,7 +106,7 @@ def check_kappa(cfg: CfgNode, kappas: Iterable[int]) -> None:
     check_run(cfg, default_argument_parser().parse_args(["--eval-only"]))
     (dataset,) = cfg.DATASETS.TEST
     if MetadataCatalog.get(dataset).get("evaluator_type") in VIDEO_TYPES:
-        raise ValueError(f"κ is chosen on images, but {dataset} has videos; set another")
+        raise ValueError(f"κ is chosen on images, but {dataset} has videos; set DATASETS.TEST to images")
     trained, topk = trained_kappa(cfg), cfg.MODEL.RANKSEG.TOPK
     for name, kappa in [("MODEL.RANKSEG.TOPK", topk), *(("--kappas", value) for value in kappas)]:
         if not 1 <= kappa <= min(trained, topk):

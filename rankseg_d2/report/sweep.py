@@ -65,7 +65,8 @@ def sweep(
                 for sample in batch:
                     state.add(sample, passes)
         with _without_tables():
-            return state.images(), state.results()
+            images = state.images()
+            return images, state.results(images)
 
 
 class _Sweep:
@@ -119,8 +120,8 @@ class _Sweep:
             torch.from_numpy(np.stack(self.pixels)).long(),
         )
 
-    def results(self) -> dict[Choice, Results]:
-        images, common = self.images(), self.multilabel.evaluate()["multilabel"]
+    def results(self, images: ImageScores) -> dict[Choice, Results]:
+        common = self.multilabel.evaluate()["multilabel"]
         results = {}
         for choice, evaluator in self.evaluators.items():
             categories, pixels = kept_shares(images, choice.ranker(self.ranker))
@@ -130,13 +131,12 @@ class _Sweep:
         return results
 
 
-def kept_shares(
-    images: ImageScores, ranker: Ranker
-) -> tuple[dict[str, float], dict[str, float]]:
+def kept_shares(images: ImageScores, ranker: Ranker) -> tuple[dict[str, float], dict[str, float]]:
     """recall@k, precision@k and k of the categories, and the recall of the pixels."""
     ranking = ranker.rank(images.scores)
-    valid = torch.ones_like(ranking.index, dtype=torch.bool)
-    valid = valid if ranking.valid is None else ranking.valid
+    valid = ranking.valid
+    if valid is None:
+        valid = torch.ones_like(ranking.index, dtype=torch.bool)
     shares = image_shares(images.present, images.pixels)  # (N, C)
     recall = recall_at_k(ranking, images.present)
     pixel_recall = (shares.gather(1, ranking.index) * valid).sum(1)[shares.sum(1) > 0]

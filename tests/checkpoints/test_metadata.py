@@ -84,12 +84,16 @@ def test_what_cannot_be_stored_leaves_the_file_as_it_was(tmp_path, model):
     assert path.read_bytes() == before
 
 
-def test_bad_files_are_told(tmp_path):
+def test_bad_files_are_told(tmp_path, monkeypatch):
     (tmp_path / "old.pkl").write_bytes(b"\x80\x02}q\x00.")
     with pytest.raises(ValueError, match=r"old.pkl is a pickle file.*\.pth or \.safetensors"):
         write_metadata(tmp_path / "old.pkl", one=1)
     with pytest.raises(FileNotFoundError, match="none.pth does not exist"):
         write_metadata(tmp_path / "none.pth", one=1)
+    torch.save({"model": {}}, tmp_path / "model.pth")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(PermissionError, match="the folder of model.pth, cannot be written"):
+        write_metadata(tmp_path / "model.pth", one=1)
     torch.save({"model": {}, "rankseg": [1]}, tmp_path / "list.pth")
     with pytest.raises(ValueError, match="a list under 'rankseg'"):
         read_metadata(tmp_path / "list.pth")

@@ -132,6 +132,9 @@ def test_errors_before_any_work(folder, capsys, tmp_path):
     assert "give CONFIG and --weights FILE" in error(capsys, ["kappa"])
     message = error(capsys, ["kappa", "--scores", "x.npz", "--write"])
     assert "--write needs --weights with a local file" in message
+    (tmp_path / "old.pkl").write_bytes(b"\x80\x02}q\x00.")
+    message = error(capsys, ["kappa", CONFIG, "--weights", str(tmp_path / "old.pkl"), "--write"])
+    assert "old.pkl is a pickle file, which is only read" in message
     missing = words(folder)
     missing[missing.index("--weights") + 1] = str(tmp_path / "none.pth")
     assert "none.pth does not exist" in error(capsys, missing)
