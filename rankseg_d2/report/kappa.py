@@ -106,7 +106,9 @@ def check_kappa(cfg: CfgNode, kappas: Iterable[int]) -> None:
     check_run(cfg, default_argument_parser().parse_args(["--eval-only"]))
     (dataset,) = cfg.DATASETS.TEST
     if MetadataCatalog.get(dataset).get("evaluator_type") in VIDEO_TYPES:
-        raise ValueError(f"κ is chosen on images, but {dataset} has videos; set DATASETS.TEST to images")
+        raise ValueError(
+            f"κ is chosen on images, but {dataset} has videos; set DATASETS.TEST to images"
+        )
     trained, topk = trained_kappa(cfg), cfg.MODEL.RANKSEG.TOPK
     for name, kappa in [("MODEL.RANKSEG.TOPK", topk), *(("--kappas", value) for value in kappas)]:
         if not 1 <= kappa <= min(trained, topk):
