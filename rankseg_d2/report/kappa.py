@@ -152,7 +152,7 @@ def write_curves(folder: Path, name: str, results: dict[float, Results]) -> str:
     }
     values = list(results)
     series = {short: (values, column) for short, column in columns.items()}
-    draw_curves(folder / f"{name}.png", series, f"Results against the {name}", name, "percent")
+    draw_curves(folder / f"{name}.png", series, f"Results by {name}", name, "percent")
     table = [{name: f"{value:g}"} | {short: column[i] for short, column in columns.items()}
              for i, value in enumerate(values)]  # fmt: skip
     return text_table(table)
