@@ -5,12 +5,12 @@ import functools
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from detectron2.config import CfgNode, get_cfg
 
 from ._yaml import set_keys, settable_keys
-from .config_files import read_sources
+from .config_files import parse_sources, read_sources
 from .config_ranges import check_range
 from .tasks import class_list
 
@@ -208,11 +208,21 @@ def get_config(name_or_path: str | os.PathLike, opts: Sequence = ()) -> CfgNode:
 
     `opts` overrides single keys: ["KEY", value, "KEY=VALUE", ...].
     """
+    return _config_of(read_sources(name_or_path, opts))
+
+
+def parse_config(text: str, name: str, opts: Sequence = ()) -> CfgNode:
+    """The config of a yaml text; errors call it `name`. `opts` as in `get_config`."""
+    return _config_of(parse_sources(text, name, opts))
+
+
+def _config_of(found: Iterable[tuple[str, dict]]) -> CfgNode:
+    """The config of (name in errors, keys), later ones win."""
     cfg = get_cfg()
     add_rankseg_config(cfg)
     keys = settable_keys(cfg)
     sources = []  # (name, its keys), in the order of setting
-    for source, values in read_sources(name_or_path, opts):
+    for source, values in found:
         set_keys(keys, values, source)
         sources.append((source, set(settable_keys(values))))
     for name, source in {name: source for source, names in sources for name in names}.items():

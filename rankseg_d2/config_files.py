@@ -14,7 +14,7 @@ from typing import TextIO
 
 import yaml
 
-from ._yaml import BASE_KEY, beside, merge_chain, open_text, pop_version, read_chain
+from ._yaml import BASE_KEY, beside, merge_chain, open_text, pop_version, read_chain, read_yaml
 from .errors import cut, nearest
 
 
@@ -23,6 +23,14 @@ def read_sources(name_or_path: str | os.PathLike, opts: Sequence) -> Iterator[tu
     for path, values in read_chain(_find(os.fspath(name_or_path)), _open, _find_base):
         pop_version(values, path)
         yield path, values
+    yield "opts", _parse_opts(opts)
+
+
+def parse_sources(text: str, name: str, opts: Sequence) -> Iterator[tuple[str, dict]]:
+    """The same of a text without a base, which errors call `name`, and of `opts`."""
+    values = read_yaml(name, lambda _: io.StringIO(text))
+    pop_version(values, name)
+    yield name, values
     yield "opts", _parse_opts(opts)
 
 

@@ -1,11 +1,12 @@
 """Weight files: read safely, renamed, and adapted to a model."""
 
 from .adapting import Rows, adapt, differences, table
-from .metadata import check_storable, read_metadata, write_metadata
+from .metadata import METADATA, check_storable, read_metadata, write_metadata
 from .reading import is_whole, locate, read_checkpoint, read_weights
 from .renaming import rename
 
 __all__ = [
+    "METADATA",
     "Rows",
     "adapt",
     "check_storable",

@@ -14,7 +14,7 @@ import torch
 from ..files import replacing_durably
 from .reading import file_format, read_checkpoint
 
-KEY = "rankseg"
+METADATA = "rankseg"
 _HEADER = "__metadata__"  # of the safetensors format
 _ALIGNMENT = 8
 
@@ -23,11 +23,11 @@ def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
     """What the file says beside its weights; {} if it says nothing."""
     if file_format(path) == "safetensors":
         with open(path, "rb") as file:
-            found = json.loads(_read_header(file).get(_HEADER, {}).get(KEY, "{}"))
+            found = json.loads(_read_header(file).get(_HEADER, {}).get(METADATA, "{}"))
     else:
-        found = read_checkpoint(path).get(KEY, {})
+        found = read_checkpoint(path).get(METADATA, {})
     if not isinstance(found, dict):
-        raise ValueError(f"{path} has a {type(found).__name__} under {KEY!r}, which is a dict.")
+        raise ValueError(f"{path} has a {type(found).__name__} under {METADATA!r}, which is a dict.")
     return found
 
 
@@ -57,7 +57,7 @@ def write_metadata(path: str | os.PathLike, **entries: Any) -> None:
     if file_format(path) == "safetensors":
         _rewrite_header(path, content)
         return
-    checkpoint = read_checkpoint(path) | {KEY: content}
+    checkpoint = read_checkpoint(path) | {METADATA: content}
     with replacing_durably(path) as file:
         torch.save(checkpoint, file)
 
@@ -70,7 +70,7 @@ def _read_header(file: BinaryIO) -> dict:
 def _rewrite_header(path: str, content: dict) -> None:
     with open(path, "rb") as source:
         header = _read_header(source)
-        header[_HEADER] = header.get(_HEADER, {}) | {KEY: json.dumps(content)}
+        header[_HEADER] = header.get(_HEADER, {}) | {METADATA: json.dumps(content)}
         text = json.dumps(header).encode()
         text += b" " * (-len(text) % _ALIGNMENT)
         with replacing_durably(path) as file:

@@ -8,6 +8,7 @@ from .ending import end_in_a_sentence
 from .hooks import BestCheckpointer, HeadGuard
 from .launch import launch
 from .optimizer import build_optimizer
+from .packing import describe, pack
 from .scheduler import build_lr_scheduler
 from .trainer import Trainer, setup
 
@@ -25,8 +26,10 @@ __all__ = [
     "check_num_classes",
     "check_run",
     "class_names",
+    "describe",
     "end_in_a_sentence",
     "launch",
     "log_results",
+    "pack",
     "setup",
 ]

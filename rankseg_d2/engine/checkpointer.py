@@ -12,7 +12,16 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 from torch import nn
 
-from ..checkpoints import adapt, differences, is_whole, locate, read_checkpoint, rename, table
+from ..checkpoints import (
+    METADATA,
+    adapt,
+    differences,
+    is_whole,
+    locate,
+    read_checkpoint,
+    rename,
+    table,
+)
 from ..errors import short
 from ..files import remove_leftovers, replacing_durably
 from .run_folder import last_checkpoint, what_is_whole, writing
@@ -28,7 +37,8 @@ class Checkpointer(DetectionCheckpointer):
 
     A file that is not the model's own is adapted to it (`checkpoints/adapting.py`), which one table
     in the log tells. `class_names` are those that the model predicts; they are saved too, so that
-    a model for other classes can take over the rows of those that both have.
+    a model for other classes can take over the rows of those that both have. So is `description`,
+    of which `packing.py` makes a file to predict with.
     """
 
     _match_by_suffix = False
@@ -41,10 +51,12 @@ class Checkpointer(DetectionCheckpointer):
         save_dir: str = "",
         *,
         class_names: Sequence[str] | None = None,
+        description: dict[str, Any] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(model, save_dir, **options)
         self.class_names = class_names
+        self.description = description
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
         """Go on from this run's last checkpoint, which must fit exactly, or else load `path`."""
@@ -96,6 +108,8 @@ class Checkpointer(DetectionCheckpointer):
         data |= {key: plain(value, key) for key, value in kwargs.items()}
         if self.class_names:
             data["class_names"] = list(self.class_names)
+        if self.description:
+            data[METADATA] = self.description
         self._check_finite()
         path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info(f"Saving checkpoint to {path}")

@@ -43,6 +43,7 @@ from .console import ProgressLine, log_config, log_data, log_model, log_results,
 from .ending import Interrupt, hide_tracebacks
 from .hooks import hooks_after_evaluation
 from .optimizer import build_optimizer
+from .packing import PACKED, describe, pack
 from .run_folder import check_room, check_writable, lock, what_is_whole, writing
 from .scheduler import build_lr_scheduler
 from .step_trainer import WRITE_PERIOD, StepTrainer
@@ -147,7 +148,10 @@ class Trainer(DefaultTrainer):
 
     def build_checkpointer(self, cfg: CfgNode, model: nn.Module) -> Checkpointer:
         trainer = weakref.proxy(self)  # the trainer is to be freed without the garbage collector
-        return Checkpointer(model, cfg.OUTPUT_DIR, class_names=class_names(cfg), trainer=trainer)
+        names, description = class_names(cfg), describe(cfg)
+        return Checkpointer(
+            model, cfg.OUTPUT_DIR, class_names=names, description=description, trainer=trainer
+        )
 
     def state_dict(self) -> dict[str, Any]:
         # After training, `iter` is one past the last iteration that was done.
@@ -182,6 +186,9 @@ class Trainer(DefaultTrainer):
                 self._end_interrupted()
                 raise
         log_results(self.cfg, getattr(self, "_last_eval_results", {}))
+        if comm.is_main_process() and getattr(self.checkpointer, "description", None):
+            with writing(os.path.join(folder, PACKED), folder):
+                logger.info("to predict with: %s", pack(folder))
         return results
 
     def after_step(self) -> None:

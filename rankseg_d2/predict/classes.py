@@ -1,0 +1,62 @@
+"""The classes of a model: names, colours, which are things, and the data set's own ids."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..drawing import class_colors
+from ..errors import unknown_name
+
+
+@dataclass(frozen=True, eq=False)
+class Classes:
+    """The C classes, by class number."""
+
+    names: tuple[str, ...]
+    colors: np.ndarray  # (C, 3) uint8
+    things: frozenset[int]
+    ids: tuple[int, ...]  # in the data set's own label files
+    ignore_label: int = 255
+
+    @classmethod
+    def of(cls, rows: Sequence[dict], ignore_label: int = 255) -> "Classes":
+        """From the rows of a checkpoint's description, or {"name": ...} alone."""
+        names = tuple(str(row["name"]) for row in rows)
+        given = [row.get("color") for row in rows]
+        colors = class_colors(names, given if all(given) else None)
+        things = frozenset(i for i, row in enumerate(rows) if row.get("isthing"))
+        ids = tuple(int(row.get("id", i)) for i, row in enumerate(rows))
+        return cls(names, colors, things, ids, ignore_label)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def numbers(self, wanted: Sequence[str], argument: str) -> list[int]:
+        """The class numbers of names, in any case; KeyError with near names for an unknown one.
+
+        One name stands for all classes that have it.
+        """
+        if isinstance(wanted, str):
+            wanted = [wanted]
+        by_name: dict[str, list[int]] = {}
+        for number, name in enumerate(self.names):
+            by_name.setdefault(name.casefold(), []).append(number)
+        found = []
+        for name in wanted:
+            if not isinstance(name, str) or name.casefold() not in by_name:
+                raise unknown_name(argument, str(name), self.names)
+            found += by_name[name.casefold()]
+        return found
+
+    def own_ids(self, labels: np.ndarray) -> np.ndarray:
+        """Labels with the data set's ids for class numbers; no class becomes the ignore label."""
+        table = np.array([*self.ids, self.free_id()], np.int64)
+        table = table[np.minimum(labels, len(self))]
+        return table.astype(np.uint8 if table.max(initial=0) < 2**8 else np.uint16)
+
+    def free_id(self) -> int:
+        """The ignore label, or another value where that is the id of a class."""
+        if self.ignore_label not in self.ids:
+            return self.ignore_label
+        return next(value for value in (255, 65535, max(self.ids) + 1) if value not in self.ids)

@@ -1,0 +1,188 @@
+"""Results in the forms of other tools: plain JSON, COCO, Hugging Face, supervision."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..data.formats import rle
+
+if TYPE_CHECKING:
+    from .results import ImageResult
+
+
+def to_dict(result: "ImageResult") -> dict[str, Any]:
+    """Plain JSON types, one line of `rankseg-d2 predict --json`."""
+    height, width = result.size
+    shares = result.shares()
+    found: dict[str, Any] = {
+        "name": result.name,
+        "path": result.path,
+        "height": height,
+        "width": width,
+        "classes": [
+            {"name": result.classes.names[n], "id": result.classes.ids[n], "share": shares[n]}
+            for n in sorted(shares, key=lambda n: -shares[n])
+        ],
+    }
+    if result.panoptic is not None:
+        found["segments"] = [
+            {**_named(result, s["category_id"]), "id": s["id"], "isthing": bool(s["isthing"])}
+            for s in result.panoptic.segments
+        ]
+    if result.instances is not None:
+        found["instances"] = to_coco_instances(result)
+    if result.categories:
+        found["categories"] = category_rows(result)
+    return found | {
+        "excluded": list(result.excluded),
+        "warnings": list(result.warnings),
+        "speed": dict(result.speed),
+    }
+
+
+def category_rows(result: "ImageResult") -> list[dict]:
+    return [
+        {
+            **_named(result, one.number),
+            "probability": one.probability,
+            "kept": one.kept,
+            "present": one.present,
+        }
+        for one in result.categories
+    ]
+
+
+def _named(result: "ImageResult", number: int) -> dict[str, Any]:
+    return {"name": result.classes.names[number], "category_id": result.classes.ids[number]}
+
+
+def to_coco(result: "ImageResult", image_id: int | str) -> list[dict]:
+    """Entries of COCO's results files: image_id, category_id, segmentation, score, bbox."""
+    entries = to_coco_segments(result) if result.instances is None else to_coco_instances(result)
+    kept = ("category_id", "segmentation", "score", "bbox")
+    return [{"image_id": image_id, **{key: entry[key] for key in kept}} for entry in entries]
+
+
+def to_coco_instances(result: "ImageResult") -> list[dict]:
+    found = result.instances
+    columns = found.scores, found.categories, found.boxes, found.rles
+    entries = []
+    for score, number, (x0, y0, x1, y1), mask in zip(*columns, strict=True):
+        box = [float(x0), float(y0), float(x1 - x0), float(y1 - y0)]
+        entry = {"segmentation": _text(mask), "score": float(score), "bbox": box}
+        entries.append({**_named(result, int(number)), **entry})
+    return entries
+
+
+def to_coco_segments(result: "ImageResult") -> list[dict]:
+    """The segments, or the classes of a label map, as masks with score 1."""
+    entries = []
+    for number, mask in _masks(result):
+        entry = rle.as_text(rle.encode(np.asfortranarray(mask)))
+        entries.append(
+            {**_named(result, number), "segmentation": entry, "score": 1.0, "bbox": rle.box(entry)}
+        )
+    return entries
+
+
+def _masks(result: "ImageResult") -> list[tuple[int, np.ndarray]]:
+    """(class number, mask) of each segment, or of each class of the label map."""
+    if result.panoptic is not None:
+        ids = result.panoptic.ids
+        return [(s["category_id"], ids == s["id"]) for s in result.panoptic.segments]
+    labels = result.labels()
+    return [(number, labels == number) for number in result.shares()]
+
+
+def _text(mask: dict) -> dict:
+    counts = mask["counts"]
+    text = counts.decode() if isinstance(counts, bytes) else counts
+    return {"size": [int(side) for side in mask["size"]], "counts": text}
+
+
+def to_coco_panoptic(result: "ImageResult") -> tuple[np.ndarray, dict]:
+    """COCO's panoptic picture (id = R + 256 G + 65536 B, 0 is void) and the annotation of it."""
+    ids = result.panoptic.ids
+    picture = np.stack([ids & 255, ids >> 8 & 255, ids >> 16], -1).astype(np.uint8)
+    areas = np.bincount(ids.ravel(), minlength=max(ids.max(initial=0) + 1, 1))
+    segments = [
+        {"id": s["id"], "category_id": result.classes.ids[s["category_id"]], "iscrowd": 0,
+         "area": int(areas[s["id"]])}
+        for s in result.panoptic.segments
+    ]  # fmt: skip
+    file_name = f"{result.name.rpartition('.')[0] or result.name}_panoptic.png"
+    return picture, {"image_id": result.name, "file_name": file_name, "segments_info": segments}
+
+
+def to_hf(result: "ImageResult") -> Any:
+    """post_process_panoptic_segmentation's dict, or instance's; a label map for semantic results.
+
+    Ids of segments start at 1; pixels of none are 0 in panoptic results and -1 in those of
+    instances, as there; a label map has -1 there.
+    """
+    import torch
+
+    if result.panoptic is not None:
+        segments = [
+            {"id": s["id"], "label_id": s["category_id"], "was_fused": not s["isthing"],
+             "score": 1.0}
+            for s in result.panoptic.segments
+        ]  # fmt: skip
+        ids = result.panoptic.ids
+        return {
+            "segmentation": torch.from_numpy(np.where(ids > 0, ids, -1).astype(np.int32)),
+            "segments_info": segments,
+        }
+    if result.instances is not None:
+        ids, segments = np.full(result.size, -1, np.int32), []
+        found = result.instances
+        for i in range(len(found))[::-1]:
+            ids[rle.decode(found.rles[i]).astype(bool)] = i + 1
+        for i in range(len(found)):
+            label, score = int(found.categories[i]), float(found.scores[i])
+            segments.append({"id": i + 1, "label_id": label, "was_fused": False, "score": score})
+        return {"segmentation": torch.from_numpy(ids), "segments_info": segments}
+    labels = result.labels().astype(np.int32)
+    return torch.from_numpy(np.where(labels < len(result.classes), labels, -1).astype(np.int32))
+
+
+def to_supervision(result: "ImageResult") -> Any:
+    """supervision.Detections of the instances, else of the segments or classes.
+
+    `data` has class_name, segment_id, is_thing, rank (-1 without a ranking) and image_score (NaN).
+    """
+    try:
+        from supervision import Detections
+    except ImportError as error:
+        raise ImportError("to_supervision needs: pip install supervision") from error
+    if result.instances is None:
+        found = _masks(result)
+        numbers = np.array([number for number, _ in found], int)
+        masks = np.array([mask for _, mask in found], bool).reshape(-1, *result.size)
+        scores = np.ones(len(numbers))
+        ids = [s["id"] for s in result.panoptic.segments] if result.panoptic else numbers + 1
+    else:
+        numbers, masks = result.instances.categories.astype(int), result.instances.masks
+        scores, ids = result.instances.scores.astype(float), np.arange(1, len(numbers) + 1)
+    places = {one.number: (rank, one.probability) for rank, one in enumerate(result.categories)}
+    ranks = [places.get(int(number), (-1, np.nan)) for number in numbers]
+    boxes = np.array([_corners(mask) for mask in masks], float).reshape(-1, 4)
+    return Detections(
+        xyxy=boxes,
+        mask=masks,
+        confidence=scores,
+        class_id=numbers,
+        data={
+            "class_name": np.array([result.classes.names[number] for number in numbers], str),
+            "segment_id": np.array(ids, int),
+            "is_thing": np.array([int(n) in result.classes.things for n in numbers], bool),
+            "rank": np.array([rank for rank, _ in ranks], int),
+            "image_score": np.array([score for _, score in ranks], float),
+        },
+    )
+
+
+def _corners(mask: np.ndarray) -> list[int]:
+    """x0, y0, x1, y1 around a mask."""
+    x, y = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
+    return [int(v) for v in (x[0], y[0], x[-1] + 1, y[-1] + 1)] if len(x) else [0, 0, 0, 0]

@@ -1,0 +1,251 @@
+"""`Predictor`: from a checkpoint to results for images, folders and videos."""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.data import transforms as T
+from detectron2.modeling import build_model
+
+from ..checkpoints import read_metadata
+from ..config import get_config, parse_config
+from ..data.mappers.recipes import at_test_time
+from ..engine import Checkpointer, describe
+from ..errors import short
+from ..modeling.meta_arch import Segmentation
+from ..ranking import Calibration
+from .classes import Classes
+from .results import ImageResult, from_output
+from .sources import batches, open_source, read_ahead
+from .wishes import Wishes
+
+_NAME = "rankseg_d2/checkpoint"  # of the metadata of a model that knows its classes by itself
+_AHEAD = 2  # batches that are decoded while one runs
+
+
+class UnreadableItem(ValueError):
+    """An image of a source cannot be read."""
+
+
+class Predictor:
+    """Segments images with a trained model.
+
+        predictor = Predictor.from_checkpoint("model_best.safetensors")
+        for result in predictor("photos/", batch=4):
+            result.save("out/")
+
+    Attributes:
+        model: in evaluation mode, on its device.
+        classes: their names, colours and ids.
+        cfg: the config of the model.
+    """
+
+    def __init__(
+        self,
+        model: Segmentation,
+        cfg: CfgNode,
+        classes: Classes,
+        *,
+        calibration: Calibration | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        if len(classes) != model.num_classes:
+            raise ValueError(
+                f"the model has {model.num_classes} classes, but there are {len(classes)} names"
+            )
+        if model.ranks and model.ranker.oracle:
+            raise ValueError(
+                "the oracle (MODEL.RANKSEG.USE_GT) ranks by ground truth, which a picture does not "
+                "bring; use a model with a multi-label head"
+            )
+        self.model, self.cfg, self.classes = model.eval(), cfg, classes
+        self.calibration, self.dtype = calibration, dtype
+        self._augment = T.AugmentationList(at_test_time(cfg))
+
+    @classmethod
+    def from_checkpoint(
+        cls, path: str | os.PathLike, *, device: str = "auto", dtype: str | torch.dtype = "float32"
+    ) -> "Predictor":
+        """The model of a file that a training of this package has written, with all it needs."""
+        path = os.fspath(path)
+        said = read_metadata(path)
+        if "config" not in said:
+            raise ValueError(
+                f"{path} has weights, but does not say what model and which classes they are of; "
+                "use Predictor.from_config(CONFIG, weights=...), or, for a run of this package, "
+                "`rankseg-d2 pack RUN`"
+            )
+        classes = Classes.of(said["classes"], said.get("ignore_label", 255))
+        opts = ["MODEL.DEVICE", _device(device), "DATASETS.TRAIN", (_NAME,), "DATASETS.TEST", ()]
+        _describe_classes(classes)
+        cfg = parse_config(said["config"], f"the config in {path}", opts)
+        calibration = said.get("calibration")
+        calibration = None if calibration is None else Calibration.from_json(calibration)
+        return cls._loaded(cfg, path, classes, calibration, dtype)
+
+    @classmethod
+    def from_config(
+        cls,
+        config: str | os.PathLike,
+        weights: str | os.PathLike,
+        *,
+        classes: Sequence[str] | None = None,
+        opts: Sequence = (),
+        device: str = "auto",
+        dtype: str | torch.dtype = "float32",
+    ) -> "Predictor":
+        """The model of a config, with weights; `classes` if its data sets do not name them."""
+        cfg = get_config(config, [*opts, "MODEL.DEVICE", _device(device)])
+        if classes is not None:
+            known = Classes.of([{"name": name} for name in classes])
+        else:
+            said = describe(cfg)
+            if said is None:
+                raise ValueError(
+                    f"the data sets of {config} do not name their classes; give "
+                    "classes=[...], the names in the order of the model's outputs"
+                )
+            known = Classes.of(said["classes"], said["ignore_label"])
+        return cls._loaded(cfg, os.fspath(weights), known, None, dtype)
+
+    @classmethod
+    def _loaded(cls, cfg, weights, classes, calibration, dtype):
+        cfg.defrost()
+        cfg.MODEL.TIMM.PRETRAINED = False  # the weights bring all
+        cfg.freeze()
+        model = build_model(cfg)
+        Checkpointer(model, class_names=classes.names).load(weights)
+        dtype = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+        if dtype not in (torch.float32, torch.float16, torch.bfloat16):
+            raise ValueError(f"dtype must be float32, float16 or bfloat16, not {short(dtype)}")
+        dtype = None if dtype == torch.float32 else dtype
+        return cls(model, cfg, classes, calibration=calibration, dtype=dtype)
+
+    @property
+    def topk(self) -> int | None:
+        """The κ that the model was trained with; None: it does not rank."""
+        return self.model.ranker.topk if self.model.ranks else None
+
+    def __call__(
+        self,
+        source: Any,
+        *,
+        batch: int = 1,
+        threads: int = 2,
+        allow: Sequence[str] | None = None,
+        deny: Sequence[str] = (),
+        prior: Mapping[str, float] | None = None,
+        topk: int | None = None,
+        threshold: float | None = None,
+        recall: float | None = None,
+        skip_errors: bool = False,
+    ) -> Any:
+        """Results of a source: one for an image, a list for a list, else a generator.
+
+        Args:
+            source: a path, pattern, folder, array (H, W, 3) in RGB, PIL image, tensor (3, H, W), or
+                a list or generator of those.
+            batch: images that run together; only images of one size do.
+            threads: that decode images while the model runs.
+            allow: the names of the only classes that may be found.
+            deny: names of classes that may not. Freed places of the ranking go to the next ones.
+            prior: factors of the odds of classes, by name: 2 makes one twice as likely.
+            topk: keep so many categories, at most as many as the model was trained with.
+            threshold: keep categories whose probability is above this; always the best one.
+            recall: keep as many as `rankseg-d2 kappa --write` has found necessary for this.
+            skip_errors: give the error in place of the result of an image that cannot be read.
+        """
+        wishes = Wishes.of(
+            self.model, self.classes, self.calibration, allow=allow, deny=deny, prior=prior,
+            topk=topk, threshold=threshold, recall=recall,
+        )  # fmt: skip
+        if batch < 1 or threads < 1:
+            raise ValueError(f"batch and threads must be at least 1; got {batch} and {threads}")
+        found = open_source(source)
+        results = self._results(found.items, batch, threads, wishes, skip_errors)
+        if found.is_one:
+            return next(results)
+        return list(results) if found.is_list else results
+
+    def _results(self, items, batch, threads, wishes, skip_errors) -> Iterator[ImageResult]:
+        """One after the other, in the order of the source."""
+        read = read_ahead(items, threads, _AHEAD * batch)
+        for group in batches(read, batch):
+            done: dict[int, Any] = {}
+            for same in group:
+                numbers = [number for number, _, _ in same]
+                done |= zip(numbers, self._run(same, wishes, skip_errors), strict=True)
+            for number in sorted(done):
+                yield done.pop(number)
+
+    def _run(self, entries, wishes, skip_errors) -> list[Any]:
+        (_, item, pixels), *_ = entries
+        if isinstance(pixels, Exception):
+            error = UnreadableItem(str(pixels)) if item.path else pixels
+            if not skip_errors:
+                raise error from pixels
+            return [error]
+        start = time.perf_counter()
+        samples = [self._sample(pixels) for _, _, pixels in entries]
+        prepared = time.perf_counter()
+        with torch.no_grad(), self._autocast(), wishes.on(self.model):
+            outputs = self.model.predict(samples)
+        if self.model.device.type == "cuda":
+            torch.cuda.synchronize()
+        ran = time.perf_counter()
+        results = [
+            from_output(output, pixels, item, self.classes, wishes, self.calibration)
+            for output, (_, item, pixels) in zip(outputs, entries, strict=True)
+        ]
+        ended, count = time.perf_counter(), len(entries)
+        stages = {"prepare": prepared - start, "network": ran - prepared, "results": ended - ran}
+        speed = {name: 1000 * seconds / count for name, seconds in stages.items()}
+        return [replace(result, speed=speed) for result in results]
+
+    def _sample(self, pixels: np.ndarray) -> dict:
+        height, width = pixels.shape[:2]
+        if self.cfg.INPUT.FORMAT == "BGR":
+            pixels = pixels[..., ::-1]
+        augmented = T.AugInput(pixels)
+        self._augment(augmented)
+        image = torch.from_numpy(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
+        return {"image": image, "height": height, "width": width}
+
+    def _autocast(self):
+        if self.dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.model.device.type, self.dtype)
+
+    def __repr__(self) -> str:
+        ranks = f", ranks them and keeps {self.topk}" if self.topk else ""
+        return (
+            f"Predictor({type(self.model).__name__} of {len(self.classes)} classes{ranks}, on "
+            f"{self.model.device})"
+        )
+
+
+def _device(device: str) -> str:
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
+
+
+def _describe_classes(classes: Classes) -> None:
+    """Metadata under a name of its own, from which the model learns which classes are things."""
+    metadata = MetadataCatalog.get(_NAME)
+    MetadataCatalog.pop(_NAME)
+    metadata = MetadataCatalog.get(_NAME)
+    names = list(classes.names)
+    metadata.set(
+        stuff_classes=names,
+        thing_classes=names if len(classes.things) in (0, len(names))
+        else [names[i] for i in sorted(classes.things)],
+        thing_dataset_id_to_contiguous_id={i: i for i in sorted(classes.things)},
+    )  # fmt: skip

@@ -1,0 +1,316 @@
+"""The result of an image: labels, segments, instances and ranked categories, by name."""
+
+import io
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..data.formats import rle
+from ..drawing import Row, Segment, beside, draw_list, draw_overlay
+from ..modeling.results.reading import encode_masks, label_map, panoptic_segments
+from ..ranking import Calibration
+from . import formats
+from .classes import Classes
+from .saving import save
+from .sources import Item
+from .wishes import Wishes
+
+_LIKELY = 0.5  # probability of an excluded category that is worth a warning
+_SCORE = 0.5  # of the instances that are drawn
+_ROWS = 20  # of the list beside a picture
+
+
+@dataclass(frozen=True)
+class Category:
+    """One category of the ranking."""
+
+    name: str
+    number: int
+    probability: float
+    kept: bool  # among the κ that pixels may have
+    present: bool  # some pixel has it
+
+
+@dataclass(frozen=True, eq=False)
+class Panoptic:
+    """Segments that do not overlap."""
+
+    ids: np.ndarray  # (H, W) int32, 0 for none
+    segments: tuple[dict, ...]  # id, category_id (class number), isthing, name
+
+
+@dataclass(frozen=True, eq=False)
+class Instances:
+    """Objects, best first; their masks are compressed, and dense on demand."""
+
+    scores: np.ndarray  # (N,)
+    categories: np.ndarray  # (N,) class numbers
+    boxes: np.ndarray  # (N, 4) x0, y0, x1, y1
+    rles: tuple[dict, ...]  # COCO's compressed RLE
+    size: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @property
+    def masks(self) -> np.ndarray:
+        """(N, H, W) bool."""
+        return np.array([rle.decode(one) for one in self.rles], bool).reshape(-1, *self.size)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageResult:
+    """What a model sees in an image.
+
+    Attributes:
+        image: (H, W, 3) RGB.
+        name: its path below the folder that was given, or a number.
+        path: of its file; "" without one.
+        semantic: (H, W) class numbers, C for none; None if the model gives none.
+        panoptic: segments, or None.
+        instances: objects, or None.
+        categories: the ranked list, best first; () if the model does not rank.
+        excluded: names of the categories that were not allowed.
+        warnings: sentences, such as of an excluded category that is likely present.
+        speed: milliseconds of each stage.
+    """
+
+    image: np.ndarray = field(repr=False)
+    classes: Classes = field(repr=False)
+    name: str = ""
+    path: str = ""
+    semantic: np.ndarray | None = None
+    panoptic: Panoptic | None = None
+    instances: Instances | None = None
+    categories: tuple[Category, ...] = ()
+    excluded: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    speed: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.image.shape[:2]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The categories that some pixel has, the largest first."""
+        shares = self.shares()
+        return tuple(self.classes.names[n] for n in sorted(shares, key=lambda n: -shares[n]))
+
+    def shares(self) -> dict[int, float]:
+        """Class number -> its share of the pixels, for the classes that some pixel has."""
+        labels = self.labels()
+        counts = np.bincount(labels.ravel(), minlength=len(self.classes) + 1)[: len(self.classes)]
+        return {int(i): counts[i] / labels.size for i in np.flatnonzero(counts)}
+
+    def labels(self, own_ids: bool = False) -> np.ndarray:
+        """The class number of each pixel, C for none; or the data set's own ids.
+
+        Without a semantic result they come from the segments, else from the likely instances.
+        """
+        count = len(self.classes)
+        if self.semantic is not None:
+            labels = self.semantic
+        elif self.panoptic is not None:
+            table = np.full(max([s["id"] for s in self.panoptic.segments], default=0) + 1, count)
+            for segment in self.panoptic.segments:
+                table[segment["id"]] = segment["category_id"]
+            labels = table[self.panoptic.ids]
+        else:
+            labels = np.full(self.size, count)
+            for i in np.flatnonzero(self.instances.scores >= _SCORE)[::-1]:
+                mask = rle.decode(self.instances.rles[i]).astype(bool)
+                labels[mask] = self.instances.categories[i]
+        if own_ids:
+            return self.classes.own_ids(labels)
+        return labels.astype(np.uint8 if count < 2**8 else np.uint16)
+
+    def plot(self, kind: str | None = None, *, ranking: bool = True, **options: Any) -> np.ndarray:
+        """The image with a result on it, and the ranked list beside it: (H, W, 3) RGB.
+
+        kind: "semantic", "panoptic" or "instances"; by default the most detailed one.
+        """
+        picture = draw_overlay(
+            self.image, names=self.classes.names, colors=self.classes.colors,
+            **self._drawn(kind or self._kinds()[0]), **options,
+        )  # fmt: skip
+        rows = self._rows() if ranking else []
+        return beside(picture, draw_list(rows, height=picture.shape[0])) if rows else picture
+
+    def _kinds(self) -> list[str]:
+        kinds = ("panoptic", "instances", "semantic")
+        return [kind for kind in kinds if getattr(self, kind) is not None]
+
+    def _drawn(self, kind: str) -> dict[str, Any]:
+        """The arguments of `draw_overlay`."""
+        if kind not in self._kinds():
+            raise ValueError(
+                f"this result has no {kind!r}, only {', '.join(self._kinds())}; what a model gives "
+                "is set by MODEL.MASK_FORMER.TEST"
+            )
+        if kind == "semantic":
+            return {"labels": self.semantic}
+        if kind == "panoptic":
+            segments = [
+                Segment(s["category_id"], id=s["id"], is_thing=s["isthing"])
+                for s in self.panoptic.segments
+            ]
+            return {"ids": self.panoptic.ids, "segments": segments}
+        found = self.instances
+        return {
+            "segments": [
+                Segment(int(found.categories[i]), mask=rle.decode(found.rles[i]).astype(bool),
+                        score=float(found.scores[i]))
+                for i in np.flatnonzero(found.scores >= _SCORE)
+            ]
+        }  # fmt: skip
+
+    def show(self) -> None:
+        """Open the plot in the system's viewer; in a notebook, the result shows itself."""
+        from PIL import Image
+
+        Image.fromarray(self.plot()).show(title=self.name)
+
+    def _repr_png_(self) -> bytes:
+        from PIL import Image
+
+        file = io.BytesIO()
+        Image.fromarray(self.plot()).save(file, "png")
+        return file.getvalue()
+
+    def _rows(self) -> list[Row]:
+        """The ranked list; without a ranking, the classes by area."""
+        names, colors = self.classes.names, self.classes.colors
+        if not self.categories:
+            shares = self.shares()
+            largest = sorted(shares, key=lambda n: -shares[n])[:_ROWS]
+            return [Row(names[n], colors[n], shares[n]) for n in largest]
+        return [
+            Row(one.name, colors[one.number] if one.present else None, one.probability, one.kept)
+            for one in self.categories[:_ROWS]
+        ]
+
+    def save(
+        self,
+        folder: str | os.PathLike,
+        *,
+        label_png: bool = True,
+        overlay: bool = True,
+        coco: bool = False,
+        panoptic_png: bool = False,
+        categories: bool = False,
+        own_ids: bool = False,
+    ) -> list[Path]:
+        """Write files of the result below a folder, in the folders of its name; their paths.
+
+        Args:
+            label_png: <name>.png: the class number of each pixel (8 or 16 bits), 255 or 65535 for
+                none; with `own_ids` the data set's own ids and its ignore label.
+            overlay: <name>_overlay.jpg: the plot.
+            coco: <name>_coco.json: COCO's results of the instances or segments.
+            panoptic_png: <name>_panoptic.png and .json: COCO's panoptic format.
+            categories: <name>_categories.json: the ranked list.
+        """
+        return save(
+            self, folder, label_png=label_png, overlay=overlay, coco=coco,
+            panoptic_png=panoptic_png, categories=categories, own_ids=own_ids,
+        )  # fmt: skip
+
+    def to_dict(self) -> dict:
+        """Plain JSON types: categories, segments, and instances with RLE."""
+        return formats.to_dict(self)
+
+    def to_coco(self, image_id: int | str = 0) -> list[dict]:
+        """COCO's results of the instances, else of the segments, with the data set's ids."""
+        return formats.to_coco(self, image_id)
+
+    def to_hf(self) -> Any:
+        """What Hugging Face's post_process functions give: a dict of segments, or a label map."""
+        return formats.to_hf(self)
+
+    def to_supervision(self) -> Any:
+        """supervision's Detections."""
+        return formats.to_supervision(self)
+
+    def __repr__(self) -> str:
+        height, width = self.size
+        found = []
+        if self.panoptic is not None:
+            found.append(f"{len(self.panoptic.segments)} segments")
+        if self.instances is not None:
+            found.append(f"{int((self.instances.scores >= _SCORE).sum())} likely instances")
+        shares = self.shares()
+        largest = sorted(shares, key=lambda n: -shares[n])[:5]
+        area = ", ".join(f"{self.classes.names[n]} {100 * shares[n]:.0f} %" for n in largest)
+        more = f" and {len(shares) - 5} more" if len(shares) > 5 else ""
+        parts = [f"{width} x {height}", *found, (area or "nothing") + more]
+        milliseconds = sum(self.speed.values())
+        if milliseconds:
+            parts.append(f"{milliseconds:.0f} ms")
+        return f"{type(self).__name__}({self.name}: {'; '.join(parts)})"
+
+
+def from_output(
+    output: dict,
+    image: np.ndarray,
+    item: Item,
+    classes: Classes,
+    wishes: Wishes,
+    calibration: Calibration | None,
+) -> ImageResult:
+    """The result of a model's output for one image."""
+    found: dict[str, Any] = {}
+    if output.keys() & {"sem_seg_labels", "sem_seg"}:
+        labels = label_map(output)
+        found["semantic"] = labels.astype(np.uint8 if len(classes) < 2**8 else np.uint16)
+    if "panoptic_seg" in output:
+        ids, segments = panoptic_segments(output)
+        named = tuple(s | {"name": classes.names[s["category_id"]]} for s in segments)
+        found["panoptic"] = Panoptic(ids, named)
+    if "instances" in output:
+        found["instances"] = _instances(output["instances"], image.shape[:2])
+    excluded = tuple(classes.names[i] for i in sorted(wishes.excluded))
+    result = ImageResult(image, classes, item.name, item.path, excluded=excluded, **found)
+    if "ranking" not in output:
+        return result
+    return _ranked(result, output["ranking"], wishes, calibration)
+
+
+def _instances(found: Any, size: tuple[int, int]) -> Instances:
+    found = found.to("cpu")
+    rles = encode_masks(found.pred_masks)
+    kept = [i for i, one in enumerate(rles) if one is not None]
+    return Instances(
+        found.scores.float().numpy()[kept],
+        found.pred_classes.numpy()[kept],
+        found.pred_boxes.tensor.numpy()[kept],
+        tuple(rles[i] for i in kept),
+        size,
+    )
+
+
+def _ranked(result: ImageResult, ranking: dict, wishes: Wishes, calibration) -> ImageResult:
+    """The result with its categories, and warnings of excluded ones that are likely present."""
+    scores = ranking["scores"].float().cpu()
+    prior = torch.zeros_like(scores) if wishes.prior is None else wishes.prior
+    probabilities = (calibration or Calibration()).probabilities(scores - prior)
+    chances = (torch.logit(probabilities.double()) + prior).sigmoid().tolist()
+    kept, present = set(ranking["classes"].tolist()), set(result.shares())
+    order = scores.argsort(descending=True, stable=True).tolist()
+    names = result.classes.names
+    categories = tuple(
+        Category(names[i], i, chances[i], i in kept, i in present) for i in order
+    )  # fmt: skip
+    warnings = tuple(
+        f"{category.name} is excluded, but is likely present (probability "
+        f"{category.probability:.2f})"
+        for category in categories
+        if category.number in wishes.excluded and category.probability > _LIKELY
+    )
+    return replace(result, categories=categories, warnings=warnings)
