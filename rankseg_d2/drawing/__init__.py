@@ -1,0 +1,4 @@
+from .colors import class_colors
+from .overlay import Segment, draw_overlay
+from .error_view import *
+from .panels import *
