@@ -43,7 +43,7 @@ def error_view(
 def wrong_categories(
     truth: np.ndarray, predicted: np.ndarray, num_classes: int, ignore: int | None = None
 ) -> WrongCategories:
-    """The false and the missed categories, by area, the largest first; ignored pixels are left out."""
+    """The false and the missed categories, the largest first; ignored pixels do not count."""
     truth, predicted = _both(truth, predicted, num_classes, ignore)
     valid = truth > 0
     in_truth = np.bincount(truth[valid], minlength=num_classes + 1)

@@ -195,9 +195,7 @@ def text_size(shape: Sequence[int]) -> int:
     return int(np.clip(7 + 0.012 * min(shape[:2]), 9, 26))
 
 
-def _write_names(
-    picture: np.ndarray, index: np.ndarray, titles: Sequence[Sequence[str]]
-) -> None:
+def _write_names(picture: np.ndarray, index: np.ndarray, titles: Sequence[Sequence[str]]) -> None:
     """White on dark, which can be read on any colour."""
     size = text_size(picture.shape)
     for label in place_labels(index, titles, size):

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from ..errors import short
-
 _LONGEST_TABLE = 2**22
 
 
@@ -40,14 +38,15 @@ def check_map(labels: np.ndarray, shape: tuple[int, ...], name: str) -> None:
 def positions(values: np.ndarray, known: Sequence[int] | np.ndarray) -> np.ndarray:
     """Where each value stands in `known`, from 1; 0 for others: (H, W) uint8, uint16 or int32."""
     known = np.asarray(known, np.int64).reshape(-1)
-    small = next(kind for kind in (np.uint8, np.uint16, np.int32) if len(known) < np.iinfo(kind).max)
-    numbers = np.arange(1, len(known) + 1).astype(small)
-    if not values.size or not len(known):
+    count = len(known)
+    small = np.uint8 if count < 2**8 else np.uint16 if count < 2**16 else np.int32
+    numbers = np.arange(1, count + 1).astype(small)
+    if not values.size or not count:
         return np.zeros(values.shape, small)
     low, high = int(values.min()), int(values.max())
     if high - low > _LONGEST_TABLE:
         order = known.argsort(kind="stable")
-        spots = np.searchsorted(known[order], values).clip(0, len(known) - 1)
+        spots = np.searchsorted(known[order], values).clip(0, count - 1)
         return np.where(known[order][spots] == values, numbers[order][spots], small(0))
     if low < 0 or high > _LONGEST_TABLE:
         wide = np.int64 if values.dtype.kind == "i" else values.dtype.type

@@ -61,11 +61,11 @@ def draw_list(
         width: by default, what the longest name needs.
         size: of the letters, in pixels.
     """
-    line, edge = line_height(size) + max(size // 4, 1), size // 2
+    line, edge = _line_and_edge(size)
     heads = bool(title)
     if height is None:
         height = (len(rows) + heads) * line + 2 * edge
-    shown = _shown(rows, max((height - edge) // line - heads, 0))
+    shown = _shown(rows, max(lines_in(height, size) - heads, 0))
     columns = _Columns.of(shown, title, width, size, edge)
     panel = np.full((max(height, 1), columns.width, 3), PAPER, np.uint8)
     y = min(edge, max(height - line, 0) // 2)
@@ -79,6 +79,16 @@ def draw_list(
         _draw_row(panel, row, y, columns, size)
         y += line
     return panel
+
+
+def lines_in(height: int, size: int = 13) -> int:
+    """The lines that a list of this height has place for, its title included."""
+    line, edge = _line_and_edge(size)
+    return max((height - edge) // line, 0)
+
+
+def _line_and_edge(size: int) -> tuple[int, int]:
+    return line_height(size) + max(size // 4, 1), size // 2
 
 
 def _shown(rows: Sequence[Row], places: int) -> list[Row]:
