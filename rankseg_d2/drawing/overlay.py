@@ -113,15 +113,18 @@ def _index_of(
         if segment.mask is None:
             raise ValueError("a segment has no mask; without a map of ids, each needs its mask")
         check_map(segment.mask, shape, "a mask")
-        mask = np.ascontiguousarray(segment.mask, bool)
-        x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
-        if width:
-            masks[number] = np.s_[y : y + height, x : x + width], mask
+        mask = segment.mask.astype(bool, copy=False)
+        columns = np.flatnonzero(mask.any(0))  # several times faster than OpenCV's boundingRect
+        if len(columns):
+            x = slice(int(columns[0]), int(columns[-1]) + 1)
+            rows = np.flatnonzero(mask[:, x].any(1))
+            masks[number] = (slice(int(rows[0]), int(rows[-1]) + 1), x), mask
     index = positions(np.zeros(shape[:2], np.uint8), range(1, len(segments) + 1))
     areas = {number: np.count_nonzero(mask[box]) for number, (box, mask) in masks.items()}
     for number in sorted(areas, key=areas.get, reverse=True):
         box, mask = masks[number]
-        np.copyto(index[box], number, where=mask[box])
+        part = index[box]
+        cv2.copyTo(np.full_like(part, number), mask[box].view(np.uint8), part)
     return index, masks
 
 
