@@ -1,4 +1,4 @@
-"""Time to draw a result of 30 segments on a picture of 1920 x 1080, against detectron2's Visualizer.
+"""Time to draw 30 segments on a picture of 1920 x 1080, against detectron2's Visualizer.
 
     python benchmarks/overlay.py [--repeats 11]
 

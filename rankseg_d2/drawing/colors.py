@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -25,9 +26,14 @@ def class_colors(names: Sequence[str], colors: Sequence | np.ndarray | None = No
     """The palette, or a colour made from each name, the same in every list: (C, 3) uint8."""
     if colors is not None:
         return _palette(colors, len(names))
-    if not len(names):
+    return _from_names(tuple(map(str, names))).copy()
+
+
+@lru_cache(16)
+def _from_names(names: tuple[str, ...]) -> np.ndarray:
+    if not names:
         return np.zeros((0, 3), np.uint8)
-    digests = (hashlib.blake2b(str(n).encode(errors="replace"), digest_size=6) for n in names)
+    digests = (hashlib.blake2b(name.encode(errors="replace"), digest_size=6) for name in names)
     draws = np.frombuffer(b"".join(d.digest() for d in digests), "<u2").reshape(-1, 3) / 2**16
     lightness, chroma = 0.56 + 0.26 * draws[:, 1], 0.10 + 0.08 * draws[:, 2]
     return _from_oklch(lightness, chroma, 2 * np.pi * draws[:, 0])

@@ -45,7 +45,7 @@ def heat_map(
     if not matrix.size or cell * max(rows, columns) < 1:
         axes.say_nothing(paper, (left, top, *size))
         return paper
-    high = max(float(np.nanmax(matrix, initial=0, where=np.isfinite(matrix))), 0)
+    high = float(matrix.max(initial=0, where=np.isfinite(matrix)))
     width, height = max(round(columns * cell), 1), max(round(rows * cell), 1)
     paper[top : top + height, left : left + width] = _heat(matrix, high, width, height)
     cv2.rectangle(paper, (left - 1, top - 1), (left + width, top + height), FRAME)
@@ -58,13 +58,14 @@ def heat_map(
 
 
 def _heat(matrix: np.ndarray, high: float, width: int, height: int) -> np.ndarray:
-    """The cells' colours (height, width, 3), NaN grey."""
-    share = np.where(np.isfinite(matrix), matrix, 0).clip(0) / (high or 1)
-    if share.shape[0] > height or share.shape[1] > width:  # a cell of any use must stay visible
-        kernel = np.ones([max(-(-share.shape[i] // (height, width)[i]), 1) for i in (0, 1)])
-        share = cv2.dilate(share, kernel)
-    picture = _ramp(share)
-    picture[~np.isfinite(matrix)] = IGNORED
+    """The cells' colours (height, width, 3), NaN grey; a pixel of several cells is the largest."""
+    for axis, length in enumerate((height, width)):
+        if matrix.shape[axis] > length:
+            starts = np.arange(length) * matrix.shape[axis] // length
+            matrix = np.fmax.reduceat(matrix, starts, axis)
+    known = np.isfinite(matrix)
+    picture = _ramp(np.where(known, matrix, 0) / (high or 1))
+    picture[~known] = IGNORED
     return cv2.resize(picture, (width, height), interpolation=cv2.INTER_NEAREST)
 
 

@@ -1,6 +1,6 @@
 """Where names stand: at the widest spot of each region, and never on top of each other."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -32,12 +32,14 @@ class Label:
         )
 
 
-def place_labels(index: np.ndarray, titles: Sequence[Sequence[str]], size: int) -> list[Label]:
+def place_labels(
+    index: np.ndarray, texts_of: Callable[[int], Sequence[str]], size: int
+) -> list[Label]:
     """The labels that fit, those of large regions first.
 
     Args:
         index: (H, W), the number of the region of each pixel, from 1; 0 is none.
-        titles: for each region the texts that may name it, the best one first.
+        texts_of: region number -> the texts that may name it, the best one first.
         size: of the letters, in pixels.
     """
     step = -(-max(index.shape) // _LONGEST_SIDE)
@@ -45,7 +47,7 @@ def place_labels(index: np.ndarray, titles: Sequence[Sequence[str]], size: int) 
     placed: list[Label] = []
     # A label covers about 1.5 * size**2 pixels, even of a short name.
     for number, box, mask in _regions(small, size**2 * _INSIDE**2 / step**2):
-        for text in dict.fromkeys(titles[number - 1]):
+        for text in dict.fromkeys(texts_of(number)):
             label = _place(text, mask, box, step, size, placed, index.shape)
             if label is not None:
                 placed.append(label)
@@ -84,7 +86,9 @@ def _place(
 ) -> Label | None:
     """The label at the widest spot of the mask that is free, or None."""
     height, width = line_height(size), text_width(text, size) + 2 * round(0.35 * size)
-    if height > shape[0] or width > shape[1] or not text.strip():
+    least = _INSIDE**2 * height * width / step**2
+    too_large = height > shape[0] or width > shape[1] or np.count_nonzero(mask) < least
+    if too_large or not text.strip():
         return None
     free = mask.copy()
     for other in placed:  # its pixels, and so much around them that a label would still meet it

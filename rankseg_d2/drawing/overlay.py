@@ -1,6 +1,6 @@
 """A result on its image: colours, outlines, names."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -70,20 +70,23 @@ def draw_overlay(
         raise ValueError("draw_overlay takes labels, or segments, or ids together with segments")
     if labels is not None:
         check_map(labels, image.shape, "labels")
-        segments = [Segment(i, is_thing=False) for i in range(len(names))]
-        index, masks = positions(labels, range(len(names))), {}
+        index, masks, table = positions(labels, range(len(names))), {}, colors
     else:
+        _check_categories(segments, names)
         index, masks = _index_of(segments, ids, image.shape)
-    _check_categories(segments, names)
-    table = _table(segments, colors) if labels is None else colors
+        table = _table(segments, colors)
     picture = _blended(image, index, table, alpha)
     if outlines:
         _draw_outlines(picture, index, masks)
-    if boxes:
+    if boxes and segments is not None:
         _draw_boxes(picture, index, masks, segments, table)
     if text:
-        titles = [_titles(segment, names, scores) for segment in segments]
-        _write_names(picture, index, titles)
+
+        def texts_of(number: int) -> list[str]:
+            segment = Segment(number - 1) if segments is None else segments[number - 1]
+            return _texts(segment, names, scores)
+
+        _write_names(picture, index, texts_of)
     return picture
 
 
@@ -141,7 +144,7 @@ def _table(segments: Sequence[Segment], colors: np.ndarray) -> np.ndarray:
 def _blended(image: np.ndarray, index: np.ndarray, table: np.ndarray, alpha: float) -> np.ndarray:
     layer = paint_by(index, np.concatenate([np.zeros((1, 3), np.uint8), table]))
     picture = cv2.addWeighted(image, 1 - alpha, layer, alpha, 0)
-    cv2.copyTo(image, cv2.compare(index, 0, cv2.CMP_EQ), picture)
+    cv2.copyTo(image, (index == 0).view(np.uint8), picture)
     return picture
 
 
@@ -179,14 +182,14 @@ def _draw_boxes(
             x, y = columns.start, rows.start
             right, bottom = columns.stop, rows.stop
         else:
-            x, y, w, h = cv2.boundingRect(cv2.compare(index, number, cv2.CMP_EQ))
+            x, y, w, h = cv2.boundingRect((index == number).view(np.uint8))
             right, bottom = x + w, y + h
         if right > x:
             color = mixed(table[number - 1], (255, 255, 255), 0.15).tolist()
             cv2.rectangle(picture, (x, y), (right - 1, bottom - 1), color, width)
 
 
-def _titles(segment: Segment, names: Sequence[str], scores: bool) -> list[str]:
+def _texts(segment: Segment, names: Sequence[str], scores: bool) -> list[str]:
     """The name; where that does not fit, its first word or words before a comma."""
     name = segment.name if segment.name is not None else str(names[segment.category])
     score = f" {segment.score:.2f}" if scores and segment.score is not None else ""
@@ -198,10 +201,12 @@ def text_size(shape: Sequence[int]) -> int:
     return int(np.clip(7 + 0.012 * min(shape[:2]), 9, 26))
 
 
-def _write_names(picture: np.ndarray, index: np.ndarray, titles: Sequence[Sequence[str]]) -> None:
+def _write_names(
+    picture: np.ndarray, index: np.ndarray, texts_of: Callable[[int], Sequence[str]]
+) -> None:
     """White on dark, which can be read on any colour."""
     size = text_size(picture.shape)
-    for label in place_labels(index, titles, size):
+    for label in place_labels(index, texts_of, size):
         blend(picture, _pill(label.height, label.width), (label.x, label.y), _PILL)
         draw_text(picture, label.text, (label.x + label.width / 2, label.y), size, PAPER, align=0.5)
 
