@@ -32,14 +32,18 @@ def title_height(title: str) -> int:
 
 def round_ticks(low: float, high: float, count: int) -> list[float]:
     """Numbers from `low` to `high`, at most `count` steps of 1, 2 or 5 times a power of ten."""
-    span = high - low
-    if not (math.isfinite(span) and span > 0) or count < 1:
+    step = _round_step(high - low, count)
+    if step is None:
         return []
-    power = 10.0 ** math.floor(math.log10(span / count))
-    step = next((power * m for m in (1, 2, 5) if power * m * count >= span), power * 10)
-    first = math.ceil(low / step - 1e-9)
-    last = math.floor(high / step + 1e-9)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [number * step for number in range(first, last + 1)]
+
+
+def _round_step(span: float, count: int) -> float | None:
+    if not (math.isfinite(span) and span > 0):
+        return None
+    power = 10.0 ** math.floor(math.log10(span / count))
+    return next((power * m for m in (1, 2, 5) if power * m * count >= span), power * 10)
 
 
 def tick_text(value: float, ticks: Sequence[float]) -> str:
@@ -88,10 +92,9 @@ def limits(values: np.ndarray, from_zero: bool = False) -> tuple[float, float]:
 
 def widened(low: float, high: float, height: int) -> tuple[float, float]:
     """The limits moved outwards to the next ticks of a y axis of this height in pixels."""
-    ticks = round_ticks(low, high, _tick_count(Scale(low, high, 0, height), _Y_DISTANCE))
-    if len(ticks) < 2:
+    step = _round_step(high - low, _tick_count(Scale(low, high, 0, height), _Y_DISTANCE))
+    if step is None:
         return low, high
-    step = ticks[1] - ticks[0]
     return math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
 
 

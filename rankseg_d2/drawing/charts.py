@@ -30,6 +30,8 @@ def plot_curves(
         size: (width, height) in pixels.
         y_limits: the ends of the y axis; by default those of the values.
     """
+    if y_limits is not None and not y_limits[0] < y_limits[1]:
+        raise ValueError(f"y_limits must be (lower, upper), got {short(y_limits)}")
     curves = {str(name): _curve(name, values) for name, values in series.items()}
     paper = axes.new_paper(size, title)
     legend = _legend(list(curves), size) if len(curves) > 1 else None
@@ -60,10 +62,10 @@ def plot_curves(
 
 def _curve(name: str, values: Sequence) -> np.ndarray:
     """The points (N, 2) of one series."""
-    pair = values if isinstance(values, tuple) else (np.arange(len(values)), values)
     try:
-        x, y = (np.asarray(part, float).reshape(-1) for part in pair)
-        return np.stack([x, y], 1)
+        is_pair = isinstance(values, tuple) and len(values) == 2 and np.ndim(values[0]) == 1
+        x, y = values if is_pair else (np.arange(len(values)), values)
+        return np.stack([np.asarray(x, float), np.asarray(y, float)], 1).reshape(-1, 2)
     except (ValueError, TypeError):
         raise ValueError(
             f"the curve {short(name)} must be y values, or x values and as many y values, got "

@@ -124,7 +124,7 @@ class _Columns:
 
 def _draw_row(panel: np.ndarray, row: Row, y: int, columns: _Columns, size: int) -> None:
     line = line_height(size)
-    middle = y + round(0.66 * size)
+    middle = y + line // 2
     if row.color is not None:
         side = round(0.8 * size)
         top, left = middle - side // 2, columns.edge

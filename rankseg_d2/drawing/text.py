@@ -18,7 +18,7 @@ _NO_LETTER = "\U0010ffff"
 
 
 def line_height(size: int) -> int:
-    return round(1.3 * size)
+    return round(1.4 * size)
 
 
 def text_width(text: str, size: int) -> int:
@@ -91,7 +91,7 @@ def text_mask(text: str, size: int) -> np.ndarray:
 
 
 def _baseline(size: int) -> int:
-    return round(1.02 * size)
+    return round(1.04 * size)
 
 
 def _opencv_mask(text: str, size: int) -> np.ndarray:
