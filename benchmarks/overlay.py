@@ -8,6 +8,7 @@ array. The comparison needs the real detectron2, with matplotlib; without them o
 
 import importlib.util
 import statistics
+import time
 from functools import partial
 
 import cv2
@@ -109,37 +110,36 @@ def main():
     functions = {("ours", kind): f for kind, f in ours(picture, ids, masks).items()}
     if can_compare:
         functions |= {("theirs", kind): f for kind, f in theirs(picture, ids, masks).items()}
-    seconds = {}
-    for threads in (2, 1):
-        cv2.setNumThreads(threads)
-        seconds[threads], _ = time_in_turn(functions, args.repeats, warm_up=True)
+    cv2.setNumThreads(2)
+    wall, _ = time_in_turn(functions, args.repeats, warm_up=True)
+    cv2.setNumThreads(1)
+    cpu, _ = time_in_turn(functions, args.repeats, clock=time.process_time, warm_up=True)
     write_heading(
         "Overlays",
         f"""A result of {SEGMENTS} segments on a picture of {WIDTH} x {HEIGHT}, drawn with outlines
         and names, instances also with boxes and scores; milliseconds, median of {args.repeats}
-        rounds (highest), functions in turn. The aim is {LIMIT} ms, and a fifth of the time of
-        detectron2's Visualizer.""",
+        rounds (lowest, highest), functions in turn. CPU time does not count other work on the
+        machine. The aim is {LIMIT} ms, and a fifth of the time of detectron2's Visualizer.""",
         OpenCV=cv2.__version__,
         NumPy=np.__version__,
     )
-    write_table(
-        ["result", "rankseg_d2, 2 threads", "1 thread", "detectron2", "times faster"],
-        (row(kind, seconds) for kind in ("panoptic", "semantic", "instances")),
-    )
+    heads = ["rankseg_d2, 2 threads", "1 thread, CPU time", "detectron2, CPU time", "times faster"]
+    kinds = ("panoptic", "semantic", "instances")
+    write_table(["result", *heads], (row(kind, wall, cpu) for kind in kinds))
     if not can_compare:
-        write(
-            "\nThe real detectron2 or matplotlib is not installed here, so nothing is compared.\n"
-        )
+        write("\nThe real detectron2 or matplotlib is not installed here: nothing is compared.\n")
 
 
-def row(kind, seconds):
-    """Cells of a kind of result; the comparison is that with 2 threads."""
-    own = [seconds[threads]["ours", kind] for threads in (2, 1)]
-    other = seconds[2].get(("theirs", kind))
-    cells = [f"{1000 * statistics.median(s):.1f} ({1000 * max(s):.1f})" for s in own]
-    if other is None:
-        return [kind, *cells, "", ""]
-    return [kind, *cells, f"{1000 * statistics.median(other):.0f}", times_faster(other, own[0])]
+def row(kind, wall, cpu):
+    """Cells of a kind of result; the CPU times are compared."""
+    own, other = cpu["ours", kind], cpu.get(("theirs", kind))
+    cells = [kind, milliseconds(wall["ours", kind]), milliseconds(own)]
+    return [*cells, milliseconds(other), times_faster(other, own)] if other else [*cells, "", ""]
+
+
+def milliseconds(seconds):
+    values = [1000 * value for value in (statistics.median(seconds), min(seconds), max(seconds))]
+    return "{:.1f} ({:.1f}, {:.1f})".format(*values)
 
 
 if __name__ == "__main__":

@@ -160,5 +160,6 @@ def draw_dot(paper: np.ndarray, point: np.ndarray, color: Sequence[int], radius:
 
 def say_nothing(paper: np.ndarray, box: tuple[int, int, int, int]) -> None:
     """The words for a chart without a number, in its box (left, top, right, bottom)."""
-    x, y = (box[0] + box[2]) / 2, (box[1] + box[3] - line_height(SIZE)) / 2
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3] - line_height(SIZE)) // 2
+    paper[max(y, 0) : max(y + line_height(SIZE), 0), box[0] : box[2]] = PAPER  # no line behind them
     draw_text(paper, "no values", (x, y), SIZE, FAINT, align=0.5)

@@ -135,22 +135,31 @@ def bar_chart(
         return paper
     scale = Scale(*axes.limits(numbers[:shown], from_zero=True), left, right)
     axes.draw_x_axis(paper, scale, bottom, label, top)
-    zero = float(scale.at(0))
     for number in range(shown):
-        y, value = top + number * line, numbers[number]
-        name = fitting(names[number], SIZE, left - 16)
-        draw_text(paper, name, (left - 8, y + 2), SIZE, INK, align=1)
-        end = float(scale.at(value)) if np.isfinite(value) else zero
-        _fill(paper, (min(zero, end), y + 3, max(zero, end), y + line - 3), bars[number])
-        text = f"{value:.3g}" if np.isfinite(value) else "–"
-        draw_text(paper, text, (max(zero, end) + 6, y + 2), SIZE, FAINT)
+        y = top + number * line
+        _draw_bar(paper, names[number], numbers[number], y, scale, bars[number])
     if shown < len(names):
         text = f"and {len(names) - shown} more"
         draw_text(paper, text, (left, top + shown * line + 2), SIZE, FAINT)
     if not len(names):
         axes.say_nothing(paper, (left, top, right, bottom))
-    paper[top:bottom, round(zero) : round(zero) + 1] = FRAME
+    zero = round(float(scale.at(0)))
+    paper[top:bottom, zero : zero + 1] = FRAME
     return paper
+
+
+def _draw_bar(
+    paper: np.ndarray, name: str, value: float, y: int, scale: Scale, color: Sequence[int]
+) -> None:
+    """A name, its bar and its number, in the line below y."""
+    zero = float(scale.at(0))
+    end = float(scale.at(value)) if np.isfinite(value) else zero
+    text = f"{value:.3g}" if np.isfinite(value) else "–"
+    left = round(scale.start) - 8
+    draw_text(paper, fitting(name, SIZE, left - 8), (left, y + 2), SIZE, INK, align=1)
+    sides = min(zero, end), max(zero, end)
+    _fill(paper, (sides[0], y + 3, sides[1], y + line_height(SIZE) + 2), color)
+    draw_text(paper, text, (sides[1] + 6, y + 2), SIZE, FAINT)
 
 
 def _columns(

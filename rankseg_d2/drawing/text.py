@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 
 import cv2
@@ -123,8 +124,6 @@ def _pillow_font(text: str, size: int):
 
 @lru_cache(64)
 def _pillow_fonts(size: int) -> list:
-    from contextlib import suppress
-
     from PIL import ImageFont
 
     fonts = [ImageFont.load_default(size)]
