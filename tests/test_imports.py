@@ -17,7 +17,7 @@ FLOORS = [
     ["files", "_yaml", "_solver", "_trainer_steps", "tasks", "_engine"],
     ["tables", "checkpoints"],
     ["_detectron2"],
-    ["ranking", "ops"],
+    ["ranking", "ops", "drawing"],
     ["data.formats", "data.holding_out", "data.classes"],
     ["data.prepare"],
     ["data.shapes"],

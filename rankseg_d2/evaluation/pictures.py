@@ -9,18 +9,33 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from ..data.formats.image_files import read_rgb
+from ..drawing import (
+    CELL,
+    INK,
+    MISSED,
+    RIGHT,
+    WRONG,
+    Row,
+    class_colors,
+    draw_list,
+    fit_into,
+    label_picture,
+    lines_in,
+    sheet,
+)
 from ..files import write_image
 from ..modeling.results.reading import predicted_labels
 from .ground_truth import LabelMaps, ThingMaps
 
 logger = logging.getLogger(__name__)
 
-CELL = (240, 320)  # height and width of the area for one picture
-GAP = 6
-LINE_HEIGHT = 17
-_LINES = CELL[0] // LINE_HEIGHT
-PAPER, INK = (255, 255, 255), (30, 30, 30)
-RIGHT, WRONG, MISSED = (20, 120, 40), (190, 40, 30), (190, 110, 0)
+_TITLES = (
+    "image",
+    "ground truth",
+    "prediction",
+    "green: present, red: absent, orange: missed",
+)
+_LINES = lines_in(CELL[0])
 
 
 class PictureSheet(DatasetEvaluator):
@@ -51,39 +66,31 @@ class PictureSheet(DatasetEvaluator):
             if len(self.rows) < self.count:
                 self.rows.append(self._row(sample, output))
 
-    def _row(self, sample: dict, output: dict) -> np.ndarray:
-        """Image, ground truth, prediction and categories side by side: (H, W, 3)."""
+    def _row(self, sample: dict, output: dict) -> list[np.ndarray]:
+        """Image, ground truth, prediction and categories, each in a cell (H, W, 3)."""
         image = read_rgb(sample["file_name"])
         labels, _ = self.labels.read(sample)
+        labels = labels.astype(np.int64)  # the number of classes may not fit into a byte
         ground_truth = np.where(labels == self.labels.ignore, len(self.names), labels)
         predicted, ids = predicted_labels(output, len(self.names))
-        panels = [image, self._colored(ground_truth), self._colored(predicted, ids)]
-        text = category_lines(output, ground_truth, predicted, self.names)
-        return np.concatenate([*map(_cell, panels), _text_cell(text)], 1)
-
-    def _colored(self, labels: np.ndarray, ids: np.ndarray | None = None) -> np.ndarray:
-        """(H, W) -> (H, W, 3): no class is black, edges between segment ids are white."""
-        classes = len(self.names)
-        colors = self.metadata.get(f"{self.kind}_colors") or _default_colors(classes)
-        picture = np.array([*colors, (0, 0, 0)], np.uint8)[np.minimum(labels, classes)]
-        if ids is not None:
-            picture[edges_of(ids)] = 255
-        return picture
+        colors = class_colors(self.names, self.metadata.get(f"{self.kind}_colors"))
+        pictures = [
+            image,
+            label_picture(ground_truth, colors),
+            label_picture(predicted, colors, ids),
+        ]
+        lines = category_lines(output, ground_truth, predicted, self.names)
+        text = draw_list(
+            [Row(line, ink=color) for line, color in lines], height=CELL[0], width=CELL[1]
+        )
+        return [fit_into(picture, *CELL) for picture in [*pictures, text]]
 
     def evaluate(self) -> None:
         if not self.rows:
             return
         os.makedirs(os.path.dirname(self.file), exist_ok=True)
-        write_image(self.file, np.concatenate([_header(), *self.rows]))
+        write_image(self.file, sheet(self.rows, _TITLES))
         logger.info("pictures of %d images: %s", len(self.rows), self.file)
-
-
-def edges_of(ids: np.ndarray) -> np.ndarray:
-    """Pixels that differ from the one above them or to the left: (H, W) bool."""
-    edges = np.zeros(ids.shape, bool)
-    edges[1:] = ids[1:] != ids[:-1]
-    edges[:, 1:] |= ids[:, 1:] != ids[:, :-1]
-    return edges
 
 
 def category_lines(
@@ -93,13 +100,14 @@ def category_lines(
 
     Without a ranking: of the predicted categories, with their share of the image.
     """
-    present = np.unique(ground_truth[ground_truth < len(names)])
+    present = np.unique(ground_truth[(ground_truth >= 0) & (ground_truth < len(names))])
     if "ranking" in output:
         ranked = output["ranking"]["classes"].cpu().numpy()
         scores = output["ranking"]["scores"].float().sigmoid().cpu().numpy()
         title = f"the best of {len(ranked)} ranked"
     else:
-        ranked, counts = np.unique(predicted[predicted < len(names)], return_counts=True)
+        known = predicted[(predicted >= 0) & (predicted < len(names))]
+        ranked, counts = np.unique(known, return_counts=True)
         scores = np.bincount(ranked, counts, len(names)) / predicted.size
         ranked = ranked[np.argsort(-counts)]
         title = "predicted, by area"
@@ -110,35 +118,3 @@ def category_lines(
         *((f"{scores[i]:.2f} {names[i]}", RIGHT if i in present else WRONG) for i in best),
         *missed,
     ]
-
-
-def _default_colors(count: int) -> np.ndarray:
-    return np.random.default_rng(0).integers(32, 256, (count, 3))
-
-
-def _cell(picture: np.ndarray) -> np.ndarray:
-    """The picture in the middle of a cell, as large as fits."""
-    from PIL import Image
-
-    scale = min(CELL[0] / picture.shape[0], CELL[1] / picture.shape[1])
-    size = [max(1, round(side * scale)) for side in (picture.shape[1], picture.shape[0])]
-    resized = Image.fromarray(picture).resize(size, Image.Resampling.NEAREST)
-    paper = Image.new("RGB", (CELL[1] + GAP, CELL[0] + GAP), PAPER)
-    paper.paste(resized, ((CELL[1] - size[0]) // 2, (CELL[0] - size[1]) // 2))
-    return np.asarray(paper)
-
-
-def _header() -> np.ndarray:
-    legend = "green: present, red: absent, orange: missed"
-    titles = ["image", "ground truth", "prediction", legend]
-    return np.concatenate([_text_cell([(title, INK)]) for title in titles], 1)[:LINE_HEIGHT]
-
-
-def _text_cell(lines: list[tuple[str, tuple]]) -> np.ndarray:
-    from PIL import Image, ImageDraw, ImageFont
-
-    paper = Image.new("RGB", (CELL[1] + GAP, CELL[0] + GAP), PAPER)
-    draw, font = ImageDraw.Draw(paper), ImageFont.load_default()
-    for number, (text, color) in enumerate(lines[:_LINES]):
-        draw.text((GAP, number * LINE_HEIGHT), text, color, font)
-    return np.asarray(paper)

@@ -9,19 +9,12 @@ from detectron2.structures import Instances
 from PIL import Image
 
 from rankseg_d2.config import add_rankseg_config
+from rankseg_d2.drawing import CELL, GAP, MISSED, RIGHT, WRONG
+from rankseg_d2.drawing.text import line_height
 from rankseg_d2.evaluation import build_evaluator
-from rankseg_d2.evaluation.pictures import (
-    CELL,
-    GAP,
-    LINE_HEIGHT,
-    MISSED,
-    RIGHT,
-    WRONG,
-    PictureSheet,
-    category_lines,
-    edges_of,
-)
+from rankseg_d2.evaluation.pictures import PictureSheet, category_lines
 
+LINE_HEIGHT = line_height(13)  # of the titles
 NAMES, COLORS = ["sky", "road", "tree"], [(10, 20, 30), (40, 50, 60), (70, 80, 90)]
 LABELS = np.array([[0] * 4, [0] * 4, [1] * 4, [1, 1, 255, 255]], np.uint8)
 
@@ -90,12 +83,6 @@ def test_without_a_ranking_the_lines_go_by_area():
     labels = prediction()["sem_seg_labels"]
     lines = category_lines({"sem_seg_labels": labels}, LABELS, labels.numpy(), NAMES)
     assert lines[1:] == [("0.75 sky", RIGHT), ("0.25 tree", WRONG), ("missed: road", MISSED)]
-
-
-def test_edges_are_between_segments():
-    edges = edges_of(np.array([[7, 7, 0], [7, 7, 0], [9, 9, 9]]))
-    assert edges.tolist() == [[False, False, True]] * 2 + [[True] * 3]
-    assert not edges_of(np.zeros((2, 2), int)).any()
 
 
 def test_the_key_adds_a_sheet_and_leaves_the_results_alone(sample, tmp_path):
