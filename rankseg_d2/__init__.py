@@ -2,7 +2,8 @@
 
 Importing this package makes `import detectron2` work: with the real detectron2 where it is
 installed, with the embedded subset where it is not (see `engine_name`). `get_config` reads a
-config and registers the models, `build_model` makes the model of a config.
+config and registers the models, `build_model` makes the model of a config, and `Predictor`
+predicts with a trained one.
 """
 
 from . import _engine
@@ -12,7 +13,7 @@ _engine.install()
 from ._engine import engine_name  # noqa: E402
 
 __version__ = "0.1.0"
-__all__ = ["build_model", "engine_name", "get_config", "__version__"]
+__all__ = ["Predictor", "build_model", "engine_name", "get_config", "__version__"]
 
 
 def __getattr__(name):
@@ -25,4 +26,8 @@ def __getattr__(name):
         from detectron2.modeling import build_model
 
         return build_model
+    if name == "Predictor":
+        from .predict import Predictor
+
+        return Predictor
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

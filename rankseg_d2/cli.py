@@ -8,6 +8,7 @@ import sys
 
 from . import __version__, config_files, doctor
 from .errors import INTERRUPTED, nearest, sentence, shows_tracebacks
+from .predict.cli import add_pack_parser, add_predict_parser
 from .report.cli import add_kappa_parser
 
 
@@ -32,6 +33,8 @@ def main(argv: list[str] | None = None) -> int:
         help="list only names that contain this, such as swin_l or ade20k/*_rankseg",
     )
     configs.set_defaults(run=_list_configs)
+    add_predict_parser(commands)
+    add_pack_parser(commands)
     add_kappa_parser(commands)
     if argv[:1] == ["dataset"]:  # its imports take seconds and need a working engine
         from .data.checks import cli as data_cli

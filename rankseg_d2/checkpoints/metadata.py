@@ -27,7 +27,8 @@ def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
     else:
         found = read_checkpoint(path).get(METADATA, {})
     if not isinstance(found, dict):
-        raise ValueError(f"{path} has a {type(found).__name__} under {METADATA!r}, which is a dict.")
+        kind = type(found).__name__
+        raise ValueError(f"{path} has a {kind} under {METADATA!r}, which should be a dict.")
     return found
 
 

@@ -121,4 +121,6 @@ def _write(path: Path, weights: dict[str, torch.Tensor], description: dict) -> N
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
+        mode = temporary.stat().st_mode  # save_file lets nobody else read its files
         save_file(tensors, temporary, {"format": "pt", METADATA: json.dumps(description)})
+        temporary.chmod(mode)

@@ -35,7 +35,7 @@ def to_dict(result: "ImageResult") -> dict[str, Any]:
         found["categories"] = category_rows(result)
     return found | {
         "excluded": list(result.excluded),
-        "warnings": list(result.warnings),
+        "likely_excluded": list(result.likely_excluded),
         "speed": dict(result.speed),
     }
 

@@ -76,7 +76,7 @@ class ImageResult:
         instances: objects, or None.
         categories: the ranked list, best first; () if the model does not rank.
         excluded: names of the categories that were not allowed.
-        warnings: sentences, such as of an excluded category that is likely present.
+        likely_excluded: names of those of them that are likely present.
         speed: milliseconds of each stage.
     """
 
@@ -89,7 +89,7 @@ class ImageResult:
     instances: Instances | None = None
     categories: tuple[Category, ...] = ()
     excluded: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
+    likely_excluded: tuple[str, ...] = ()
     speed: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -144,7 +144,8 @@ class ImageResult:
         return beside(picture, draw_list(rows, height=picture.shape[0])) if rows else picture
 
     def _kinds(self) -> list[str]:
-        kinds = ("panoptic", "instances", "semantic")
+        things = self.classes.things
+        kinds = ("panoptic", "instances", "semantic") if things else ("semantic", "instances")
         return [kind for kind in kinds if getattr(self, kind) is not None]
 
     def _drawn(self, kind: str) -> dict[str, Any]:
@@ -296,7 +297,7 @@ def _instances(found: Any, size: tuple[int, int]) -> Instances:
 
 
 def _ranked(result: ImageResult, ranking: dict, wishes: Wishes, calibration) -> ImageResult:
-    """The result with its categories, and warnings of excluded ones that are likely present."""
+    """The result with its categories, and with the excluded ones that are likely present."""
     scores = ranking["scores"].float().cpu()
     prior = torch.zeros_like(scores) if wishes.prior is None else wishes.prior
     probabilities = (calibration or Calibration()).probabilities(scores - prior)
@@ -307,10 +308,8 @@ def _ranked(result: ImageResult, ranking: dict, wishes: Wishes, calibration) -> 
     categories = tuple(
         Category(names[i], i, chances[i], i in kept, i in present) for i in order
     )  # fmt: skip
-    warnings = tuple(
-        f"{category.name} is excluded, but is likely present (probability "
-        f"{category.probability:.2f})"
-        for category in categories
-        if category.number in wishes.excluded and category.probability > _LIKELY
-    )
-    return replace(result, categories=categories, warnings=warnings)
+    likely = tuple(
+        one.name for one in categories
+        if one.number in wishes.excluded and one.probability > _LIKELY
+    )  # fmt: skip
+    return replace(result, categories=categories, likely_excluded=likely)

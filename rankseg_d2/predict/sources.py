@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,13 +42,15 @@ class Source:
 
 def open_source(source: Any) -> Source:
     """The images of a path, glob, folder, array, PIL image, tensor, or of a list or generator."""
+    if isinstance(source, Source):
+        return source
     if isinstance(source, str | os.PathLike):
         return _of_path(os.fspath(source))
     if _is_picture(source):
         return Source([_of_picture(source, "0")], is_one=True, count=1)
     if isinstance(source, list | tuple):
         return Source([*_each(source)], is_list=True, count=len(source))
-    if isinstance(source, Iterable):
+    if isinstance(source, Iterable) and not hasattr(source, "shape"):
         return Source(_each(source))
     raise TypeError(_what(source))
 

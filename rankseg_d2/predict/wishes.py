@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import short
 from ..modeling.meta_arch import Segmentation
-from ..ranking import Calibration, check_topk
+from ..ranking import Calibration
 from .classes import Classes
 
 
@@ -104,11 +104,11 @@ def _prior(prior: Mapping[str, float] | None, classes: Classes) -> Tensor | None
 
 
 def _check_topk(topk: int, model: Segmentation) -> None:
-    check_topk(topk, model.num_classes)
     trained = model.ranker.topk
-    if topk > trained:
+    if not 1 <= topk <= trained:
         raise ValueError(
-            f"topk must be at most {trained}, the κ that the model was trained with; got {topk}"
+            f"topk must be in [1, {trained}], up to the κ that the model was trained with; got "
+            f"{topk}"
         )
 
 

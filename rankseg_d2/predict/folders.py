@@ -1,0 +1,136 @@
+"""`rankseg-d2 predict`: a folder of images to a folder of results."""
+
+import argparse
+import json
+import os
+import sys
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from tqdm import tqdm
+
+from ..errors import sentence
+from .cli import FILES
+from .predictor import Predictor
+from .results import ImageResult
+from .saving import files_of
+from .sources import Item, Source, open_source
+
+
+def run(args: argparse.Namespace) -> int:
+    """Predict all images; the exit status is 1 if one could not be read or written."""
+    wanted = {name: name in args.save for name in FILES}
+    source = open_source(args.source)
+    items = _part(list(source.items), args.shard or _shard_of_torchrun())
+    total = len(items)
+    if args.out:
+        _check_writable(args.out)
+        items = _to_do(items, args, wanted)
+    predictor = _predictor(args)
+    results = predictor(
+        Source(items), batch=args.batch, threads=args.threads, skip_errors=True,
+        allow=args.allow, deny=args.deny, prior=dict(args.prior), topk=args.topk,
+        threshold=args.threshold, recall=args.recall,
+    )  # fmt: skip
+    bar = tqdm(total=total, initial=total - len(items), unit="image", dynamic_ncols=True)
+    failed, likely = 0, Counter()
+    with bar:
+        for item, error, result in _written(zip(items, results, strict=True), args, wanted):
+            bar.update()
+            if error is not None:
+                failed += 1
+                bar.write(f"skipped {item.path or item.name}: {sentence(error)}", sys.stderr)
+                continue
+            likely.update(result.likely_excluded)
+            if args.json:
+                bar.write(json.dumps(result.to_dict()), sys.stdout)
+    for name, count in likely.most_common():
+        sys.stderr.write(f"{name} is excluded, but is likely present in {count} images\n")
+    if failed:
+        sys.stderr.write(f"{failed} of {total} images were skipped\n")
+    return int(failed > 0)
+
+
+def _predictor(args: argparse.Namespace) -> Predictor:
+    how = {"device": args.device, "dtype": args.dtype}
+    if args.config:
+        return Predictor.from_config(args.config, args.weights, **how)
+    return Predictor.from_checkpoint(args.weights, **how)
+
+
+def _part(items: Sequence[Item], shard: tuple[int, int]) -> list[Item]:
+    """Every N-th image from the I-th on."""
+    first, count = shard
+    return list(items[first - 1 :: count])
+
+
+def _shard_of_torchrun() -> tuple[int, int]:
+    rank, count = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
+    return (1, 1) if rank is None or count is None else (int(rank) + 1, int(count))
+
+
+def _check_writable(folder: str) -> None:
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"--out {folder} cannot be made: {error.strerror}") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(f"--out {folder} may not be written; name a folder where you may")
+
+
+def _to_do(items: list[Item], args: argparse.Namespace, wanted: dict[str, bool]) -> list[Item]:
+    """Without the images whose files exist; an error where two have the same files."""
+    taken: dict[Any, Item] = {}
+    left = []
+    for item in items:
+        files = files_of(item.name, args.out, wanted)
+        for file in files:
+            other = taken.setdefault(file, item)
+            if other is not item:
+                raise ValueError(
+                    f"{other.path} and {item.path} would both be written to {file}; predict them "
+                    "into different folders"
+                )
+        exist = [file for file in files if os.path.exists(file)]
+        if exist and not args.go_on and not args.overwrite:
+            raise FileExistsError(
+                f"{exist[0]} exists; go on with what is missing by --continue, replace it by "
+                "--overwrite, or name another --out"
+            )
+        if not args.go_on or len(exist) < len(files):
+            left.append(item)
+    return left
+
+
+def _written(
+    pairs: Iterable[tuple[Item, Any]], args: argparse.Namespace, wanted: dict[str, bool]
+) -> Iterator[tuple[Item, Exception | None, ImageResult]]:
+    """Each item with its error and its result; threads write files while the model runs."""
+    with ThreadPoolExecutor(args.threads, "write") as pool:
+        waiting: deque[tuple[Item, Any, Future]] = deque()
+        for item, result in pairs:
+            waiting.append((item, result, pool.submit(_write, result, args, wanted)))
+            while len(waiting) > 2 * args.threads:
+                one, done, error = waiting.popleft()
+                yield one, error.result(), done
+        while waiting:
+            one, done, error = waiting.popleft()
+            yield one, error.result(), done
+
+
+def _write(
+    result: ImageResult | Exception, args: argparse.Namespace, wanted: dict[str, bool]
+) -> Exception | None:
+    """Write the files of a result; the error of that, or that of the image."""
+    if isinstance(result, Exception):
+        return result
+    try:
+        if args.out:
+            result.save(args.out, own_ids=args.own_ids, **wanted)
+    except Exception as error:
+        return error
+    return None
+
+
