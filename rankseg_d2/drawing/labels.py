@@ -10,7 +10,6 @@ from .text import line_height, text_width
 
 _LONGEST_SIDE = 480  # of the reduced map in which spots are searched
 _INSIDE = 0.7  # of a label's height and width must lie in its region
-_TRIES = 3  # spots of a region
 
 
 @dataclass(frozen=True)
@@ -91,27 +90,24 @@ def _place(
     if too_large or not text.strip():
         return None
     free = mask.copy()
-    for other in placed:  # its pixels, and so much around them that a label would still meet it
+    for other in placed:
         _clear(free, corner, step, other, width, height)
-    for _ in range(_TRIES):
-        x, y, reach = _widest(free, 1)
-        if reach * step < width:  # no square of this width is free
-            x, y, reach = _widest(free, width / height)
-        if reach * step < _INSIDE * height:
-            return None
-        x, y = (corner[0] + x) * step - width / 2, (corner[1] + y) * step - height / 2
-        x, y = round(min(max(x, 0), shape[1] - width)), round(min(max(y, 0), shape[0] - height))
-        label = Label(text, x, y, width, height)
-        if not any(label.meets(other) for other in placed):
-            return label
-        _clear(free, corner, step, label, 0, 0)
-    return None
+    x, y, reach = _widest(free, 1)
+    if reach * step < width:  # no square of this width is free
+        x, y, reach = _widest(free, width / height)
+    if reach * step < _INSIDE * height:
+        return None
+    x, y = (corner[0] + x) * step - width / 2, (corner[1] + y) * step - height / 2
+    x, y = round(min(max(x, 0), shape[1] - width)), round(min(max(y, 0), shape[0] - height))
+    label = Label(text, x, y, width, height)
+    # At the border of the picture, and by rounding, it may still meet one.
+    return None if any(label.meets(other) for other in placed) else label
 
 
 def _clear(
     free: np.ndarray, corner: tuple[int, int], step: int, label: Label, width: int, height: int
 ) -> None:
-    """Take the label's pixels and a margin, a part of width and height, out of the mask."""
+    """Take the pixels where the inner part of a label of this size would meet another label."""
     margin = (1 - _INSIDE) / 2
     left = (label.x - margin * width) / step - corner[0]
     top = (label.y - margin * height) / step - corner[1]

@@ -35,6 +35,18 @@ def test_labels_never_meet_and_lie_in_the_picture(seed, shape):
     assert found or min(shape) < 100
 
 
+def test_labels_do_not_meet_at_the_border_or_by_rounding():
+    """Maps in which they would, if each label only had a spot of its own."""
+    random = np.random.default_rng(1)
+    for seed in range(120):
+        height, width = random.integers(16, 500, 2)
+        count, size = int(random.integers(20, 60)), int(random.integers(9, 26))
+        names = [("xy " * 9)[: random.integers(1, 20)] for _ in range(count)]
+        found = place(regions(seed, height, width, count), names, size)
+        for number, label in enumerate(found):
+            assert not any(label.meets(other) for other in found[:number])
+
+
 def test_meeting_is_what_shared_pixels_are():
     random = np.random.default_rng(0)
     for _ in range(200):

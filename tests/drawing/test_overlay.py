@@ -42,6 +42,14 @@ def test_ids_lead_to_tints_of_the_classes():
     assert (picture[0, 0] != picture[0, 2]).any()
 
 
+def test_grounds_have_no_tints():
+    ids = np.array([[1, 2, 3]])
+    segments = [Segment(0, id=1), Segment(0, id=2, is_thing=False), Segment(0, id=3)]
+    picture = draw_overlay(noise(1, 3), ids=ids, segments=segments, alpha=1, **PLAIN)
+    expected = [tint(COLORS[0], number) for number in (0, 0, 1)]
+    assert picture[0].tolist() == np.array(expected).tolist()
+
+
 def test_small_masks_lie_on_large_ones():
     large, small = np.zeros((2, 6, 8), bool)
     large[:5], small[1:3, 2:4] = True, True

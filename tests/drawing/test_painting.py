@@ -33,7 +33,7 @@ def test_positions_of_nothing():
     assert positions(np.array([[True, False]]), [1]).tolist() == [[1, 0]]
 
 
-@pytest.mark.parametrize("count", [3, 255, 256, 65535, 70000])
+@pytest.mark.parametrize("count", [3, 255, 256, 65535, 65536, 70000])
 def test_many_classes_do_not_wrap_around(count):
     values = np.array([[0, count - 1, count, -1, 65536, 256, 255]])
     expected = [v + 1 if 0 <= v < count else 0 for v in values[0].tolist()]

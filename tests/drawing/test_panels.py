@@ -101,6 +101,12 @@ def test_a_cell_shows_all_of_a_picture_in_its_middle(shape):
     assert abs(columns.min() - (CELL[1] - 1 - columns.max())) <= 1
 
 
+def test_enlarged_pictures_have_no_new_colours():
+    random = np.random.default_rng(0)
+    small = random.choice([10, 250], (7, 9, 1)).astype(np.uint8).repeat(3, 2)
+    assert set(np.unique(fit_into(small, 100, 120)).tolist()) == {10, 250, 255}
+
+
 def test_a_sheet_has_a_cell_for_each_picture():
     colors = [(200, 0, 0), (0, 200, 0), (0, 0, 200)]
     rows = [[picture(5, 5, colors[0]), picture(50, 20, colors[1])], [picture(8, 8, colors[2])]]
