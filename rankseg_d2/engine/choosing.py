@@ -28,36 +28,39 @@ class Choice(NamedTuple):
 
 
 class _Kind(NamedTuple):
-    """What a kind of machine can do; memory is for training one image of 512 x 512 pixels."""
+    """What a kind of machine can do."""
 
     model: str
     reason: str
-    gib_per_image: float
+    gib_per_image: float  # of memory, to train with an image of 512 x 512
     queries: int  # of the model
     largest_size: int
     largest_batch: int  # of all processes
     passes: int  # how often each image is seen
-    iterations: tuple[int, int]  # at least and at most
+    least_iterations: int
+    most_iterations: int
 
 
-_CPU = _Kind("lite0_small", "there is no GPU", 1.5, 50, 256, 4, 30, (300, 2_000))
+# Memory is twice what the backward pass keeps of one image in float32 (0.5 and 1.0 GiB, measured).
+_CPU = _Kind("lite0_small", "there is no GPU", 1.0, 50, 256, 4, 30, 300, 4_000)
 _SMALL_GPU = _Kind(
-    "lite0_small", "the GPU has less than 8 GiB", 1.5, 50, 384, 8, 60, (1_000, 20_000)
+    "lite0_small", "the GPU has less than 8 GiB", 1.0, 50, 384, 8, 60, 1_000, 20_000
 )
-_GPU = _Kind("lite0", "the GPU has 8 GiB or more", 3.0, 100, 512, 16, 60, (1_500, 40_000))
+_GPU = _Kind("lite0", "the GPU has 8 GiB or more", 2.0, 100, 512, 16, 60, 1_500, 40_000)
 _LARGE_GPU = _GPU._replace(reason="the GPU has 24 GiB or more", largest_size=640)
+_PER_CPU = 250  # iterations
 _RESERVED = 2.0  # GiB of a GPU for weights, optimizer and CUDA
 _LEAST_SIZE, _STEP = 96, 32  # of a crop, in pixels
 _MOST_QUERIES = 300
 
 
-def choose(data: Fingerprint, machine: Machine) -> Choice:
-    """The training of a data set on a machine."""
+def choose(data: Fingerprint, machine: Machine, iterations: int | None = None) -> Choice:
+    """The training of a data set on a machine; `iterations` says how long, if the user has."""
     _check(data, machine)
     kind = _kind_of(machine)
     size = _size(data, kind)
     batch, whole_batch = _batch(data, machine, kind, size)
-    iterations = _iterations(data, kind, whole_batch)
+    iterations = iterations or _iterations(data, kind, whole_batch)
     period = max(1, iterations // 5)
     kappa = min(data.classes, max(2 * data.categories, math.ceil(data.classes / 2)))
     queries = _queries(data, kind)
@@ -100,7 +103,8 @@ def _check(data: Fingerprint, machine: Machine) -> None:
 
 def _kind_of(machine: Machine) -> _Kind:
     if not machine.gpu_memory:
-        return _CPU
+        most = min(max(_PER_CPU * machine.cpus, 500), _CPU.most_iterations)
+        return _CPU._replace(most_iterations=most)
     if machine.gpu_memory < 8:
         return _SMALL_GPU
     return _GPU if machine.gpu_memory < 24 else _LARGE_GPU
@@ -123,8 +127,8 @@ def _batch(data: Fingerprint, machine: Machine, kind: _Kind, size: int) -> tuple
 
 
 def _iterations(data: Fingerprint, kind: _Kind, whole_batch: int) -> int:
-    least, most = kind.iterations
-    return min(max(math.ceil(kind.passes * data.images / whole_batch), least), most)
+    wanted = math.ceil(kind.passes * data.images / whole_batch)
+    return min(max(wanted, kind.least_iterations), kind.most_iterations)
 
 
 def _queries(data: Fingerprint, kind: _Kind) -> int:
@@ -142,34 +146,44 @@ def _workers(machine: Machine) -> int:
 def _why(
     data: Fingerprint, machine: Machine, kind: _Kind, config: str, keys: dict[str, Any]
 ) -> dict[str, str]:
-    size, batch = keys["INPUT.MIN_SIZE_TEST"], keys["SOLVER.IMS_PER_BATCH"]
-    iterations, kappa = keys["SOLVER.MAX_ITER"], keys["MODEL.RANKSEG.TOPK"]
-    edge, queries = min(data.height, data.width), keys["MODEL.MASK_FORMER.NUM_OBJECT_QUERIES"]
-    size_reason = "the shortest edge of most images"
-    if edge > size:
-        size_reason = f"of {edge} on the shortest edge, because {kind.reason}"
-    elif edge < _LEAST_SIZE:
-        size_reason = f"the least that the model can use, for {edge} on the shortest edge"
-    limit = f"as many as {machine.processes} x {machine.gpu_memory:.0f} GiB hold, at most "
-    limit = limit + str(kind.largest_batch) if machine.gpu_memory else f"because {kind.reason}"
-    if batch >= data.images:
-        limit = f"there are {data.images} images"
-    seen = iterations * batch / data.images
-    why = {
-        "model": f"{config}, because {kind.reason}; it starts from ImageNet weights",
-        "image size": f"{size} pixels, {size_reason}",
-        "batch": f"{batch} images, {limit}",
-        "schedule": f"{iterations:,} iterations, in which an image is seen {seen:,.1f} times; "
-        f"at most {kind.iterations[1]:,}, because {kind.reason}",
-        "κ": f"{kappa} of {data.classes} categories: an image has {data.categories} at most, and "
-        "the ranking needs room for its mistakes",
-        "queries": f"{queries}, for at most {data.objects} objects in an image",
-    }
+    iterations, batch = keys["SOLVER.MAX_ITER"], keys["SOLVER.IMS_PER_BATCH"]
+    schedule = f"{iterations:,} iterations, in which {iterations * batch:,} images are seen, each "
+    schedule += f"{iterations * batch / data.images:.2g} times"
+    if iterations == kind.most_iterations:
+        schedule += f"; not more, because {kind.reason}"
+    evaluation = "none, because no split val has labels; add one to the yaml of the data"
     if data.val_images:
-        why["evaluation"] = (
+        evaluation = (
             f"on {data.val_images:,} images, every {keys['TEST.EVAL_PERIOD']:,} iterations; "
-            f"model_best.pth has the best {BEST[data.task]}"
+            f"model_best.pth is the one with the best {BEST[data.task]}"
         )
-    else:
-        why["evaluation"] = "none, because no split val has labels; add one to the data's yaml"
-    return why
+    return {
+        "model": f"{config}, because {kind.reason}; it starts from ImageNet weights",
+        "image size": _why_size(data, kind, keys["INPUT.MIN_SIZE_TEST"]),
+        "batch": _why_batch(data, machine, kind, batch),
+        "schedule": schedule,
+        "κ": f"{keys['MODEL.RANKSEG.TOPK']} of {data.classes} categories: twice the "
+        f"{data.categories} that an image has at most, and at least half of all",
+        "queries": f"{keys['MODEL.MASK_FORMER.NUM_OBJECT_QUERIES']}: an image has {data.objects} "
+        "objects at most",
+        "evaluation": evaluation,
+    }
+
+
+def _why_size(data: Fingerprint, kind: _Kind, size: int) -> str:
+    edge = min(data.height, data.width)
+    if edge > size:
+        return f"{size} pixels, not the {edge} of the shortest edge, because {kind.reason}"
+    if edge < _LEAST_SIZE:
+        return f"{size} pixels, the least that is of use; the shortest edge has {edge}"
+    return f"{size} pixels, as the shortest edge of most images"
+
+
+def _why_batch(data: Fingerprint, machine: Machine, kind: _Kind, batch: int) -> str:
+    if batch >= data.images:
+        return f"{batch}, because there are {data.images} images"
+    if batch >= kind.largest_batch and machine.gpu_memory:
+        return f"{batch}, which the GPU's memory of {machine.gpu_memory:.0f} GiB can hold"
+    if machine.gpu_memory:
+        return f"{batch}, because the GPU's memory of {machine.gpu_memory:.0f} GiB holds no more"
+    return f"{batch}, because {kind.reason}"

@@ -89,7 +89,7 @@ def _start_chosen(args: argparse.Namespace) -> None:
         start(args)
         return
     data, is_first = fingerprint(args.data), _is_first(args)
-    choice = choose(data, this_machine(args))
+    choice = choose(data, this_machine(args), _whole(given.get("SOLVER.MAX_ITER")))
     if is_first:
         sys.stdout.write(describe(data, choice, given))
         sys.stdout.flush()
@@ -101,6 +101,11 @@ def _start_chosen(args: argparse.Namespace) -> None:
             write_chosen(Path(cfg.OUTPUT_DIR, FILE), cfg, choice.config, keys)
 
     start(args, once_checked=write)
+
+
+def _whole(value: Any) -> int | None:
+    """A number of the command line; what is none is refused later, when the config is read."""
+    return int(value) if re.fullmatch("0*[1-9][0-9]{0,9}", str(value)) else None
 
 
 def _is_first(args: argparse.Namespace) -> bool:
@@ -132,8 +137,8 @@ def describe(data: Fingerprint, choice: Choice, given: dict[str, Any]) -> str:
         lines.append(f"  but you have set {', '.join(given)}")
     if data.faults:
         lines.append(f"  {data.faults} faults in the files: `rankseg-d2 dataset check` lists them")
-    folder = given.get("OUTPUT_DIR", choice.keys["OUTPUT_DIR"])
-    lines.append(f"  all of it is in {os.path.join(folder, FILE)}; KEY VALUE changes any key")
+    path = os.path.join(given.get("OUTPUT_DIR", choice.keys["OUTPUT_DIR"]), FILE)
+    lines.append(f"  the config is written to {path}; KEY VALUE pairs change any key of it")
     return "\n".join(lines) + "\n"
 
 
