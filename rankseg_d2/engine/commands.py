@@ -36,7 +36,9 @@ def add_parsers(commands: Any) -> None:
         parser = commands.add_parser(
             name,
             help=text,
-            description=f"{text}; `[CONFIG] [KEY VALUE ...]` come last",
+            usage="%(prog)s [option ...] [CONFIG] [KEY VALUE ...]",
+            description=f"{text[0].upper()}{text[1:]}. CONFIG is --config-file's FILE, a yaml or the "
+            "name of a shipped config; it and the keys come last.",
             parents=[default_argument_parser()],
             conflict_handler="resolve",  # of its --help
         )
