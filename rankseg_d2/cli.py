@@ -19,7 +19,8 @@ def main(argv: list[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(
-        prog="rankseg-d2", description="RankSeg for detectron2: training, evaluation, and tools beside them."
+        prog="rankseg-d2",
+        description="RankSeg for detectron2: training, evaluation, and tools beside them.",
     )
     parser.add_argument("--version", action="version", version=f"rankseg_d2 {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -37,8 +37,8 @@ def add_parsers(commands: Any) -> None:
             name,
             help=text,
             usage="%(prog)s [option ...] [CONFIG] [KEY VALUE ...]",
-            description=f"{text[0].upper()}{text[1:]}. CONFIG is --config-file's FILE, a yaml or the "
-            "name of a shipped config; it and the keys come last.",
+            description=f"{text[0].upper()}{text[1:]}. CONFIG is a yaml or the name of a shipped "
+            "config, as in --config-file; it and the keys come last.",
             parents=[default_argument_parser()],
             conflict_handler="resolve",  # of its --help
         )
