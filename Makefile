@@ -30,7 +30,7 @@ faults: $(INSTALLED)  ## malformed input, kills and sanitizers, for some minutes
 	RANKSEG_FAULT_SECONDS=30 $(BIN)/python -m pytest -n 2 -m "faults or slow" -rP tests/faults
 
 train: $(INSTALLED)  ## train a small Mask2Former with RankSeg on built-in data, on the CPU
-	$(BIN)/python train_net.py --config-file shapes/panoptic/r10t_rankseg
+	$(BIN)/python train_net.py --config-file shapes/panoptic/lite0_rankseg
 
 $(INSTALLED): pyproject.toml setup.py $(wildcard rankseg_d2/ops/*/csrc/*.* rankseg_d2/ops/*/csrc/*/*.*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

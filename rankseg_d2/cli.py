@@ -19,7 +19,8 @@ def main(argv: list[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(
-        prog="rankseg-d2", description="RankSeg for detectron2: tools beside training and testing."
+        prog="rankseg-d2",
+        description="RankSeg for detectron2: training, evaluation, and tools beside them.",
     )
     parser.add_argument("--version", action="version", version=f"rankseg_d2 {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -36,12 +37,20 @@ def main(argv: list[str] | None = None) -> int:
     add_predict_parser(commands)
     add_pack_parser(commands)
     add_kappa_parser(commands)
-    if argv[:1] == ["dataset"]:  # its imports take seconds and need a working engine
+    # The imports of these take seconds and need a working engine.
+    if argv[:1] == ["dataset"]:
         from .data.checks import cli as data_cli
 
         data_cli.add_parser(commands)
     else:
         commands.add_parser("dataset", help="prepare, check and describe data sets")
+    if argv[:1] in (["train"], ["eval"]):
+        from .engine.commands import add_parsers
+
+        add_parsers(commands)
+    else:
+        commands.add_parser("train", help="train a config, or on own data one that is chosen")
+        commands.add_parser("eval", help="evaluate a trained model")
     args = parser.parse_args(argv)
     try:
         return args.run(args)

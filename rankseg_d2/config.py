@@ -119,7 +119,9 @@ KEYS = {
         },
         "TIMM": {  # ours: MODEL.BACKBONE.NAME TimmBackbone is any model of timm
             "NAME": "resnet18",
-            "PRETRAINED": False,
+            # package: weights of an installed package; hub or True: timm downloads its own; None
+            # or False: random weights
+            "PRETRAINED": None,
             "OUT_FEATURES": ["res2", "res3", "res4", "res5"],
             "DROP_PATH_RATE": 0.0,
         },

@@ -23,7 +23,7 @@ def read_sources(name_or_path: str | os.PathLike, opts: Sequence) -> Iterator[tu
     for path, values in read_chain(_find(os.fspath(name_or_path)), _open, _find_base):
         pop_version(values, path)
         yield path, values
-    yield "opts", _parse_opts(opts)
+    yield "opts", parse_opts(opts)
 
 
 def parse_sources(text: str, name: str, opts: Sequence) -> Iterator[tuple[str, dict]]:
@@ -31,7 +31,7 @@ def parse_sources(text: str, name: str, opts: Sequence) -> Iterator[tuple[str, d
     values = read_yaml(name, lambda _: io.StringIO(text))
     pop_version(values, name)
     yield name, values
-    yield "opts", _parse_opts(opts)
+    yield "opts", parse_opts(opts)
 
 
 def shipped_configs_dir() -> Path:
@@ -108,7 +108,7 @@ def _open(path: str) -> TextIO:
     return io.StringIO(yaml.safe_dump(keys))
 
 
-def _parse_opts(opts: Sequence) -> dict:
+def parse_opts(opts: Sequence) -> dict:
     """{full key: value} of KEY VALUE pairs and KEY=VALUE words; the last value of a key wins."""
     values, words = {}, iter(opts)
     for word in words:

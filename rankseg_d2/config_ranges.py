@@ -69,6 +69,14 @@ def or_none(item: Range) -> Range:
     return Range(f"{item.text}, or None", lambda x: x is None or item.holds(x))
 
 
+def choice_or_not(*values: str) -> Range:
+    """One of the values; False, or None, for none of them, and True."""
+    return Range(
+        f"{', '.join(values)} or False",
+        lambda x: x is None or type(x) is bool or (isinstance(x, str) and x in values),
+    )
+
+
 COUNT, SIZE = whole(0), whole(1)
 LAYERS, WORKERS = whole(0, 1000), whole(0, 1000)
 SHARE, BELOW_ONE = number(0, 1), number(0, below=1)
@@ -115,6 +123,7 @@ _SECTIONS = {
     },
     "MODEL.TIMM": {
         "NAME": NAME,
+        "PRETRAINED": choice_or_not("package", "hub"),
         "OUT_FEATURES": NAMES,
         "DROP_PATH_RATE": BELOW_ONE,
     },

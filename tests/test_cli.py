@@ -37,7 +37,7 @@ def test_each_listed_name_loads(capsys):
     "pattern, wanted",
     [
         ("coco/*_r101_*gt", [["coco/panoptic/maskformer_r101_rankseg_gt"]]),
-        ("shapes/*_rankseg_gt", [[f"shapes/{task}/r10t_rankseg_gt"] for task in SHAPES]),
+        ("shapes/*r10t_rankseg_gt", [[f"shapes/{task}/r10t_rankseg_gt"] for task in SHAPES]),
         ("toy", [["toy/semantic/r18"], ["toy/semantic/base"]]),
         ("parts/crop", [["parts/crop512", "parts/crop640"]]),
     ],

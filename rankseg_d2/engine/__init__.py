@@ -10,6 +10,7 @@ from .launch import launch
 from .optimizer import build_optimizer
 from .packing import describe, pack
 from .scheduler import build_lr_scheduler
+from .start import evaluate, start, train_or_evaluate
 from .trainer import Trainer, setup
 
 __all__ = [
@@ -28,8 +29,11 @@ __all__ = [
     "class_names",
     "describe",
     "end_in_a_sentence",
+    "evaluate",
     "launch",
     "log_results",
     "pack",
     "setup",
+    "start",
+    "train_or_evaluate",
 ]

@@ -92,9 +92,6 @@ def build_on_meta(cfg: CfgNode) -> nn.Module | None:
     kind = model_class(cfg)
     if kind is None:
         return None
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.MODEL.TIMM.PRETRAINED = False  # nothing is to be downloaded
     try:
         with torch.device("meta"):
             return kind(cfg)

@@ -23,7 +23,7 @@ from rankseg_d2.engine import (
 )
 from rankseg_d2.modeling.results.reading import label_map
 
-CONFIGS = ["r10t", "r10t_rankseg", "r10t_rankseg_gt"]
+CONFIGS = ["r10t", "r10t_rankseg", "r10t_rankseg_gt", "lite0_rankseg"]
 
 
 @pytest.fixture(scope="module")

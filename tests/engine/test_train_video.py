@@ -1,6 +1,5 @@
 """Videos go through loader, model, windows and evaluators as images do."""
 
-import importlib.util
 import json
 import math
 from pathlib import Path
@@ -13,7 +12,6 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 from pycocotools import mask as mask_util
 from support.end_to_end import decode, small_config
-from support.paths import ROOT
 from support.toy import final_weights
 from torch import nn
 
@@ -21,13 +19,12 @@ from rankseg_d2.config import get_config
 from rankseg_d2.data.classes import load_classes
 from rankseg_d2.data.datasets import register_all
 from rankseg_d2.data.datasets.shapes import register_shapes
-from rankseg_d2.engine import Trainer
+from rankseg_d2.engine import Trainer, train_or_evaluate
 from rankseg_d2.modeling.meta_arch.rankseg import RankSegVideoMaskFormer
 
 CATEGORIES, THINGS, TOPK = 20, 14, 6
 CONFIGS = ["r10t", "r10t_rankseg", "r10t_rankseg_gt"]
 TASKS = {"semantic": ("sem_seg", CATEGORIES), "instance": ("instance", THINGS)}
-TRAIN_NET = ROOT / "train_net.py"
 
 
 @pytest.fixture(scope="module")
@@ -106,15 +103,12 @@ def test_a_resumed_run_ends_with_the_weights_of_one_that_was_not_interrupted(tas
 
 
 def run_train_net(cfg, **args):
-    """train_net.py's `main`, with the config as a file."""
-    spec = importlib.util.spec_from_file_location("train_net", TRAIN_NET)
-    train_net = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(train_net)
+    """What train_net.py does, with the config as a file."""
     config_file = Path(cfg.OUTPUT_DIR, "given.yaml")
     config_file.parent.mkdir(parents=True, exist_ok=True)
     config_file.write_text(cfg.dump())
     options = {"eval_only": False, "resume": False, "opts": []} | args
-    return train_net.main(SimpleNamespace(config_file=str(config_file), **options))
+    return train_or_evaluate(SimpleNamespace(config_file=str(config_file), **options))
 
 
 @pytest.mark.slow

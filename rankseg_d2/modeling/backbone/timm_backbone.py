@@ -13,8 +13,9 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...errors import unknown_name
+from ...errors import short, unknown_name
 from ..registering import register
+from .packaged_weights import load_packaged_weights, package_of, weight_file
 from .pyramid import change_stride
 
 logger = logging.getLogger(__name__)
@@ -39,11 +40,16 @@ class TimmBackbone(Backbone):
         self,
         name: str,
         *,
-        pretrained: bool = False,
+        pretrained: str | bool | None = None,
         in_channels: int = 3,
         out_features: Sequence[str] = ("res2", "res3", "res4", "res5"),
         drop_path_rate: float = 0.0,
     ):
+        """
+        Args:
+            pretrained: `package`: weights of an installed package; `hub` or True: timm's own, which
+                it downloads; None or False: random weights.
+        """
         super().__init__()
         if not out_features or not set(out_features) <= STRIDES.keys():
             raise ValueError(
@@ -148,11 +154,21 @@ class TimmBackbone(Backbone):
         self.train(training)
 
 
-def _create(name: str, pretrained: bool, in_channels: int, drop_path_rate: float) -> nn.Module:
+def _create(
+    name: str, pretrained: str | bool | None, in_channels: int, drop_path_rate: float
+) -> nn.Module:
     import timm
 
     _check_name(name)
-    options = {"pretrained": pretrained, "in_chans": in_channels}
+    pretrained = "hub" if pretrained is True else pretrained or None
+    if pretrained not in (None, "package", "hub"):
+        raise ValueError(
+            f"MODEL.TIMM.PRETRAINED must be package, hub or False; got {short(pretrained)}"
+        )
+    is_meta = torch.empty(0).is_meta  # without memory: nothing is to be loaded
+    if pretrained == "package":
+        weight_file(name)
+    options = {"pretrained": pretrained == "hub" and not is_meta, "in_chans": in_channels}
     if drop_path_rate:
         options["drop_path_rate"] = drop_path_rate
     for sizes in _ANY_SIZE:
@@ -168,7 +184,7 @@ def _create(name: str, pretrained: bool, in_channels: int, drop_path_rate: float
             if not any(option in str(error) for option in sizes):
                 raise
         except (OSError, RuntimeError) as error:
-            if not pretrained:
+            if not options["pretrained"]:
                 raise
             raise FileNotFoundError(_no_weights(name, error)) from error
     if not hasattr(model, "forward_intermediates"):
@@ -176,15 +192,26 @@ def _create(name: str, pretrained: bool, in_channels: int, drop_path_rate: float
             f"MODEL.TIMM.NAME: {name} gives no feature maps in timm {timm.__version__}; update "
             "timm, or choose another model"
         )
-    if pretrained:
-        mean, std = ([255 * x for x in model.pretrained_cfg[key]] for key in ("mean", "std"))
-        logger.info(
-            "%s was trained with INPUT.FORMAT RGB, MODEL.PIXEL_MEAN %s, MODEL.PIXEL_STD %s",
-            name,
-            [round(x, 3) for x in mean],
-            [round(x, 3) for x in std],
-        )
+    if pretrained and not is_meta:
+        if pretrained == "package":
+            load_packaged_weights(model, name)
+        _log_pixels(name, pretrained, model)
     return model
+
+
+def _log_pixels(name: str, pretrained: str, model: nn.Module) -> None:
+    """Say which pixels the weights were trained with."""
+    if pretrained == "package":
+        package = package_of(name)
+        mean, std = [package.mean] * 3, [package.std] * 3
+    else:
+        mean, std = ([255 * x for x in model.pretrained_cfg[key]] for key in ("mean", "std"))
+    logger.info(
+        "%s was trained with INPUT.FORMAT RGB, MODEL.PIXEL_MEAN %s, MODEL.PIXEL_STD %s",
+        name,
+        [round(x, 3) for x in mean],
+        [round(x, 3) for x in std],
+    )
 
 
 def _check_name(name: str) -> None:

@@ -114,6 +114,9 @@ def run(words, folder):
 def run_line(line, folder, capsys):
     """What a command writes; scripts are those of this checkout, and a training is short."""
     program, *words = line.partition("#")[0].split()
+    short = ["SOLVER.MAX_ITER", "1", "SOLVER.IMS_PER_BATCH", "2"]
+    if program == "rankseg-d2" and words[0] in ("train", "eval"):
+        return run(["-m", "rankseg_d2.cli", *words, *short], folder)
     if program == "rankseg-d2":
         status = main(words)
         written = capsys.readouterr()
@@ -123,7 +126,6 @@ def run_line(line, folder, capsys):
     if words[0] == "examples/own_data.py":
         runpy.run_path(str(ROOT / words[0]))["main"](*words[1:])
         return ""
-    short = ["SOLVER.MAX_ITER", "1", "SOLVER.IMS_PER_BATCH", "2"]
     return run([str(ROOT / words[0]), *words[1:], *short], folder)
 
 
@@ -132,6 +134,7 @@ def run_line(line, folder, capsys):
 @pytest.mark.parametrize(
     ("first", "name", "result"),
     [
+        ("python examples/own_data.py photos ", None, "mIoU"),
         ("python examples/own_data.py street ", "street", "mIoU"),
         ("python examples/own_data.py cars", "cars", "instances, segm"),
         ("python examples/own_data.py scenes", "scenes", "panoptic segmentation"),
@@ -141,17 +144,22 @@ def run_line(line, folder, capsys):
 def test_the_commands_of_the_page_run(tmp_path, monkeypatch, capsys, first, name, result):
     monkeypatch.chdir(tmp_path)
     (commands,) = (block for block in blocks("bash") if block.startswith(first))
-    if name is None:
+    if first.startswith("rankseg-d2"):
         make(tmp_path, "plants")
     written = [run_line(line, tmp_path, capsys) for line in commands.splitlines()]
     assert "nothing is wrong\n" in written[1]
     assert result in written[-1]
+    if "rankseg-d2 train" in commands:
+        said = written[2].splitlines()
+        start = said.index(next(line for line in said if line.startswith("photos: semantic, ")))
+        assert said[start] in TEXT
+        assert [line for line in said if line.startswith(("  κ", "  queries")) and line in TEXT]
     for file in ("train", name) if name else ():
         assert (tmp_path / name / f"{file}.yaml").read_text() == FILES[f"{name}/{file}.yaml"]
 
 
 def test_all_commands_of_the_page_are_run_here():
-    assert len(blocks("bash")) == 4
+    assert len(blocks("bash")) == 5
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """Own data from yaml to results, and what a config can ask of training and evaluation."""
 
-import importlib.util
 import logging
 import math
 from pathlib import Path
@@ -11,8 +10,8 @@ from detectron2.data import DatasetCatalog
 from detectron2.data.datasets import register_coco_instances
 from support import own_data
 from support.end_to_end import Perfect, small_config, train
-from support.paths import ROOT as REPOSITORY
 
+from rankseg_d2 import engine
 from rankseg_d2.engine import Checkpointer, Trainer, build_test_loader
 
 SEMANTIC, PANOPTIC = "ade20k/semantic/r50_rankseg", "coco/panoptic/r50_rankseg"
@@ -126,11 +125,8 @@ def trained(tmp_path):
 
 def evaluate(folder, **keys):
     """What `train_net.py --eval-only` with these keys gives."""
-    spec = importlib.util.spec_from_file_location("train_net", REPOSITORY / "train_net.py")
-    train_net = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(train_net)
     cfg = config(folder, MODEL__WEIGHTS=str(folder / "weights.pth"), **keys)
-    return train_net.evaluate(cfg, resume=False)
+    return engine.evaluate(cfg, resume=False)
 
 
 def test_passes_of_an_evaluation_only(trained):
