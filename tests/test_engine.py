@@ -42,7 +42,7 @@ def python(code, engine="", folders=(), check=True):
     env = os.environ | {"RANKSEG_ENGINE": engine, "OMP_NUM_THREADS": "2"}
     env["PYTHONPATH"] = os.pathsep.join([*map(str, folders), str(PACKAGE.parent)])
     command = [sys.executable, *([str(code)] if isinstance(code, Path) else ["-c", code])]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=280)
     assert (done.returncode == 0) == check, done.stdout + done.stderr
     return done.stdout if check else done.stderr
 

@@ -118,7 +118,7 @@ class Predictor:
     @classmethod
     def _loaded(cls, cfg, weights, classes, calibration, dtype):
         cfg.defrost()
-        cfg.MODEL.TIMM.PRETRAINED = False  # the weights bring all
+        cfg.MODEL.TIMM.PRETRAINED = None  # the weights bring all
         cfg.freeze()
         model = build_model(cfg)
         Checkpointer(model, class_names=classes.names).load(weights)

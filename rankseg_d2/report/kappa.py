@@ -66,6 +66,7 @@ def _evaluate(args: Namespace) -> tuple[ImageScores, Path]:
             "give CONFIG and --weights FILE, or --scores FILE to choose again without the model"
         )
     cfg = get_config(args.config, [*args.set, "MODEL.WEIGHTS", args.weights])
+    cfg.MODEL.TIMM.PRETRAINED = None  # the weights bring all
     kappas = sorted(set(args.kappas or default_kappas(cfg.MODEL.RANKSEG.TOPK)))
     check_kappa(cfg, kappas)
     folder = Path(cfg.OUTPUT_DIR, "kappa")
