@@ -12,7 +12,7 @@ import zipfile
 import pytest
 from support.paths import ROOT
 
-OPTIONAL = {"faster_coco_eval", "h5py"}  # imported where they are used
+OPTIONAL = {"supervision", "faster_coco_eval", "h5py"}  # imported where they are used
 
 
 @pytest.mark.slow
