@@ -43,4 +43,4 @@ def pixels_of(picture: Any) -> np.ndarray:
         raise ValueError(f"an image has values from 0 to 255, not from {low} to {high}")
     if pixels.dtype.kind == "f" and 0 < high <= 1:
         raise ValueError("the values of the image are from 0 to 1; multiply it by 255")
-    return np.rint(pixels).astype(np.uint8)
+    return np.rint(pixels).astype(np.uint8, order="C")
