@@ -30,6 +30,9 @@ def run(args: argparse.Namespace) -> int:
     total = len(items)
     if args.out:
         items = _to_do(items, args, wanted)
+    if not items:
+        sys.stderr.write(f"nothing left to do: all files of {total} images exist\n")
+        return 0
     predictor = _predictor(args)
     if args.out and wanted["panoptic_png"] and not predictor.gives_panoptic:
         raise ValueError(NO_PANOPTIC)

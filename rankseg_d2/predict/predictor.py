@@ -91,8 +91,8 @@ class Predictor:
         if "config" not in said:
             raise ValueError(
                 f"{path} has weights, but does not say what model and which classes they are of; "
-                "use Predictor.from_config(CONFIG, weights=...), or, for a run of this package, "
-                "`rankseg-d2 pack RUN`"
+                "use Predictor.from_config(CONFIG, weights=...) or, in `rankseg-d2 predict`, "
+                "--config CONFIG"
             )
         if said.get("format", FORMAT) > FORMAT:
             raise ValueError(f"{path} was written by a newer version; update rankseg_d2")

@@ -73,8 +73,8 @@ def test_without_a_ranking_the_softmax_is_over_the_other_classes():
     predictor, image = make_predictor(), pixels(2)
     model, seen = predictor.model, {}
     result_of = model.result
-    model.result = lambda out, i, sizes: seen.update(out=out, sizes=sizes) or result_of(
-        out, i, sizes
+    model.result = lambda out, i, sizes: (
+        seen.update(out=out, sizes=sizes) or result_of(out, i, sizes)
     )
     result = predictor(image, deny=DENIED)
     logits, masks = seen["out"].logits[-1, 0], seen["out"].masks[-1][0][:, 0]
