@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     if args.out:
         items = _to_do(items, args, wanted)
     if not items:
-        sys.stderr.write(f"nothing left to do: all files of {total} images exist\n")
+        sys.stderr.write(f"nothing is left to do of {total} images\n")
         return 0
     predictor = _predictor(args)
     if args.out and wanted["panoptic_png"] and not predictor.gives_panoptic:
