@@ -6,6 +6,8 @@ config and registers the models, `build_model` makes the model of a config, and 
 predicts with a trained one.
 """
 
+import importlib
+
 from . import _engine
 
 _engine.install()
@@ -27,7 +29,5 @@ def __getattr__(name):
 
         return build_model
     if name == "Predictor":
-        from .predict import Predictor
-
-        return Predictor
+        return importlib.import_module(f"{__name__}.predict").Predictor
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -33,7 +33,7 @@ FLOORS = [
     ["config"],
     [""],
     ["engine"],
-    ["report"],
+    ["report", "predict"],
     ["doctor"],
     ["cli"],
 ]

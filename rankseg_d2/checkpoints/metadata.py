@@ -22,8 +22,7 @@ _ALIGNMENT = 8
 def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
     """What the file says beside its weights; {} if it says nothing."""
     if file_format(path) == "safetensors":
-        with open(path, "rb") as file:
-            found = json.loads(_read_header(file).get(_HEADER, {}).get(METADATA, "{}"))
+        found = _said_in_header(path)
     else:
         found = read_checkpoint(path).get(METADATA, {})
     if not isinstance(found, dict):
@@ -61,6 +60,17 @@ def write_metadata(path: str | os.PathLike, **entries: Any) -> None:
     checkpoint = read_checkpoint(path) | {METADATA: content}
     with replacing_durably(path) as file:
         torch.save(checkpoint, file)
+
+
+def _said_in_header(path: str | os.PathLike) -> Any:
+    try:
+        with open(path, "rb") as file:
+            return json.loads(_read_header(file).get(_HEADER, {}).get(METADATA, "{}"))
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"the header of {path} cannot be read: it is truncated or damaged. Remove it and "
+            "download or copy it again."
+        ) from error
 
 
 def _read_header(file: BinaryIO) -> dict:

@@ -44,6 +44,7 @@ class Checkpointer(DetectionCheckpointer):
     _match_by_suffix = False
     _resumes = False
     _file = ""
+    fresh: Sequence[str] = ()  # the model's weights that the last file did not have
 
     def __init__(
         self,
@@ -181,6 +182,7 @@ class Checkpointer(DetectionCheckpointer):
         result = adapt(weights, own, checkpoint.get("class_names"), self.class_names, rows)
         checkpoint["model"] = result.weights
         incompatible = super()._load_model(checkpoint)
+        self.fresh = list(incompatible.missing_keys)
         self._log_table(result, own, incompatible)
         return incompatible
 

@@ -51,9 +51,14 @@ class Classes:
 
     def own_ids(self, labels: np.ndarray) -> np.ndarray:
         """Labels with the data set's ids for class numbers; no class becomes the ignore label."""
-        table = np.array([*self.ids, self.free_id()], np.int64)
-        table = table[np.minimum(labels, len(self))]
-        return table.astype(np.uint8 if table.max(initial=0) < 2**8 else np.uint16)
+        table = [*self.ids, self.free_id()]
+        if not 0 <= min(table) <= max(table) < 2**16:
+            raise ValueError(
+                f"the data set's own ids go from {min(table)} to {max(table)}, but an image of "
+                "labels holds 0 to 65535; take class numbers (own_ids=False)"
+            )
+        kind = np.uint8 if max(table) < 2**8 else np.uint16
+        return np.array(table, kind)[np.minimum(labels, len(self))]
 
     def free_id(self) -> int:
         """The ignore label, or another value where that is the id of a class."""

@@ -9,39 +9,45 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from ..errors import sentence
-from .cli import FILES
 from .predictor import Predictor
 from .results import ImageResult
-from .saving import files_of
+from .saving import ENDS, NO_PANOPTIC, files_of
 from .sources import Item, Source, open_source
 
 
 def run(args: argparse.Namespace) -> int:
     """Predict all images; the exit status is 1 if one could not be read or written."""
-    wanted = {name: name in args.save for name in FILES}
-    source = open_source(args.source)
-    items = _part(list(source.items), args.shard or _shard_of_torchrun())
+    wanted = {name: name in args.save for name in ENDS}
+    items = list(open_source(args.source).items)
+    if args.out:
+        items = _outside(items, args.source, args.out)
+        _check_writable(args.out)
+    items = _part(items, args.shard or _shard_of_torchrun())
     total = len(items)
     if args.out:
-        _check_writable(args.out)
         items = _to_do(items, args, wanted)
+    if not items:
+        sys.stderr.write(f"nothing is left to do of {total} images\n")
+        return 0
     predictor = _predictor(args)
+    if args.out and wanted["panoptic_png"] and not predictor.gives_panoptic:
+        raise ValueError(NO_PANOPTIC)
     results = predictor(
         Source(items), batch=args.batch, threads=args.threads, skip_errors=True,
-        allow=args.allow, deny=args.deny, prior=dict(args.prior), topk=args.topk,
+        allow=args.allow, deny=args.deny, prior=dict(args.prior) or None, topk=args.topk,
         threshold=args.threshold, recall=args.recall,
     )  # fmt: skip
-    bar = tqdm(total=total, initial=total - len(items), unit="image", dynamic_ncols=True)
     failed, likely = 0, Counter()
-    with bar:
+    with tqdm(total=total, initial=total - len(items), desc="predict", unit="images") as bar:
         for item, error, result in _written(zip(items, results, strict=True), args, wanted):
             bar.update()
             if error is not None:
                 failed += 1
-                bar.write(f"skipped {item.path or item.name}: {sentence(error)}", sys.stderr)
+                bar.write(f"skipped {_named(item, sentence(error))}", sys.stderr)
                 continue
             likely.update(result.likely_excluded)
             if args.json:
@@ -53,8 +59,30 @@ def run(args: argparse.Namespace) -> int:
     return int(failed > 0)
 
 
+def _named(item: Item, text: str) -> str:
+    """The sentence, after the path of the image where that is not in it."""
+    return text if item.path in text else f"{item.path}: {text}"
+
+
+def _outside(items: list[Item], source: str, out: str) -> list[Item]:
+    """Without the images in --out, which may lie in the folder of the images."""
+    if not os.path.isdir(source):
+        return items
+    source, out = os.path.realpath(source), os.path.realpath(out)
+    if source == out:
+        raise ValueError(
+            "--out is the folder of the images, where results would be taken for images the next "
+            "time; name another"
+        )
+    inside = os.path.relpath(out, source)
+    return [item for item in items if not item.name.startswith(f"{inside}{os.sep}")]
+
+
 def _predictor(args: argparse.Namespace) -> Predictor:
-    how = {"device": args.device, "dtype": args.dtype}
+    device, rank = args.device, os.environ.get("LOCAL_RANK")
+    if device == "auto" and rank is not None and torch.cuda.is_available():
+        device = f"cuda:{int(rank) % torch.cuda.device_count()}"  # under torchrun
+    how = {"device": device, "dtype": args.dtype}
     if args.config:
         return Predictor.from_config(args.config, args.weights, **how)
     return Predictor.from_checkpoint(args.weights, **how)
@@ -75,7 +103,7 @@ def _check_writable(folder: str) -> None:
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
-        raise OSError(f"--out {folder} cannot be made: {error.strerror}") from error
+        raise OSError(f"--out {folder} cannot be made: {error.strerror}; name another") from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(f"--out {folder} may not be written; name a folder where you may")
 
@@ -128,9 +156,8 @@ def _write(
         return result
     try:
         if args.out:
-            result.save(args.out, own_ids=args.own_ids, **wanted)
+            overwrite = args.overwrite or args.go_on
+            result.save(args.out, own_ids=args.own_ids, overwrite=overwrite, **wanted)
     except Exception as error:
         return error
     return None
-
-

@@ -1,16 +1,17 @@
-"""Results in the forms of other tools: plain JSON, COCO, Hugging Face, supervision."""
+"""Results in the forms of other tools: plain JSON, COCO, Hugging Face, supervision.
 
-from typing import TYPE_CHECKING, Any
+`result` is an ImageResult, whose methods these are.
+"""
+
+from pathlib import PurePath
+from typing import Any
 
 import numpy as np
 
 from ..data.formats import rle
 
-if TYPE_CHECKING:
-    from .results import ImageResult
 
-
-def to_dict(result: "ImageResult") -> dict[str, Any]:
+def to_dict(result: Any) -> dict[str, Any]:
     """Plain JSON types, one line of `rankseg-d2 predict --json`."""
     height, width = result.size
     shares = result.shares()
@@ -40,7 +41,7 @@ def to_dict(result: "ImageResult") -> dict[str, Any]:
     }
 
 
-def category_rows(result: "ImageResult") -> list[dict]:
+def category_rows(result: Any) -> list[dict]:
     return [
         {
             **_named(result, one.number),
@@ -52,40 +53,40 @@ def category_rows(result: "ImageResult") -> list[dict]:
     ]
 
 
-def _named(result: "ImageResult", number: int) -> dict[str, Any]:
+def _named(result: Any, number: int) -> dict[str, Any]:
     return {"name": result.classes.names[number], "category_id": result.classes.ids[number]}
 
 
-def to_coco(result: "ImageResult", image_id: int | str) -> list[dict]:
+def to_coco(result: Any, image_id: int | str) -> list[dict]:
     """Entries of COCO's results files: image_id, category_id, segmentation, score, bbox."""
     entries = to_coco_segments(result) if result.instances is None else to_coco_instances(result)
     kept = ("category_id", "segmentation", "score", "bbox")
     return [{"image_id": image_id, **{key: entry[key] for key in kept}} for entry in entries]
 
 
-def to_coco_instances(result: "ImageResult") -> list[dict]:
+def to_coco_instances(result: Any) -> list[dict]:
     found = result.instances
     columns = found.scores, found.categories, found.boxes, found.rles
     entries = []
     for score, number, (x0, y0, x1, y1), mask in zip(*columns, strict=True):
         box = [float(x0), float(y0), float(x1 - x0), float(y1 - y0)]
-        entry = {"segmentation": _text(mask), "score": float(score), "bbox": box}
+        entry = {"segmentation": rle.as_text(mask), "score": float(score), "bbox": box}
         entries.append({**_named(result, int(number)), **entry})
     return entries
 
 
-def to_coco_segments(result: "ImageResult") -> list[dict]:
+def to_coco_segments(result: Any) -> list[dict]:
     """The segments, or the classes of a label map, as masks with score 1."""
     entries = []
     for number, mask in _masks(result):
-        entry = rle.as_text(rle.encode(np.asfortranarray(mask)))
+        entry = rle.as_text(rle.encode(mask))
         entries.append(
             {**_named(result, number), "segmentation": entry, "score": 1.0, "bbox": rle.box(entry)}
         )
     return entries
 
 
-def _masks(result: "ImageResult") -> list[tuple[int, np.ndarray]]:
+def _masks(result: Any) -> list[tuple[int, np.ndarray]]:
     """(class number, mask) of each segment, or of each class of the label map."""
     if result.panoptic is not None:
         ids = result.panoptic.ids
@@ -94,13 +95,7 @@ def _masks(result: "ImageResult") -> list[tuple[int, np.ndarray]]:
     return [(number, labels == number) for number in result.shares()]
 
 
-def _text(mask: dict) -> dict:
-    counts = mask["counts"]
-    text = counts.decode() if isinstance(counts, bytes) else counts
-    return {"size": [int(side) for side in mask["size"]], "counts": text}
-
-
-def to_coco_panoptic(result: "ImageResult") -> tuple[np.ndarray, dict]:
+def to_coco_panoptic(result: Any) -> tuple[np.ndarray, dict]:
     """COCO's panoptic picture (id = R + 256 G + 65536 B, 0 is void) and the annotation of it."""
     ids = result.panoptic.ids
     picture = np.stack([ids & 255, ids >> 8 & 255, ids >> 16], -1).astype(np.uint8)
@@ -110,15 +105,23 @@ def to_coco_panoptic(result: "ImageResult") -> tuple[np.ndarray, dict]:
          "area": int(areas[s["id"]])}
         for s in result.panoptic.segments
     ]  # fmt: skip
-    file_name = f"{result.name.rpartition('.')[0] or result.name}_panoptic.png"
+    file_name = f"{stem(result.name)}_panoptic.png"
     return picture, {"image_id": result.name, "file_name": file_name, "segments_info": segments}
 
 
-def to_hf(result: "ImageResult") -> Any:
+def stem(name: str) -> str:
+    """a/b for a result of the name a/b.jpg, below the folder that its files are written to."""
+    path = PurePath(name)
+    if path.is_absolute() or ".." in path.parts:
+        path = PurePath(path.name)
+    return path.with_suffix("").as_posix() if path.name else "result"
+
+
+def to_hf(result: Any) -> Any:
     """post_process_panoptic_segmentation's dict, or instance's; a label map for semantic results.
 
-    Ids of segments start at 1; pixels of none are 0 in panoptic results and -1 in those of
-    instances, as there; a label map has -1 there.
+    Ids of segments start at 1, and a pixel of none is -1, in a label map too. Of the instances
+    those with a score of 0.5 or more are taken; the best one lies on top.
     """
     import torch
 
@@ -134,19 +137,21 @@ def to_hf(result: "ImageResult") -> Any:
             "segments_info": segments,
         }
     if result.instances is not None:
-        ids, segments = np.full(result.size, -1, np.int32), []
-        found = result.instances
-        for i in range(len(found))[::-1]:
-            ids[rle.decode(found.rles[i]).astype(bool)] = i + 1
-        for i in range(len(found)):
-            label, score = int(found.categories[i]), float(found.scores[i])
-            segments.append({"id": i + 1, "label_id": label, "was_fused": False, "score": score})
+        ids, found = np.full(result.size, -1, np.int32), result.instances
+        likely = found.likely()
+        for i in reversed(likely):  # best first, so their numbers are 0, 1, …
+            ids[rle.decode(found.rles[i])] = i + 1
+        segments = [
+            {"id": i + 1, "label_id": int(found.categories[i]), "was_fused": False,
+             "score": float(found.scores[i])}
+            for i in likely
+        ]  # fmt: skip
         return {"segmentation": torch.from_numpy(ids), "segments_info": segments}
     labels = result.labels().astype(np.int32)
     return torch.from_numpy(np.where(labels < len(result.classes), labels, -1).astype(np.int32))
 
 
-def to_supervision(result: "ImageResult") -> Any:
+def to_supervision(result: Any) -> Any:
     """supervision.Detections of the instances, else of the segments or classes.
 
     `data` has class_name, segment_id, is_thing, rank (-1 without a ranking) and image_score (NaN).

@@ -18,16 +18,21 @@ from ..checkpoints import read_metadata
 from ..config import get_config, parse_config
 from ..data.mappers.recipes import at_test_time
 from ..engine import Checkpointer, describe
-from ..errors import short
+from ..engine.packing import FORMAT
+from ..errors import sentence, short
 from ..modeling.meta_arch import Segmentation
+from ..modeling.passes import in_passes
 from ..ranking import Calibration
 from .classes import Classes
-from .results import ImageResult, from_output
-from .sources import batches, open_source, read_ahead
+from .outputs import from_output
+from .reading import Entry, batches, read_ahead
+from .results import ImageResult
+from .sources import Item, open_source
 from .wishes import Wishes
 
 _NAME = "rankseg_d2/checkpoint"  # of the metadata of a model that knows its classes by itself
 _AHEAD = 2  # batches that are decoded while one runs
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 class UnreadableItem(ValueError):
@@ -56,6 +61,11 @@ class Predictor:
         calibration: Calibration | None = None,
         dtype: torch.dtype | None = None,
     ):
+        if not isinstance(model, Segmentation):
+            raise ValueError(
+                f"a Predictor needs a model of this package, not {type(model).__name__}: set "
+                "MODEL.META_ARCHITECTURE to MaskFormer, VideoMaskFormer or PixelClassifier"
+            )
         if len(classes) != model.num_classes:
             raise ValueError(
                 f"the model has {model.num_classes} classes, but there are {len(classes)} names"
@@ -67,7 +77,9 @@ class Predictor:
             )
         self.model, self.cfg, self.classes = model.eval(), cfg, classes
         self.calibration, self.dtype = calibration, dtype
-        self._augment = T.AugmentationList(at_test_time(cfg))
+        self._passes = in_passes(cfg, self.model)
+        resize = [] if cfg.TEST.AUG.ENABLED else at_test_time(cfg)  # it makes its own sizes
+        self._augment = T.AugmentationList(resize)
 
     @classmethod
     def from_checkpoint(
@@ -79,9 +91,11 @@ class Predictor:
         if "config" not in said:
             raise ValueError(
                 f"{path} has weights, but does not say what model and which classes they are of; "
-                "use Predictor.from_config(CONFIG, weights=...), or, for a run of this package, "
-                "`rankseg-d2 pack RUN`"
+                "use Predictor.from_config(CONFIG, weights=...) or, in `rankseg-d2 predict`, "
+                "--config CONFIG"
             )
+        if said.get("format", FORMAT) > FORMAT:
+            raise ValueError(f"{path} was written by a newer version; update rankseg_d2")
         classes = Classes.of(said["classes"], said.get("ignore_label", 255))
         opts = ["MODEL.DEVICE", _device(device), "DATASETS.TRAIN", (_NAME,), "DATASETS.TEST", ()]
         _describe_classes(classes)
@@ -117,21 +131,28 @@ class Predictor:
 
     @classmethod
     def _loaded(cls, cfg, weights, classes, calibration, dtype):
+        found = _DTYPES.get(dtype, dtype)
+        if found not in _DTYPES.values():
+            raise ValueError(f"dtype must be {', '.join(_DTYPES)}, not {short(dtype)}")
         cfg.defrost()
         cfg.MODEL.TIMM.PRETRAINED = None  # the weights bring all
         cfg.freeze()
         model = build_model(cfg)
-        Checkpointer(model, class_names=classes.names).load(weights)
-        dtype = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-        if dtype not in (torch.float32, torch.float16, torch.bfloat16):
-            raise ValueError(f"dtype must be float32, float16 or bfloat16, not {short(dtype)}")
-        dtype = None if dtype == torch.float32 else dtype
+        checkpointer = Checkpointer(model, class_names=classes.names)
+        checkpointer.load(weights)
+        _check_loaded(model, checkpointer.fresh, weights)
+        dtype = None if found == torch.float32 else found
         return cls(model, cfg, classes, calibration=calibration, dtype=dtype)
 
     @property
     def topk(self) -> int | None:
         """The κ that the model was trained with; None: it does not rank."""
         return self.model.ranker.topk if self.model.ranks else None
+
+    @property
+    def gives_panoptic(self) -> bool:
+        """Whether the results have segments."""
+        return self.model.result_options.panoptic and "PANOPTIC_ON" in self.model.switches
 
     def __call__(
         self,
@@ -176,19 +197,22 @@ class Predictor:
 
     def _results(self, items, batch, threads, wishes, skip_errors) -> Iterator[ImageResult]:
         """One after the other, in the order of the source."""
-        read = read_ahead(items, threads, _AHEAD * batch)
-        for group in batches(read, batch):
-            done: dict[int, Any] = {}
-            for same in group:
-                numbers = [number for number, _, _ in same]
-                done |= zip(numbers, self._run(same, wishes, skip_errors), strict=True)
-            for number in sorted(done):
-                yield done.pop(number)
+        done: dict[int, Any] = {}
+        following = 0
+        with contextlib.closing(read_ahead(items, threads, _AHEAD * batch)) as read:
+            for group in batches(read, batch):
+                for same in group:
+                    numbers = [number for number, _, _ in same]
+                    done |= zip(numbers, self._run(same, wishes, skip_errors), strict=True)
+                    while following in done:
+                        yield done.pop(following)
+                        following += 1
 
-    def _run(self, entries, wishes, skip_errors) -> list[Any]:
+    def _run(self, entries: list[Entry], wishes: Wishes, skip_errors: bool) -> list[Any]:
+        """The results of images of one size, or the error of one."""
         (_, item, pixels), *_ = entries
         if isinstance(pixels, Exception):
-            error = UnreadableItem(str(pixels)) if item.path else pixels
+            error = _named(pixels, item)
             if not skip_errors:
                 raise error from pixels
             return [error]
@@ -196,9 +220,9 @@ class Predictor:
         samples = [self._sample(pixels) for _, _, pixels in entries]
         prepared = time.perf_counter()
         with torch.no_grad(), self._autocast(), wishes.on(self.model):
-            outputs = self.model.predict(samples)
+            outputs = self._passes(samples)
         if self.model.device.type == "cuda":
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(self.model.device)
         ran = time.perf_counter()
         results = [
             from_output(output, pixels, item, self.classes, wishes, self.calibration)
@@ -228,6 +252,23 @@ class Predictor:
         return (
             f"Predictor({type(self.model).__name__} of {len(self.classes)} classes{ranks}, on "
             f"{self.model.device})"
+        )
+
+
+def _named(error: Exception, item: Item) -> UnreadableItem:
+    """The error of reading an item; errors of files name them, the others get the item's name."""
+    text = sentence(error)
+    return UnreadableItem(text if item.path and item.path in text else f"image {item.name}: {text}")
+
+
+def _check_loaded(model: Segmentation, fresh: Sequence[str], weights: str) -> None:
+    """ValueError if weights of the model are not in the file: results would be noise."""
+    own = dict(model.named_parameters())
+    missing = [name for name in fresh if name in own]
+    if missing:
+        raise ValueError(
+            f"{weights} lacks {len(missing)} of the model's {len(own)} weights, such as "
+            f"{', '.join(missing[:3])}; give the config that it was trained with"
         )
 
 

@@ -2,25 +2,22 @@
 
 import io
 import os
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from PIL import Image, ImageShow
 
 from ..data.formats import rle
 from ..drawing import Row, Segment, beside, draw_list, draw_overlay
-from ..modeling.results.reading import encode_masks, label_map, panoptic_segments
-from ..ranking import Calibration
 from . import formats
 from .classes import Classes
 from .saving import save
-from .sources import Item
-from .wishes import Wishes
 
-_LIKELY = 0.5  # probability of an excluded category that is worth a warning
 _SCORE = 0.5  # of the instances that are drawn
 _ROWS = 20  # of the list beside a picture
 
@@ -57,10 +54,17 @@ class Instances:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def likely(self) -> list[int]:
+        """The numbers of those that are drawn and counted: with a score of 0.5 or more."""
+        return np.flatnonzero(self.scores >= _SCORE).tolist()
+
     @property
     def masks(self) -> np.ndarray:
         """(N, H, W) bool."""
-        return np.array([rle.decode(one) for one in self.rles], bool).reshape(-1, *self.size)
+        masks = np.zeros((len(self), *self.size), bool)
+        for mask, one in zip(masks, self.rles, strict=True):
+            mask[:] = rle.decode(one)
+        return masks
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,14 +104,21 @@ class ImageResult:
     @property
     def names(self) -> tuple[str, ...]:
         """The categories that some pixel has, the largest first."""
-        shares = self.shares()
-        return tuple(self.classes.names[n] for n in sorted(shares, key=lambda n: -shares[n]))
+        return tuple(self.classes.names[number] for number in self.shares())
 
     def shares(self) -> dict[int, float]:
-        """Class number -> its share of the pixels, for the classes that some pixel has."""
-        labels = self.labels()
-        counts = np.bincount(labels.ravel(), minlength=len(self.classes) + 1)[: len(self.classes)]
-        return {int(i): counts[i] / labels.size for i in np.flatnonzero(counts)}
+        """Class number -> its share of the pixels, for the classes that some pixel has.
+
+        The largest comes first.
+        """
+        return self._shares
+
+    @cached_property
+    def _shares(self) -> dict[int, float]:
+        labels, count = self.labels(), len(self.classes)
+        counts = np.bincount(labels.ravel(), minlength=count)[:count].tolist()
+        some = sorted((i for i in range(count) if counts[i]), key=lambda i: -counts[i])
+        return {i: counts[i] / labels.size for i in some}
 
     def labels(self, own_ids: bool = False) -> np.ndarray:
         """The class number of each pixel, C for none; or the data set's own ids.
@@ -124,9 +135,8 @@ class ImageResult:
             labels = table[self.panoptic.ids]
         else:
             labels = np.full(self.size, count)
-            for i in np.flatnonzero(self.instances.scores >= _SCORE)[::-1]:
-                mask = rle.decode(self.instances.rles[i]).astype(bool)
-                labels[mask] = self.instances.categories[i]
+            for i in reversed(self.instances.likely()):
+                labels[rle.decode(self.instances.rles[i])] = self.instances.categories[i]
         if own_ids:
             return self.classes.own_ids(labels)
         return labels.astype(np.uint8 if count < 2**8 else np.uint16)
@@ -166,21 +176,21 @@ class ImageResult:
         found = self.instances
         return {
             "segments": [
-                Segment(int(found.categories[i]), mask=rle.decode(found.rles[i]).astype(bool),
+                Segment(int(found.categories[i]), mask=rle.decode(found.rles[i]),
                         score=float(found.scores[i]))
-                for i in np.flatnonzero(found.scores >= _SCORE)
+                for i in found.likely()
             ]
         }  # fmt: skip
 
     def show(self) -> None:
         """Open the plot in the system's viewer; in a notebook, the result shows itself."""
-        from PIL import Image
-
-        Image.fromarray(self.plot()).show(title=self.name)
+        on_linux = sys.platform.startswith("linux")
+        if on_linux and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+            raise RuntimeError("there is no display to show a picture on; use save() or plot()")
+        if not ImageShow.show(Image.fromarray(self.plot()), title=self.name):
+            raise RuntimeError("there is no program to show a picture with; use save() or plot()")
 
     def _repr_png_(self) -> bytes:
-        from PIL import Image
-
         file = io.BytesIO()
         Image.fromarray(self.plot()).save(file, "png")
         return file.getvalue()
@@ -189,9 +199,8 @@ class ImageResult:
         """The ranked list; without a ranking, the classes by area."""
         names, colors = self.classes.names, self.classes.colors
         if not self.categories:
-            shares = self.shares()
-            largest = sorted(shares, key=lambda n: -shares[n])[:_ROWS]
-            return [Row(names[n], colors[n], shares[n]) for n in largest]
+            largest = list(self.shares().items())[:_ROWS]
+            return [Row(names[n], colors[n], share) for n, share in largest]
         return [
             Row(one.name, colors[one.number] if one.present else None, one.probability, one.kept)
             for one in self.categories[:_ROWS]
@@ -207,8 +216,11 @@ class ImageResult:
         panoptic_png: bool = False,
         categories: bool = False,
         own_ids: bool = False,
+        overwrite: bool = False,
     ) -> list[Path]:
         """Write files of the result below a folder, in the folders of its name; their paths.
+
+        FileExistsError where one exists with other content, unless `overwrite` is set.
 
         Args:
             label_png: <name>.png: the class number of each pixel (8 or 16 bits), 255 or 65535 for
@@ -221,6 +233,7 @@ class ImageResult:
         return save(
             self, folder, label_png=label_png, overlay=overlay, coco=coco,
             panoptic_png=panoptic_png, categories=categories, own_ids=own_ids,
+            overwrite=overwrite,
         )  # fmt: skip
 
     def to_dict(self) -> dict:
@@ -245,71 +258,12 @@ class ImageResult:
         if self.panoptic is not None:
             found.append(f"{len(self.panoptic.segments)} segments")
         if self.instances is not None:
-            found.append(f"{int((self.instances.scores >= _SCORE).sum())} likely instances")
-        shares = self.shares()
-        largest = sorted(shares, key=lambda n: -shares[n])[:5]
-        area = ", ".join(f"{self.classes.names[n]} {100 * shares[n]:.0f} %" for n in largest)
+            found.append(f"{len(self.instances.likely())} likely instances")
+        shares = [(self.classes.names[n], 100 * share) for n, share in self.shares().items()]
+        area = ", ".join(f"{name} {share:.0f} %" for name, share in shares[:5])
         more = f" and {len(shares) - 5} more" if len(shares) > 5 else ""
         parts = [f"{width} x {height}", *found, (area or "nothing") + more]
         milliseconds = sum(self.speed.values())
         if milliseconds:
             parts.append(f"{milliseconds:.0f} ms")
         return f"{type(self).__name__}({self.name}: {'; '.join(parts)})"
-
-
-def from_output(
-    output: dict,
-    image: np.ndarray,
-    item: Item,
-    classes: Classes,
-    wishes: Wishes,
-    calibration: Calibration | None,
-) -> ImageResult:
-    """The result of a model's output for one image."""
-    found: dict[str, Any] = {}
-    if output.keys() & {"sem_seg_labels", "sem_seg"}:
-        labels = label_map(output)
-        found["semantic"] = labels.astype(np.uint8 if len(classes) < 2**8 else np.uint16)
-    if "panoptic_seg" in output:
-        ids, segments = panoptic_segments(output)
-        named = tuple(s | {"name": classes.names[s["category_id"]]} for s in segments)
-        found["panoptic"] = Panoptic(ids, named)
-    if "instances" in output:
-        found["instances"] = _instances(output["instances"], image.shape[:2])
-    excluded = tuple(classes.names[i] for i in sorted(wishes.excluded))
-    result = ImageResult(image, classes, item.name, item.path, excluded=excluded, **found)
-    if "ranking" not in output:
-        return result
-    return _ranked(result, output["ranking"], wishes, calibration)
-
-
-def _instances(found: Any, size: tuple[int, int]) -> Instances:
-    found = found.to("cpu")
-    rles = encode_masks(found.pred_masks)
-    kept = [i for i, one in enumerate(rles) if one is not None]
-    return Instances(
-        found.scores.float().numpy()[kept],
-        found.pred_classes.numpy()[kept],
-        found.pred_boxes.tensor.numpy()[kept],
-        tuple(rles[i] for i in kept),
-        size,
-    )
-
-
-def _ranked(result: ImageResult, ranking: dict, wishes: Wishes, calibration) -> ImageResult:
-    """The result with its categories, and with the excluded ones that are likely present."""
-    scores = ranking["scores"].float().cpu()
-    prior = torch.zeros_like(scores) if wishes.prior is None else wishes.prior
-    probabilities = (calibration or Calibration()).probabilities(scores - prior)
-    chances = (torch.logit(probabilities.double()) + prior).sigmoid().tolist()
-    kept, present = set(ranking["classes"].tolist()), set(result.shares())
-    order = scores.argsort(descending=True, stable=True).tolist()
-    names = result.classes.names
-    categories = tuple(
-        Category(names[i], i, chances[i], i in kept, i in present) for i in order
-    )  # fmt: skip
-    likely = tuple(
-        one.name for one in categories
-        if one.number in wishes.excluded and one.probability > _LIKELY
-    )  # fmt: skip
-    return replace(result, categories=categories, likely_excluded=likely)

@@ -1,23 +1,29 @@
-"""Files of a result."""
+"""Files of a result: `result` is an ImageResult."""
 
+import io
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from ..files import write_bytes, write_image
+from ..files import write_bytes
 from . import formats
 
-if TYPE_CHECKING:
-    from .results import ImageResult
-
 QUALITY = 92  # of the JPEG files
+ENDS = {  # argument of `save` -> the ends of its files' names
+    "label_png": (".png",),
+    "overlay": ("_overlay.jpg",),
+    "coco": ("_coco.json",),
+    "panoptic_png": ("_panoptic.png", "_panoptic.json"),
+    "categories": ("_categories.json",),
+}
 
 
 def save(
-    result: "ImageResult",
+    result: Any,
     folder: str | os.PathLike,
     *,
     label_png: bool,
@@ -26,74 +32,73 @@ def save(
     panoptic_png: bool,
     categories: bool,
     own_ids: bool,
+    overwrite: bool,
 ) -> list[Path]:
     """Write the files that are asked for (`ImageResult.save`)."""
-    written: list[Path] = []
+    files: dict[str, bytes] = {}  # by the end of the name
     if label_png:
-        written.append(_path(result, folder, ".png"))
-        write_image(written[-1], label_values(result, own_ids))
+        files[".png"] = _encoded(label_values(result, own_ids), "png")
     if overlay:
-        written.append(_path(result, folder, "_overlay.jpg"))
-        write_image(written[-1], result.plot(), quality=QUALITY)
+        files["_overlay.jpg"] = _encoded(result.plot(), "jpeg", quality=QUALITY)
     if coco:
-        written.append(_path(result, folder, "_coco.json"))
-        _write_json(written[-1], result.to_coco(result.name))
+        files["_coco.json"] = _json(result.to_coco(result.name))
     if panoptic_png:
-        written += _save_panoptic(result, folder)
+        if result.panoptic is None:
+            raise ValueError(NO_PANOPTIC)
+        picture, entry = formats.to_coco_panoptic(result)
+        files["_panoptic.png"], files["_panoptic.json"] = _encoded(picture, "png"), _json(entry)
     if categories:
-        written.append(_path(result, folder, "_categories.json"))
-        _write_json(written[-1], formats.category_rows(result))
-    return written
+        files["_categories.json"] = _json(formats.category_rows(result))
+    paths = {end: path_of(result.name, folder, end) for end in files}
+    for end, path in paths.items():
+        _check_free(path, files[end], result, overwrite)
+    for end, path in paths.items():
+        write_bytes(path, files[end])
+    return list(paths.values())
+
+
+NO_PANOPTIC = (
+    "panoptic_png needs panoptic results: a model that gives them, with "
+    "MODEL.MASK_FORMER.TEST.PANOPTIC_ON True"
+)
+
+
+def _check_free(path: Path, content: bytes, result: Any, overwrite: bool) -> None:
+    """An error where the image itself, or something else than the content, would be replaced."""
+    if not path.exists():
+        return
+    if result.path and os.path.exists(result.path) and path.samefile(result.path):
+        raise FileExistsError(f"{path} is the image itself; save into another folder")
+    if not overwrite and path.read_bytes() != content:
+        raise FileExistsError(
+            f"{path} exists with other content; give overwrite=True to replace it, or save into "
+            "another folder"
+        )
 
 
 def files_of(name: str, folder: str | os.PathLike, wanted: dict[str, bool]) -> list[Path]:
     """The files that `save` writes for a result of this name."""
-    ends = {
-        "label_png": (".png",),
-        "overlay": ("_overlay.jpg",),
-        "coco": ("_coco.json",),
-        "panoptic_png": ("_panoptic.png", "_panoptic.json"),
-        "categories": ("_categories.json",),
-    }
-    return [_named(name, folder, end) for key, some in ends.items() if wanted[key] for end in some]
+    return [path_of(name, folder, end) for key in wanted if wanted[key] for end in ENDS[key]]
 
 
-def label_values(result: "ImageResult", own_ids: bool = False) -> np.ndarray:
+def path_of(name: str, folder: str | os.PathLike, end: str) -> Path:
+    """<folder>/a/b<end> for a result of the name a/b.jpg."""
+    return Path(folder) / f"{formats.stem(name)}{end}"
+
+
+def label_values(result: Any, own_ids: bool = False) -> np.ndarray:
     """(H, W) of 8 or 16 bits; no class is 255, or 65535 with more than 255 classes."""
-    if own_ids:
-        return result.labels(own_ids=True)
-    labels, count = result.labels(), len(result.classes)
-    kind = np.uint8 if count < 2**8 else np.uint16
-    return np.where(labels >= count, np.iinfo(kind).max, labels).astype(kind)
+    labels = result.labels(own_ids)
+    if not own_ids:
+        labels[labels == len(result.classes)] = np.iinfo(labels.dtype).max
+    return labels
 
 
-def _save_panoptic(result: "ImageResult", folder: str | os.PathLike) -> list[Path]:
-    if result.panoptic is None:
-        raise ValueError(
-            "panoptic_png needs a panoptic result: MODEL.MASK_FORMER.TEST.PANOPTIC_ON True"
-        )
-    picture, entry = formats.to_coco_panoptic(result)
-    paths = [_path(result, folder, f"_panoptic.{end}") for end in ("png", "json")]
-    write_image(paths[0], picture)
-    _write_json(paths[1], entry)
-    return paths
+def _encoded(pixels: np.ndarray, kind: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind, **options)
+    return file.getvalue()
 
 
-def _path(result: "ImageResult", folder: str | os.PathLike, end: str) -> Path:
-    path = _named(result.name, folder, end)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
-
-
-def _named(name: str, folder: str | os.PathLike, end: str) -> Path:
-    """`folder`/a/b<end> for a result of the name a/b.jpg."""
-    stem = Path(name)
-    if stem.is_absolute() or ".." in stem.parts:
-        stem = Path(stem.name)
-    return Path(folder) / stem.parent / f"{stem.stem}{end}"
-
-
-def _write_json(path: Path, content: Any) -> None:
-    write_bytes(path, json.dumps(content, indent=1).encode())
-
-
+def _json(content: Any) -> bytes:
+    return json.dumps(content, indent=1).encode()

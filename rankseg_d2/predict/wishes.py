@@ -24,8 +24,8 @@ class Wishes:
 
     excluded: frozenset[int] = frozenset()
     prior: Tensor | None = None  # (C,) added to the logits of the ranking
-    topk: int | None = None
-    threshold: float | None = None
+    topk: int | None = None  # None for models that do not rank
+    threshold: float | None = None  # None: all `topk` are kept
 
     @classmethod
     def of(
@@ -54,10 +54,14 @@ class Wishes:
                 f"{given[0]} needs a model that ranks the categories (MODEL.RANKSEG.FLAG True), "
                 f"which this {type(model).__name__} does not; allow and deny work with any model"
             )
+        if not model.ranks:
+            return cls(frozenset(excluded))
         if recall is not None:
             topk, threshold = _by_recall(recall, topk, threshold, calibration)
-        if topk is not None:
-            _check_topk(topk, model)
+        else:
+            topk = model.ranker.topk if topk is None else topk
+            threshold = model.ranker.threshold if threshold is None else threshold
+        _check_topk(topk, model)
         if threshold is not None and not 0 < threshold < 1:
             raise ValueError(f"threshold must be a probability between 0 and 1; got {threshold}")
         return cls(frozenset(excluded), _prior(prior, classes), topk, threshold)
@@ -76,15 +80,11 @@ class Wishes:
             model.ranker, model.result_options = ranker, options
 
     def _ranker(self, ranker: Any, model: Segmentation) -> Any:
-        changes: dict[str, Any] = {"prior": self.prior}
+        changes = {"prior": self.prior, "topk": self.topk, "threshold": self.threshold}
         if self.excluded:
             mask = torch.zeros(model.num_classes, dtype=torch.bool)
             mask[sorted(self.excluded)] = True
             changes["excluded"] = mask
-        if self.topk is not None:
-            changes["topk"] = self.topk
-        if self.threshold is not None:
-            changes["threshold"] = self.threshold
         return replace(ranker, **changes)
 
 
@@ -105,15 +105,18 @@ def _prior(prior: Mapping[str, float] | None, classes: Classes) -> Tensor | None
 
 def _check_topk(topk: int, model: Segmentation) -> None:
     trained = model.ranker.topk
-    if not 1 <= topk <= trained:
+    if not isinstance(topk, int) or not 1 <= topk <= trained:
         raise ValueError(
             f"topk must be in [1, {trained}], up to the κ that the model was trained with; got "
-            f"{topk}"
+            f"{short(topk)}"
         )
 
 
 def _by_recall(recall, topk, threshold, calibration) -> tuple[int, float | None]:
-    """The κ and threshold that `rankseg-d2 kappa --write` has stored for a recall."""
+    """The κ and threshold that `rankseg-d2 kappa --write` has stored for a recall.
+
+    The threshold of the config does not act: the rule holds for what it says alone.
+    """
     if topk is not None or threshold is not None:
         raise ValueError("give recall, or topk and threshold, not both")
     if calibration is None:

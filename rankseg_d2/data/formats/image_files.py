@@ -42,15 +42,21 @@ def opened(path: str, kind: str) -> Iterator[BinaryIO]:
 
 def read_rgb(path: str, kind: str = "image") -> np.ndarray:
     """The upright RGB image (H, W, 3) of a file."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     with opened(path, kind) as file:
-        image = Image.open(file)
-        check_depth(image, path)
-        image.load()  # the first time, Pillow raises the error of damaged pixels; later, it may not
-        with suppress(Exception):  # a broken EXIF block must not spoil a good image
-            ImageOps.exif_transpose(image, in_place=True)
-        return np.asarray(image.convert("RGB"))
+        return upright_rgb(Image.open(file), path)
+
+
+def upright_rgb(image: Any, path: str) -> np.ndarray:
+    """The upright RGB pixels (H, W, 3) of one of Pillow's images, which stays as it is."""
+    from PIL import ImageOps
+
+    check_depth(image, path)
+    image.load()  # the first time, Pillow raises the error of damaged pixels; later, it may not
+    with suppress(Exception):  # a broken EXIF block must not spoil a good image
+        image = ImageOps.exif_transpose(image)
+    return np.asarray(image.convert("RGB"))
 
 
 def read_labels(path: str, kind: str) -> Any:
