@@ -217,7 +217,7 @@ class Predictor:
                 raise error from pixels
             return [error]
         start = time.perf_counter()
-        samples = [self._sample(pixels) for _, _, pixels in entries]
+        samples = [self.sample(pixels) for _, _, pixels in entries]
         prepared = time.perf_counter()
         with torch.no_grad(), self._autocast(), wishes.on(self.model):
             outputs = self._passes(samples)
@@ -233,7 +233,8 @@ class Predictor:
         speed = {name: 1000 * seconds / count for name, seconds in stages.items()}
         return [replace(result, speed=speed) for result in results]
 
-    def _sample(self, pixels: np.ndarray) -> dict:
+    def sample(self, pixels: np.ndarray) -> dict:
+        """What the model takes, of RGB pixels (H, W, 3): resized as evaluations do it."""
         height, width = pixels.shape[:2]
         if self.cfg.INPUT.FORMAT == "BGR":
             pixels = pixels[..., ::-1]
