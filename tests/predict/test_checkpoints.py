@@ -12,6 +12,7 @@ from rankseg_d2.checkpoints import write_metadata
 from rankseg_d2.engine import Checkpointer, pack
 from rankseg_d2.predict import predictor as module
 from rankseg_d2.predict.classes import Classes
+from rankseg_d2.predict.loading import describe_classes
 from rankseg_d2.ranking import Calibration
 
 
@@ -140,5 +141,5 @@ def test_bad_files(run, tmp_path):
 def test_two_predictors_do_not_share_their_things(run):
     first = Predictor.from_checkpoint(run[3], device="cpu")
     things = first.model.result_options.thing_ids
-    module._describe_classes(Classes.of([{"name": "x", "isthing": True}]))
+    describe_classes(Classes.of([{"name": "x", "isthing": True}]))
     assert first.model.result_options.thing_ids == things == frozenset()
