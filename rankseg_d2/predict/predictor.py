@@ -78,7 +78,8 @@ class Predictor:
         self.model, self.cfg, self.classes = model.eval(), cfg, classes
         self.calibration, self.dtype = calibration, dtype
         self._passes = self.model if model.is_video else in_passes(cfg, self.model)
-        resize = [] if cfg.TEST.AUG.ENABLED else at_test_time(cfg)  # it makes its own sizes
+        makes_sizes = cfg.TEST.AUG.ENABLED and not model.is_video
+        resize = [] if makes_sizes else at_test_time(cfg)
         self._augment = T.AugmentationList(resize)
 
     @classmethod
