@@ -76,8 +76,8 @@ def _run_video(predictor: Predictor, args: argparse.Namespace, frames: int) -> i
     """Predict one video by a model for videos."""
     if "panoptic_png" in args.save:
         raise ValueError("panoptic_png is for images; a video has label_png, overlay and coco")
-    if args.go_on or args.shard:
-        raise ValueError("--continue and --shard are for images, but this is one video")
+    if args.go_on or (args.shard or _shard_of_torchrun()) != (1, 1):
+        raise ValueError("--continue and shards are for images, but this is one video")
     with tqdm(total=frames, desc="predict", unit="frames") as bar:
         predictor.model.label_callbacks.append(lambda *_: bar.update())
         result = predictor(args.source, video=True, **_wishes(args))

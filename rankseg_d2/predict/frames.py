@@ -1,5 +1,6 @@
 """The frames of a video that a user gives: of a file that OpenCV reads, or one image each."""
 
+import operator
 import os
 import threading
 from collections.abc import Sequence
@@ -56,7 +57,7 @@ class VideoFile(Sequence):
         return self._count
 
     def __getitem__(self, index: int) -> np.ndarray:
-        number = range(len(self))[index]
+        number = range(len(self))[operator.index(index)]
         with self._lock:
             if number < self._position:
                 self._capture.release()
@@ -80,7 +81,7 @@ class ImageFrames(Sequence):
         return len(self.items)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        return self.items[index].read()
+        return self.items[operator.index(index)].read()
 
 
 @dataclass(frozen=True, eq=False)

@@ -75,6 +75,12 @@ class Predictor:
                 "the oracle (MODEL.RANKSEG.USE_GT) ranks by ground truth, which a picture does not "
                 "bring; use a model with a multi-label head"
             )
+        options = model.result_options
+        if not (options.semantic or options.panoptic or options.instance):
+            raise ValueError(
+                "MODEL.MASK_FORMER.TEST switches all results off; set SEMANTIC_ON, PANOPTIC_ON or "
+                "INSTANCE_ON True"
+            )
         self.model, self.cfg, self.classes = model.eval(), cfg, classes
         self.calibration, self.dtype = calibration, dtype
         self._passes = self.model if model.is_video else in_passes(cfg, self.model)
@@ -132,6 +138,8 @@ class Predictor:
 
     @classmethod
     def _loaded(cls, cfg, weights, classes, calibration, dtype):
+        if not weights:
+            raise ValueError("weights is empty; name the file of a trained model")
         dtype = dtype_of(dtype)
         cfg.defrost()
         cfg.MODEL.TIMM.PRETRAINED = None  # the weights bring all

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -146,18 +147,10 @@ class VideoResult:
         if path.suffix.lower() != ".mp4":
             raise ValueError(f"the video to write, {path}, must end in .mp4")
         path.parent.mkdir(parents=True, exist_ok=True)
-        code = cv2.VideoWriter_fourcc(*"mp4v")
+        pictures = (_even(self.plot(number, **options)) for number in range(len(self)))
         with replacing(path) as temporary:
-            writer = None
-            for number in range(len(self)):
-                picture = cv2.cvtColor(_even(self.plot(number, **options)), cv2.COLOR_RGB2BGR)
-                if writer is None:
-                    size = picture.shape[1::-1]
-                    writer = cv2.VideoWriter(str(temporary), code, fps or self.video.fps, size)
-                    if not writer.isOpened():
-                        raise OSError(f"{path} cannot be written: OpenCV cannot make .mp4 here")
-                writer.write(picture)
-            writer.release()
+            if not _write_video(temporary, pictures, fps or self.video.fps):
+                raise OSError(f"{path} cannot be written: OpenCV cannot make .mp4 files here")
         return path
 
     def save(
@@ -230,6 +223,21 @@ class VideoResult:
             parts.append(f"{len(self.likely())} likely tracks")
         parts.append(in_words(self.classes, self.shares()))
         return f"{type(self).__name__}({self.name}: {'; '.join(parts)})"
+
+
+def _write_video(path: Path, pictures: Iterator[np.ndarray], fps: float) -> bool:
+    """Write RGB pictures of one size; whether OpenCV can."""
+    first = next(pictures)
+    code, size = cv2.VideoWriter_fourcc(*"mp4v"), first.shape[1::-1]
+    writer = cv2.VideoWriter(str(path), code, fps, size)
+    try:
+        if not writer.isOpened():
+            return False
+        for picture in chain([first], pictures):
+            writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    finally:
+        writer.release()
+    return True
 
 
 def _even(picture: np.ndarray) -> np.ndarray:

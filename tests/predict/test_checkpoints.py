@@ -127,6 +127,8 @@ def test_bad_options(change, message, run):
 def test_bad_files(run, tmp_path):
     with pytest.raises(FileNotFoundError, match="no.pth"):
         Predictor.from_checkpoint(tmp_path / "no.pth")
+    with pytest.raises(ValueError, match="weights is empty; name the file"):
+        Predictor.from_config(config_of(run[0])[0], "", device="cpu", **config_of(run[0])[1])
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(run[3].read_bytes()[:100])
     with pytest.raises(ValueError, match="damaged.safetensors"):

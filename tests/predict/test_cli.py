@@ -298,7 +298,7 @@ def test_a_video_by_a_model_for_videos(predict, clip, tmp_path, capsys, monkeypa
     assert "exists with other content" in capsys.readouterr().err
     assert predict("--overwrite", source=clip) == 0
     assert predict("--continue", source=clip) == 1
-    assert "--continue and --shard are for images" in capsys.readouterr().err
+    assert "--continue and shards are for images" in capsys.readouterr().err
     assert predict("--video", out=tmp_path / "folder") == 0
     assert len(files(tmp_path / "folder", "photos/**/*.png")) == len(NAMES)
 

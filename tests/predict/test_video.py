@@ -206,7 +206,7 @@ def test_a_frame_is_the_result_of_an_image(result, clip):
     json.dumps(frame.to_dict(), allow_nan=False)
 
 
-def test_files_of_a_video(result, tmp_path):
+def test_files_of_a_video(result, tmp_path, monkeypatch):
     paths = result.save(tmp_path, coco=True, categories=True, own_ids=True)
     names = {str(path.relative_to(tmp_path)) for path in paths}
     ends = ("overlay.mp4", "coco.json", "categories.json")
@@ -235,6 +235,10 @@ def test_files_of_a_video(result, tmp_path):
     with pytest.raises(FileExistsError, match="clip.v2_overlay.mp4 exists with other content"):
         result.save(tmp_path)
     result.save(tmp_path, overwrite=True)
+    monkeypatch.setattr(cv2.VideoWriter, "isOpened", lambda self: False)
+    with pytest.raises(OSError, match=r"b\.mp4 cannot be written: OpenCV cannot make"):
+        result.save_video(tmp_path / "b.mp4")
+    assert not list(tmp_path.glob("*b.mp4")) and not list(tmp_path.glob(".*"))
     with pytest.raises(ValueError, match=r"the video to write, .*a\.avi, must end in \.mp4"):
         result.save_video(tmp_path / "a.avi")
 
