@@ -6,7 +6,7 @@ from typing import Any
 
 _PREDICT = """\
 Segment images with a trained model. SOURCE is an image, a folder (whose folders are mirrored in
---out) or a pattern such as 'photos/**/*.jpg'. --save says which files each image gets.
+--out), a pattern such as 'photos/**/*.jpg', or a video. --save says which files each image gets.
 """
 _EXAMPLES = """\
 examples:
@@ -24,7 +24,7 @@ def add_predict_parser(commands: Any) -> None:
         epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     add = parser.add_argument
-    add("source", metavar="SOURCE", help="an image, a folder, or a pattern in quotes")
+    add("source", metavar="SOURCE", help="an image, a folder, a pattern in quotes, or a video")
     add("--weights", required=True, metavar="FILE",
         help="a checkpoint of this package, or with --config any that fits it")
     add("--config", metavar="CONFIG", help="of weights that do not say what model they are of")
@@ -33,6 +33,7 @@ def add_predict_parser(commands: Any) -> None:
         help=f"the files of each image: {', '.join(FILES)} (default: the first two)")
     add("--own-ids", action="store_true",
         help="label_png: the data set's own ids instead of class numbers")
+    add("--video", action="store_true", help="SOURCE is a folder or pattern of a video's frames")
     add("--json", action="store_true", help="write one line of json per image to the output")
     add("--batch", type=_count, default=1, help="images of one size that run together")
     add("--threads", type=_count, default=2, help="that decode images, and that write files")

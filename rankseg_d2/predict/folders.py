@@ -13,34 +13,47 @@ import torch
 from tqdm import tqdm
 
 from ..errors import sentence
+from .frames import open_video
 from .predictor import Predictor
 from .results import ImageResult
 from .saving import ENDS, NO_PANOPTIC, files_of
-from .sources import Item, Source, open_source
+from .sources import Item, Source, is_video, open_source
 
 
 def run(args: argparse.Namespace) -> int:
     """Predict all images; the exit status is 1 if one could not be read or written."""
-    wanted = {name: name in args.save for name in ENDS}
-    items = list(open_source(args.source).items)
     if args.out:
-        items = _outside(items, args.source, args.out)
         _check_writable(args.out)
+    if args.video or is_video(args.source):
+        items, predictor = open_video(args.source).items(), _predictor(args)
+        args.threads = 1  # decode the frames of a file in their order
+        if predictor.model.is_video:
+            return _run_video(predictor, args, len(items))
+    else:
+        items, predictor = _outside(list(open_source(args.source).items), args), None
     items = _part(items, args.shard or _shard_of_torchrun())
-    total = len(items)
+    total, wanted = len(items), {name: name in args.save for name in ENDS}
     if args.out:
         items = _to_do(items, args, wanted)
     if not items:
         sys.stderr.write(f"nothing is left to do of {total} images\n")
         return 0
-    predictor = _predictor(args)
+    predictor = predictor or _predictor(args)
     if args.out and wanted["panoptic_png"] and not predictor.gives_panoptic:
         raise ValueError(NO_PANOPTIC)
+    return _run_images(predictor, args, items, total, wanted)
+
+
+def _run_images(
+    predictor: Predictor,
+    args: argparse.Namespace,
+    items: list[Item],
+    total: int,
+    wanted: dict[str, bool],
+) -> int:
     results = predictor(
-        Source(items), batch=args.batch, threads=args.threads, skip_errors=True,
-        allow=args.allow, deny=args.deny, prior=dict(args.prior) or None, topk=args.topk,
-        threshold=args.threshold, recall=args.recall,
-    )  # fmt: skip
+        Source(items), batch=args.batch, threads=args.threads, skip_errors=True, **_wishes(args)
+    )
     failed, likely = 0, Counter()
     with tqdm(total=total, initial=total - len(items), desc="predict", unit="images") as bar:
         for item, error, result in _written(zip(items, results, strict=True), args, wanted):
@@ -59,16 +72,41 @@ def run(args: argparse.Namespace) -> int:
     return int(failed > 0)
 
 
+def _run_video(predictor: Predictor, args: argparse.Namespace, frames: int) -> int:
+    """Predict one video by a model for videos."""
+    if "panoptic_png" in args.save:
+        raise ValueError("panoptic_png is for images; a video has label_png, overlay and coco")
+    if args.go_on or (args.shard or _shard_of_torchrun()) != (1, 1):
+        raise ValueError("--continue and shards are for images, but this is one video")
+    with tqdm(total=frames, desc="predict", unit="frames") as bar:
+        predictor.model.label_callbacks.append(lambda *_: bar.update())
+        result = predictor(args.source, video=True, **_wishes(args))
+        bar.update(frames - bar.n)  # of models without label maps
+    if args.out:
+        files = {name: name in args.save for name in ENDS if name != "panoptic_png"}
+        result.save(args.out, own_ids=args.own_ids, overwrite=args.overwrite, **files)
+    if args.json:
+        sys.stdout.write(f"{json.dumps(result.to_dict())}\n")
+    for name in result.likely_excluded:
+        sys.stderr.write(f"{name} is excluded, but is likely present\n")
+    return 0
+
+
+def _wishes(args: argparse.Namespace) -> dict[str, Any]:
+    names = ("allow", "deny", "topk", "threshold", "recall")
+    return {name: getattr(args, name) for name in names} | {"prior": dict(args.prior) or None}
+
+
 def _named(item: Item, text: str) -> str:
     """The sentence, after the path of the image where that is not in it."""
     return text if item.path in text else f"{item.path}: {text}"
 
 
-def _outside(items: list[Item], source: str, out: str) -> list[Item]:
+def _outside(items: list[Item], args: argparse.Namespace) -> list[Item]:
     """Without the images in --out, which may lie in the folder of the images."""
-    if not os.path.isdir(source):
+    if not args.out or not os.path.isdir(args.source):
         return items
-    source, out = os.path.realpath(source), os.path.realpath(out)
+    source, out = os.path.realpath(args.source), os.path.realpath(args.out)
     if source == out:
         raise ValueError(
             "--out is the folder of the images, where results would be taken for images the next "

@@ -14,20 +14,16 @@ from ..data.formats import rle
 def to_dict(result: Any) -> dict[str, Any]:
     """Plain JSON types, one line of `rankseg-d2 predict --json`."""
     height, width = result.size
-    shares = result.shares()
     found: dict[str, Any] = {
         "name": result.name,
         "path": result.path,
         "height": height,
         "width": width,
-        "classes": [
-            {"name": result.classes.names[n], "id": result.classes.ids[n], "share": shares[n]}
-            for n in sorted(shares, key=lambda n: -shares[n])
-        ],
+        "classes": share_rows(result),
     }
     if result.panoptic is not None:
         found["segments"] = [
-            {**_named(result, s["category_id"]), "id": s["id"], "isthing": bool(s["isthing"])}
+            {**named(result, s["category_id"]), "id": s["id"], "isthing": bool(s["isthing"])}
             for s in result.panoptic.segments
         ]
     if result.instances is not None:
@@ -41,10 +37,16 @@ def to_dict(result: Any) -> dict[str, Any]:
     }
 
 
+def share_rows(result: Any) -> list[dict]:
+    """The classes that some pixel has, the largest first."""
+    names, ids = result.classes.names, result.classes.ids
+    return [{"name": names[n], "id": ids[n], "share": x} for n, x in result.shares().items()]
+
+
 def category_rows(result: Any) -> list[dict]:
     return [
         {
-            **_named(result, one.number),
+            **named(result, one.number),
             "probability": one.probability,
             "kept": one.kept,
             "present": one.present,
@@ -53,7 +55,7 @@ def category_rows(result: Any) -> list[dict]:
     ]
 
 
-def _named(result: Any, number: int) -> dict[str, Any]:
+def named(result: Any, number: int) -> dict[str, Any]:
     return {"name": result.classes.names[number], "category_id": result.classes.ids[number]}
 
 
@@ -71,7 +73,7 @@ def to_coco_instances(result: Any) -> list[dict]:
     for score, number, (x0, y0, x1, y1), mask in zip(*columns, strict=True):
         box = [float(x0), float(y0), float(x1 - x0), float(y1 - y0)]
         entry = {"segmentation": rle.as_text(mask), "score": float(score), "bbox": box}
-        entries.append({**_named(result, int(number)), **entry})
+        entries.append({**named(result, int(number)), **entry})
     return entries
 
 
@@ -81,7 +83,7 @@ def to_coco_segments(result: Any) -> list[dict]:
     for number, mask in _masks(result):
         entry = rle.as_text(rle.encode(mask))
         entries.append(
-            {**_named(result, number), "segmentation": entry, "score": 1.0, "bbox": rle.box(entry)}
+            {**named(result, number), "segmentation": entry, "score": 1.0, "bbox": rle.box(entry)}
         )
     return entries
 

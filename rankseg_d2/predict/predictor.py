@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 from detectron2.data import transforms as T
 from detectron2.modeling import build_model
 
@@ -19,20 +18,21 @@ from ..config import get_config, parse_config
 from ..data.mappers.recipes import at_test_time
 from ..engine import Checkpointer, describe
 from ..engine.packing import FORMAT
-from ..errors import sentence, short
+from ..errors import sentence
 from ..modeling.meta_arch import Segmentation
 from ..modeling.passes import in_passes
 from ..ranking import Calibration
 from .classes import Classes
+from .frames import Video, open_video
+from .loading import NAME, check_loaded, describe_classes, device_of, dtype_of
 from .outputs import from_output
 from .reading import Entry, batches, read_ahead
 from .results import ImageResult
-from .sources import Item, open_source
+from .sources import Item, is_video, open_source
+from .windows import run_video
 from .wishes import Wishes
 
-_NAME = "rankseg_d2/checkpoint"  # of the metadata of a model that knows its classes by itself
 _AHEAD = 2  # batches that are decoded while one runs
-_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 class UnreadableItem(ValueError):
@@ -75,10 +75,17 @@ class Predictor:
                 "the oracle (MODEL.RANKSEG.USE_GT) ranks by ground truth, which a picture does not "
                 "bring; use a model with a multi-label head"
             )
+        options = model.result_options
+        if not (options.semantic or options.panoptic or options.instance):
+            raise ValueError(
+                "MODEL.MASK_FORMER.TEST switches all results off; set SEMANTIC_ON, PANOPTIC_ON or "
+                "INSTANCE_ON True"
+            )
         self.model, self.cfg, self.classes = model.eval(), cfg, classes
         self.calibration, self.dtype = calibration, dtype
-        self._passes = in_passes(cfg, self.model)
-        resize = [] if cfg.TEST.AUG.ENABLED else at_test_time(cfg)  # it makes its own sizes
+        self._passes = self.model if model.is_video else in_passes(cfg, self.model)
+        makes_sizes = cfg.TEST.AUG.ENABLED and not model.is_video
+        resize = [] if makes_sizes else at_test_time(cfg)
         self._augment = T.AugmentationList(resize)
 
     @classmethod
@@ -97,8 +104,8 @@ class Predictor:
         if said.get("format", FORMAT) > FORMAT:
             raise ValueError(f"{path} was written by a newer version; update rankseg_d2")
         classes = Classes.of(said["classes"], said.get("ignore_label", 255))
-        opts = ["MODEL.DEVICE", _device(device), "DATASETS.TRAIN", (_NAME,), "DATASETS.TEST", ()]
-        _describe_classes(classes)
+        opts = ["MODEL.DEVICE", device_of(device), "DATASETS.TRAIN", (NAME,), "DATASETS.TEST", ()]
+        describe_classes(classes)
         cfg = parse_config(said["config"], f"the config in {path}", opts)
         calibration = said.get("calibration")
         calibration = None if calibration is None else Calibration.from_json(calibration)
@@ -116,7 +123,7 @@ class Predictor:
         dtype: str | torch.dtype = "float32",
     ) -> "Predictor":
         """The model of a config, with weights; `classes` if its data sets do not name them."""
-        cfg = get_config(config, [*opts, "MODEL.DEVICE", _device(device)])
+        cfg = get_config(config, [*opts, "MODEL.DEVICE", device_of(device)])
         if classes is not None:
             known = Classes.of([{"name": name} for name in classes])
         else:
@@ -131,17 +138,16 @@ class Predictor:
 
     @classmethod
     def _loaded(cls, cfg, weights, classes, calibration, dtype):
-        found = _DTYPES.get(dtype, dtype)
-        if found not in _DTYPES.values():
-            raise ValueError(f"dtype must be {', '.join(_DTYPES)}, not {short(dtype)}")
+        if not weights:
+            raise ValueError("weights is empty; name the file of a trained model")
+        dtype = dtype_of(dtype)
         cfg.defrost()
         cfg.MODEL.TIMM.PRETRAINED = None  # the weights bring all
         cfg.freeze()
         model = build_model(cfg)
         checkpointer = Checkpointer(model, class_names=classes.names)
         checkpointer.load(weights)
-        _check_loaded(model, checkpointer.fresh, weights)
-        dtype = None if found == torch.float32 else found
+        check_loaded(model, checkpointer.fresh, weights)
         return cls(model, cfg, classes, calibration=calibration, dtype=dtype)
 
     @property
@@ -160,6 +166,7 @@ class Predictor:
         *,
         batch: int = 1,
         threads: int = 2,
+        video: bool = False,
         allow: Sequence[str] | None = None,
         deny: Sequence[str] = (),
         prior: Mapping[str, float] | None = None,
@@ -170,11 +177,14 @@ class Predictor:
     ) -> Any:
         """Results of a source: one for an image, a list for a list, else a generator.
 
+        A model for videos gives one VideoResult, other models a result for each frame of a video.
+
         Args:
             source: a path, pattern, folder, array (H, W, 3) in RGB, PIL image, tensor (3, H, W), or
-                a list or generator of those.
+                a list or generator of those; or the path of a video.
             batch: images that run together; only images of one size do.
             threads: that decode images while the model runs.
+            video: the source is a video: a folder, pattern, list or array (T, H, W, 3) of frames.
             allow: the names of the only classes that may be found.
             deny: names of classes that may not. Freed places of the ranking go to the next ones.
             prior: factors of the odds of classes, by name: 2 makes one twice as likely.
@@ -189,11 +199,26 @@ class Predictor:
         )  # fmt: skip
         if batch < 1 or threads < 1:
             raise ValueError(f"batch and threads must be at least 1; got {batch} and {threads}")
+        if video or is_video(source):
+            return self._predict_video(open_video(source), wishes, batch)
+        if self.model.is_video:
+            raise ValueError(
+                "this model is for videos: give the path of a video, or the folder or list of its "
+                "frames with video=True"
+            )
         found = open_source(source)
         results = self._results(found.items, batch, threads, wishes, skip_errors)
         if found.is_one:
             return next(results)
         return list(results) if found.is_list else results
+
+    def _predict_video(self, video: Video, wishes: Wishes, batch: int) -> Any:
+        if not self.model.is_video:  # frames of a file are decoded in their order, by one thread
+            return self._results(video.items(), batch, 1, wishes, skip_errors=False)
+        return run_video(
+            self.model, video, self._sample, wishes, self.classes, self.calibration,
+            self._autocast(),
+        )  # fmt: skip
 
     def _results(self, items, batch, threads, wishes, skip_errors) -> Iterator[ImageResult]:
         """One after the other, in the order of the source."""
@@ -260,34 +285,3 @@ def _named(error: Exception, item: Item) -> UnreadableItem:
     """The error of reading an item; errors of files name them, the others get the item's name."""
     text = sentence(error)
     return UnreadableItem(text if item.path and item.path in text else f"image {item.name}: {text}")
-
-
-def _check_loaded(model: Segmentation, fresh: Sequence[str], weights: str) -> None:
-    """ValueError if weights of the model are not in the file: results would be noise."""
-    own = dict(model.named_parameters())
-    missing = [name for name in fresh if name in own]
-    if missing:
-        raise ValueError(
-            f"{weights} lacks {len(missing)} of the model's {len(own)} weights, such as "
-            f"{', '.join(missing[:3])}; give the config that it was trained with"
-        )
-
-
-def _device(device: str) -> str:
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return device
-
-
-def _describe_classes(classes: Classes) -> None:
-    """Metadata under a name of its own, from which the model learns which classes are things."""
-    metadata = MetadataCatalog.get(_NAME)
-    MetadataCatalog.pop(_NAME)
-    metadata = MetadataCatalog.get(_NAME)
-    names = list(classes.names)
-    metadata.set(
-        stuff_classes=names,
-        thing_classes=names if len(classes.things) in (0, len(names))
-        else [names[i] for i in sorted(classes.things)],
-        thing_dataset_id_to_contiguous_id={i: i for i in sorted(classes.things)},
-    )  # fmt: skip

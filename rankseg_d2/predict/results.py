@@ -3,7 +3,7 @@
 import io
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -150,7 +150,7 @@ class ImageResult:
             self.image, names=self.classes.names, colors=self.classes.colors,
             **self._drawn(kind or self._kinds()[0]), **options,
         )  # fmt: skip
-        rows = self._rows() if ranking else []
+        rows = list_rows(self.classes, self.categories, self.shares()) if ranking else []
         return beside(picture, draw_list(rows, height=picture.shape[0])) if rows else picture
 
     def _kinds(self) -> list[str]:
@@ -194,17 +194,6 @@ class ImageResult:
         file = io.BytesIO()
         Image.fromarray(self.plot()).save(file, "png")
         return file.getvalue()
-
-    def _rows(self) -> list[Row]:
-        """The ranked list; without a ranking, the classes by area."""
-        names, colors = self.classes.names, self.classes.colors
-        if not self.categories:
-            largest = list(self.shares().items())[:_ROWS]
-            return [Row(names[n], colors[n], share) for n, share in largest]
-        return [
-            Row(one.name, colors[one.number] if one.present else None, one.probability, one.kept)
-            for one in self.categories[:_ROWS]
-        ]
 
     def save(
         self,
@@ -259,11 +248,28 @@ class ImageResult:
             found.append(f"{len(self.panoptic.segments)} segments")
         if self.instances is not None:
             found.append(f"{len(self.instances.likely())} likely instances")
-        shares = [(self.classes.names[n], 100 * share) for n, share in self.shares().items()]
-        area = ", ".join(f"{name} {share:.0f} %" for name, share in shares[:5])
-        more = f" and {len(shares) - 5} more" if len(shares) > 5 else ""
-        parts = [f"{width} x {height}", *found, (area or "nothing") + more]
+        parts = [f"{width} x {height}", *found, in_words(self.classes, self.shares())]
         milliseconds = sum(self.speed.values())
         if milliseconds:
             parts.append(f"{milliseconds:.0f} ms")
         return f"{type(self).__name__}({self.name}: {'; '.join(parts)})"
+
+
+def in_words(classes: Classes, shares: Mapping[int, float]) -> str:
+    """The largest classes and their shares, for `repr`."""
+    words = [f"{classes.names[n]} {100 * share:.0f} %" for n, share in shares.items()]
+    more = f" and {len(words) - 5} more" if len(words) > 5 else ""
+    return (", ".join(words[:5]) or "nothing") + more
+
+
+def list_rows(
+    classes: Classes, categories: Sequence[Category], shares: Mapping[int, float]
+) -> list[Row]:
+    """The ranked list; without a ranking, the classes by area."""
+    names, colors = classes.names, classes.colors
+    if not categories:
+        return [Row(names[n], colors[n], share) for n, share in list(shares.items())[:_ROWS]]
+    return [
+        Row(one.name, colors[one.number] if one.present else None, one.probability, one.kept)
+        for one in categories[:_ROWS]
+    ]

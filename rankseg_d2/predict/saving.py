@@ -41,17 +41,25 @@ def save(
     if overlay:
         files["_overlay.jpg"] = _encoded(result.plot(), "jpeg", quality=QUALITY)
     if coco:
-        files["_coco.json"] = _json(result.to_coco(result.name))
+        files["_coco.json"] = json_bytes(result.to_coco(result.name))
     if panoptic_png:
         if result.panoptic is None:
             raise ValueError(NO_PANOPTIC)
         picture, entry = formats.to_coco_panoptic(result)
-        files["_panoptic.png"], files["_panoptic.json"] = _encoded(picture, "png"), _json(entry)
+        files["_panoptic.png"] = _encoded(picture, "png")
+        files["_panoptic.json"] = json_bytes(entry)
     if categories:
-        files["_categories.json"] = _json(formats.category_rows(result))
-    paths = {end: path_of(result.name, folder, end) for end in files}
+        files["_categories.json"] = json_bytes(formats.category_rows(result))
+    return write_files(files, result.name, folder, result.path, overwrite)
+
+
+def write_files(
+    files: dict[str, bytes], name: str, folder: str | os.PathLike, source: str, overwrite: bool
+) -> list[Path]:
+    """Write contents, by the ends of their names, for a result of this name; all or none."""
+    paths = {end: path_of(name, folder, end) for end in files}
     for end, path in paths.items():
-        _check_free(path, files[end], result, overwrite)
+        check_free(path, files[end], source, overwrite)
     for end, path in paths.items():
         write_bytes(path, files[end])
     return list(paths.values())
@@ -63,11 +71,11 @@ NO_PANOPTIC = (
 )
 
 
-def _check_free(path: Path, content: bytes, result: Any, overwrite: bool) -> None:
-    """An error where the image itself, or something else than the content, would be replaced."""
+def check_free(path: Path, content: bytes, source: str, overwrite: bool) -> None:
+    """An error where `source` itself, or something else than the content, would be replaced."""
     if not path.exists():
         return
-    if result.path and os.path.exists(result.path) and path.samefile(result.path):
+    if source and os.path.exists(source) and path.samefile(source):
         raise FileExistsError(f"{path} is the image itself; save into another folder")
     if not overwrite and path.read_bytes() != content:
         raise FileExistsError(
@@ -100,5 +108,5 @@ def _encoded(pixels: np.ndarray, kind: str, **options: Any) -> bytes:
     return file.getvalue()
 
 
-def _json(content: Any) -> bytes:
+def json_bytes(content: Any) -> bytes:
     return json.dumps(content, indent=1).encode()

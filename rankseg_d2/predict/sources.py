@@ -82,8 +82,10 @@ def _of_path(path: str) -> Source:
     if os.path.isdir(path):
         files = image_files(path)
         if not files:
+            videos = any(name.lower().endswith(VIDEOS) for name in os.listdir(path))
+            hint = "; give the path of one of its videos" if videos else ""
             raise FileNotFoundError(
-                f"{path} has no images: no file in it ends in {', '.join(IMAGES)}"
+                f"{path} has no images: no file in it ends in {', '.join(IMAGES)}{hint}"
             )
         items = [_of_file(os.path.join(path, name), name) for name in files]
         return Source(items)

@@ -47,6 +47,7 @@ class Wishes:
             excluded |= set(range(len(classes))) - set(classes.numbers(allow, "allow"))
         if len(excluded) == len(classes):
             raise ValueError("all classes are denied or not allowed; leave one at least")
+        prior = prior or None
         only_ranking = {"prior": prior, "topk": topk, "threshold": threshold, "recall": recall}
         given = [name for name, value in only_ranking.items() if value is not None]
         if given and not model.ranks:

@@ -12,6 +12,7 @@ from rankseg_d2.checkpoints import write_metadata
 from rankseg_d2.engine import Checkpointer, pack
 from rankseg_d2.predict import predictor as module
 from rankseg_d2.predict.classes import Classes
+from rankseg_d2.predict.loading import describe_classes
 from rankseg_d2.ranking import Calibration
 
 
@@ -126,6 +127,8 @@ def test_bad_options(change, message, run):
 def test_bad_files(run, tmp_path):
     with pytest.raises(FileNotFoundError, match="no.pth"):
         Predictor.from_checkpoint(tmp_path / "no.pth")
+    with pytest.raises(ValueError, match="weights is empty; name the file"):
+        Predictor.from_config(config_of(run[0])[0], "", device="cpu", **config_of(run[0])[1])
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(run[3].read_bytes()[:100])
     with pytest.raises(ValueError, match="damaged.safetensors"):
@@ -140,5 +143,5 @@ def test_bad_files(run, tmp_path):
 def test_two_predictors_do_not_share_their_things(run):
     first = Predictor.from_checkpoint(run[3], device="cpu")
     things = first.model.result_options.thing_ids
-    module._describe_classes(Classes.of([{"name": "x", "isthing": True}]))
+    describe_classes(Classes.of([{"name": "x", "isthing": True}]))
     assert first.model.result_options.thing_ids == things == frozenset()

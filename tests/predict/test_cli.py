@@ -7,13 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 from support import own_data
 from support.packed import OFFSET, make_run
 from support.paths import ROOT
-from support.predicting import pixels
+from support.predicting import pixels, ranking_predictor
+from support.small import VIDEO
 
 from rankseg_d2 import Predictor, cli
 from rankseg_d2.engine import pack
@@ -272,3 +274,40 @@ def test_help_is_quick_and_tells_the_options():
     for option in ("--continue", "--shard I/N", "--recall", "--own-ids", "--prior"):
         assert option in done.stdout
     assert own_data.CLASSES[0] not in done.stdout
+
+
+def test_a_video_by_a_model_of_images_is_frames(predict, clip, tmp_path):
+    assert predict(source=clip) == 0
+    wanted = [f"clip/{i:05d}{end}" for i in range(5) for end in (".png", "_overlay.jpg")]
+    assert files(tmp_path / "out") == sorted(wanted)
+    (tmp_path / "out/clip/00003.png").unlink()
+    assert predict("--continue", source=clip) == 0
+    assert files(tmp_path / "out") == sorted(wanted)
+
+
+def test_a_video_by_a_model_for_videos(predict, clip, tmp_path, capsys, monkeypatch):
+    window = {"TEST.VIDEO.WINDOW": 3, "TEST.VIDEO.OVERLAP": 1}
+    made = ranking_predictor(VIDEO, window)
+    monkeypatch.setattr(Predictor, "from_checkpoint", lambda *args, **more: made)
+    assert predict("--json", "--topk", "2", source=clip) == 0
+    wanted = ["clip_overlay.mp4", *(f"clip/{i:05d}.png" for i in range(5))]
+    assert files(tmp_path / "out") == sorted(wanted)
+    said = json.loads(capsys.readouterr().out)
+    assert said["frames"] == 5 and sum(row["kept"] for row in said["categories"]) == 2
+    assert predict(source=clip) == 1
+    assert "exists with other content" in capsys.readouterr().err
+    assert predict("--overwrite", source=clip) == 0
+    assert predict("--continue", source=clip) == 1
+    assert "--continue and shards are for images" in capsys.readouterr().err
+    assert predict("--video", out=tmp_path / "folder") == 0
+    assert len(files(tmp_path / "folder", "photos/**/*.png")) == len(NAMES)
+
+
+@pytest.fixture
+def clip(tmp_path):
+    path = tmp_path / "clip.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 10, (48, 32))
+    for i in range(5):
+        writer.write(pixels(i))
+    writer.release()
+    return path

@@ -217,6 +217,9 @@ def test_bad_arguments():
         Predictor(predictor.model, predictor.cfg, Classes.of(ROWS[:1]))
     with pytest.raises(ValueError, match="a model of this package, not Linear"):
         Predictor(torch.nn.Linear(1, 1), predictor.cfg, predictor.classes)
+    nothing = {f"MODEL.MASK_FORMER.TEST.{x}_ON": False for x in ("SEMANTIC", "INSTANCE")}
+    with pytest.raises(ValueError, match=r"MODEL\.MASK_FORMER\.TEST switches all results off"):
+        make_predictor(nothing)
     oracle = {"MODEL.RANKSEG.USE_GT": True}
     with pytest.raises(ValueError, match="the oracle .* ranks by ground truth"):
         ranking_predictor(oracle)

@@ -158,6 +158,9 @@ def test_pixels_that_are_none(value, message):
 def test_sources_that_are_none(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"has no images: no file in it ends in \.bmp"):
         open_source(tmp_path)
+    (tmp_path / "a.MP4").touch()
+    with pytest.raises(FileNotFoundError, match=r"has no images: .*; give the path of one of its"):
+        open_source(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no file matches .*\*\.png"):
         open_source(tmp_path / "*.png")
     with pytest.raises(FileNotFoundError, match="no.png does not exist; give an image, a folder"):
