@@ -173,7 +173,7 @@ KEYS = {
         },
     },
     "TEST": {  # ours
-        "PICTURES": 0,  # images shown in sheet.png, with ground truth, prediction and ranking
+        "PICTURES": 8,  # images shown in sheet.png, with ground truth, prediction and ranking
         "SAVE_PREDICTIONS": False,  # True: evaluators also write predictions, in COCO's formats
         # save the checkpoint with the best METRIC, such as sem_seg/mIoU, as model_best.pth; "": off
         "BEST": {"METRIC": "", "MODE": "max"},  # or min, if lower is better

@@ -93,5 +93,5 @@ def hatch(picture: np.ndarray, where: np.ndarray) -> None:
     period = max(min(where.shape) // 40, 6)
     y, x = np.indices(where.shape, np.int32, sparse=True)
     stripes = (x + y) % period < period // 3
-    for area, color, share in ((where & stripes, 40, 0.75), (where & ~stripes, 205, 0.45)):
+    for area, color, share in ((where & stripes, 95, 0.7), (where & ~stripes, 225, 0.5)):
         picture[area] = (picture[area] * (1 - share) + color * share).round()

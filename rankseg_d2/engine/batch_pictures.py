@@ -3,13 +3,12 @@
 import math
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
-from torch import Tensor
 
 from ..drawing import INK, Row, Segment, beside, draw_list, draw_overlay, hatch, sheet
 from ..drawing.text import draw_text, fitting, line_height
@@ -93,34 +92,34 @@ def _draw(
 
 
 def _resized(image: np.ndarray) -> np.ndarray:
-    """A copy whose longest side is SIDE at the most; small images are enlarged whole times."""
+    """A copy whose longest side is SIDE; small images keep their pixels, as squares."""
     height, width = image.shape[:2]
     scale = SIDE / max(height, width)
+    height, width = max(round(height * scale), 1), max(round(width * scale), 1)
     if scale >= 1:
-        times = int(scale)
-        return np.ascontiguousarray(image.repeat(times, 0).repeat(times, 1))
-    size = max(round(width * scale), 1), max(round(height * scale), 1)
-    return cv2.resize(np.ascontiguousarray(image), size, interpolation=cv2.INTER_AREA)
+        return _sampled(image, (height, width))
+    return cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=cv2.INTER_AREA)
 
 
-def _masks_of(sample: dict, shape: Sequence[int], count: int):
+def _masks_of(
+    sample: dict, shape: Sequence[int], count: int
+) -> Iterator[tuple[int, np.ndarray]]:
     """(class, mask) of each object or class of a sample, the masks in the size of `shape`."""
     if sample.get("instances") is not None:
         instances = sample["instances"]
         for category, mask in zip(instances.gt_classes.tolist(), instances.gt_masks, strict=True):
-            yield category, _sampled(mask, shape)
+            yield category, _sampled(mask.cpu().numpy(), shape)
     elif sample.get("sem_seg") is not None:
-        labels = _sampled(sample["sem_seg"], shape)
+        labels = _sampled(sample["sem_seg"].cpu().numpy(), shape)
         for category in np.unique(labels[(labels >= 0) & (labels < count)]).tolist():
             yield category, labels == category
 
 
-def _sampled(values: Tensor, shape: Sequence[int]) -> np.ndarray:
-    """The nearest pixels of a map (H, W) in another size."""
-    values = values.cpu().numpy()
+def _sampled(values: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """The nearest pixels of a map (H, W) or image (H, W, 3) in another size."""
     rows, columns = (
         ((np.arange(new) + 0.5) * old / new).astype(int)
-        for new, old in zip(shape[:2], values.shape, strict=True)
+        for new, old in zip(shape[:2], values.shape[:2], strict=True)
     )
     return values[rows[:, None], columns]
 

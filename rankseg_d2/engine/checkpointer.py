@@ -121,9 +121,8 @@ class Checkpointer(DetectionCheckpointer):
             data["class_names"] = list(self.class_names)
         if self.description:
             data[METADATA] = self.description
-        self._written = _numbered([*self._written, f"{name}.pth"])
-        if self._written:
-            data["written"] = self._written
+        if self.keep:
+            self._written = data["written"] = _numbered([*self._written, f"{name}.pth"])
         self._check_finite()
         path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info(f"Saving checkpoint to {path}")
@@ -132,12 +131,12 @@ class Checkpointer(DetectionCheckpointer):
             with replacing_durably(path) as file:
                 torch.save({"model": self.model.state_dict(), **data}, file)
             self.tag_last_checkpoint(f"{name}.pth")
-        self._prune(f"{name}.pth")
+        if self.keep:
+            self._prune(f"{name}.pth")
 
     def _prune(self, newest):
         """Remove this run's older checkpoints of iterations, once the newest one is whole."""
-        old = self._written[: -self.keep] if self.keep else []
-        for name in old:
+        for name in self._written[: -self.keep]:
             if name == newest:  # it may be older than others, which a run before has written
                 continue
             try:

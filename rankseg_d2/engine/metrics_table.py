@@ -30,14 +30,17 @@ class MetricsTable:
     """
 
     def __init__(self, folder: str | os.PathLike, start_iter: int = 0) -> None:
-        """Rows from `start_iter` on are not read, since this run will make them."""
+        """Of a run that goes on at `start_iter`, later rows are not read, since it makes them anew.
+
+        The row of `start_iter` is the evaluation at the end of a training that is made longer.
+        """
         self._source = Path(folder, "metrics.json")
         self._file = Path(folder, "metrics.csv")
         self._read_to = 0  # bytes of the source
         self._columns: list[str] = []  # of the csv file; none: to be written anew
         self.rows: dict[int, dict[str, float]] = {}
         for row in self._new_rows():
-            if row["iteration"] < start_iter:
+            if start_iter and row["iteration"] <= start_iter:
                 self._add(row)
 
     def update(self) -> set[str]:
