@@ -160,6 +160,7 @@ KEYS = {
         "POLY_LR_CONSTANT_ENDING": 0.0,  # the rate stays above this share of its base
         "AMP": {"DTYPE": "fp16"},  # ours: fp16 or bf16; needs SOLVER.AMP.ENABLED True
         "ACCUMULATION_STEPS": 1,  # ours: run IMS_PER_BATCH images in this many equal parts
+        "KEEP_CHECKPOINTS": 2,  # ours: the newest so many, beside the best and final one; 0: all
         # ours: BASE_LR is for a batch of this size and scales with IMS_PER_BATCH; 0: no scaling
         "REFERENCE_BATCH_SIZE": 0,
         # ours: if METRIC of an evaluation falls by more than DROP below its best value, multiply
@@ -172,7 +173,7 @@ KEYS = {
         },
     },
     "TEST": {  # ours
-        "PICTURES": 0,  # images shown in sheet.png, with ground truth, prediction and ranking
+        "PICTURES": 8,  # images shown in sheet.png, with ground truth, prediction and ranking
         "SAVE_PREDICTIONS": False,  # True: evaluators also write predictions, in COCO's formats
         # save the checkpoint with the best METRIC, such as sem_seg/mIoU, as model_best.pth; "": off
         "BEST": {"METRIC": "", "MODE": "max"},  # or min, if lower is better
@@ -186,6 +187,7 @@ KEYS = {
             "LINK_PATIENCE": 3,  # a track is closed if more windows than this have no match
         },
     },
+    "LOGGERS": [],  # ours: of wandb, mlflow: where metrics go beside OUTPUT_DIR
     "LOG_OUTPUT": None,  # nothing reads it; upstream's yaml files have it
 }
 

@@ -214,6 +214,7 @@ _SECTIONS = {
         "ACCUMULATION_STEPS": SIZE,
         "MAX_ITER": SIZE,
         "CHECKPOINT_PERIOD": SIZE,
+        "KEEP_CHECKPOINTS": COUNT,
         "BASE_LR": POSITIVE,
         "BASE_LR_END": WEIGHT,
         "BACKBONE_MULTIPLIER": WEIGHT,
@@ -256,6 +257,7 @@ _SECTIONS = {
     "": {
         "OUTPUT_DIR": text("the path of a folder"),
         "SEED": whole(-1),
+        "LOGGERS": list_of(choice("wandb", "mlflow"), may_be_empty=True),
         "VIS_PERIOD": COUNT,
         "FLOAT32_PRECISION": choice("", "highest", "high", "medium"),
     },

@@ -17,7 +17,7 @@ from .colors import INK, MISSED, PAPER, RIGHT, WRONG, class_colors
 from .error_view import WrongCategories, error_rows, error_view, wrong_categories
 from .heat_map import heat_map
 from .overlay import Segment, draw_overlay
-from .painting import edges_of, label_picture
+from .painting import edges_of, hatch, label_picture
 from .panels import CELL, GAP, Row, beside, draw_list, fit_into, lines_in, sheet
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "error_rows",
     "error_view",
     "fit_into",
+    "hatch",
     "heat_map",
     "label_picture",
     "lines_in",

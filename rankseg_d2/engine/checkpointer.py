@@ -1,6 +1,7 @@
 """The checkpointer of our trainer: it reads safely, saves whole files and finds the newest one."""
 
 import os
+import re
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ from .run_folder import last_checkpoint, what_is_whole, writing
 _START_ANEW = (
     "start a new run in another OUTPUT_DIR with this file as MODEL.WEIGHTS, to take over what fits"
 )
+_NUMBERED = re.compile(r"model_\d{7,}\.pth")  # of an iteration, not the best or the final one
 _PLAIN = {torch.Tensor, torch.nn.Parameter, str, bytes, bool, int, float, complex, type(None)}
 
 
@@ -39,6 +41,9 @@ class Checkpointer(DetectionCheckpointer):
     in the log tells. `class_names` are those that the model predicts; they are saved too, so that
     a model for other classes can take over the rows of those that both have. So is `description`,
     of which `packing.py` makes a file to predict with.
+
+    With `keep`, only the newest so many checkpoints of iterations are kept (0: all) of those that
+    this run has written, which each checkpoint lists.
     """
 
     _match_by_suffix = False
@@ -53,11 +58,14 @@ class Checkpointer(DetectionCheckpointer):
         *,
         class_names: Sequence[str] | None = None,
         description: dict[str, Any] | None = None,
+        keep: int = 0,
         **options: Any,
     ) -> None:
         super().__init__(model, save_dir, **options)
         self.class_names = class_names
         self.description = description
+        self.keep = keep
+        self._written: list[str] = []  # names of this run's checkpoints of iterations
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
         """Go on from this run's last checkpoint, which must fit exactly, or else load `path`."""
@@ -65,7 +73,10 @@ class Checkpointer(DetectionCheckpointer):
         if self._resumes and self.save_to_disk:
             remove_leftovers([Path(self.save_dir)])
         try:
-            return super().resume_or_load(path, resume=resume)
+            checkpoint = super().resume_or_load(path, resume=resume)
+            if self._resumes:
+                self._written = _numbered(checkpoint.pop("written", ()))
+            return checkpoint
         finally:
             self._resumes = False
 
@@ -111,6 +122,8 @@ class Checkpointer(DetectionCheckpointer):
             data["class_names"] = list(self.class_names)
         if self.description:
             data[METADATA] = self.description
+        if self.keep:
+            self._written = data["written"] = _numbered([*self._written, f"{name}.pth"])
         self._check_finite()
         path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info(f"Saving checkpoint to {path}")
@@ -119,6 +132,19 @@ class Checkpointer(DetectionCheckpointer):
             with replacing_durably(path) as file:
                 torch.save({"model": self.model.state_dict(), **data}, file)
             self.tag_last_checkpoint(f"{name}.pth")
+        if self.keep:
+            self._prune(f"{name}.pth")
+
+    def _prune(self, newest):
+        """Remove this run's older checkpoints of iterations, once the newest one is whole."""
+        for name in self._written[: -self.keep]:
+            if name == newest:  # it may be older than others, which a run before has written
+                continue
+            try:
+                Path(self.save_dir, name).unlink(missing_ok=True)
+                self._written.remove(name)
+            except OSError as error:
+                self.logger.warning(f"the old checkpoint {name} cannot be removed: {error}")
 
     def _check_finite(self):
         values = [value.isfinite().all() for value in self.model.parameters()]
@@ -209,6 +235,13 @@ class Checkpointer(DetectionCheckpointer):
 
     def _log_incompatible_keys(self, incompatible):
         """Nothing: the table has said it."""
+
+
+def _numbered(names: Any) -> list[str]:
+    """The names of checkpoints of iterations, in their order; others are left out."""
+    names = names if isinstance(names, list | tuple) else ()
+    own = {name for name in names if isinstance(name, str) and _NUMBERED.fullmatch(name)}
+    return sorted(own, key=lambda name: (len(name), name))
 
 
 def check_like(state: Any, own: Any, name: str) -> None:

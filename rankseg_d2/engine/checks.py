@@ -25,6 +25,7 @@ from ..tasks import class_list
 from .checkpointer import Checkpointer
 from .hooks import hooks_after_evaluation
 from .launch import check_num_gpus, count_processes
+from .loggers import check_loggers
 from .optimizer import build_optimizer
 from .run_folder import check_room, check_writable, last_checkpoint, lock
 from .scheduler import build_lr_scheduler
@@ -57,6 +58,7 @@ def check_run(cfg: CfgNode, args: Namespace) -> None:
             build_lr_scheduler(cfg, build_optimizer(cfg, model))
         if not args.eval_only:
             hooks_after_evaluation(cfg, checkpointer=None)
+            check_loggers(cfg)
 
 
 def check_folder(folder: str, resume: bool, eval_only: bool) -> None:

@@ -195,7 +195,7 @@ class ProgressLine(EventWriter):
         values = {name: value for name, (value, _) in latest.items()}
         yield f"{storage.iter + 1}/{self.max_iter}"
         if "total_loss" in values:
-            kinds = ", ".join(f"{kind} {loss:.3g}" for kind, loss in _by_kind(values).items())
+            kinds = ", ".join(f"{kind} {loss:.3g}" for kind, loss in loss_kinds(values).items())
             yield f"loss {values['total_loss']:.4g} ({kinds})"
         if "lr" in values:
             yield f"lr {values['lr']:.2g}"
@@ -209,7 +209,7 @@ class ProgressLine(EventWriter):
             yield f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
 
 
-def _by_kind(values: dict[str, float]) -> dict[str, float]:
+def loss_kinds(values: dict[str, float]) -> dict[str, float]:
     """The losses of all layers together, by kind: loss_mask and loss_dice_3 are of kind mask."""
     sums = dict.fromkeys(_LOSSES.values(), 0.0)
     for name, value in values.items():

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import logging
 import os
 import shutil
 import socket
@@ -12,9 +13,12 @@ from pathlib import Path
 
 from torch import nn
 
+logger = logging.getLogger(__name__)
+
 _OF_DISKS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 TAG, LOCK = "last_checkpoint", ".lock"
 _PROBE = 2**20  # bytes that are written to see whether a disk takes them
+_warned: set[str | os.PathLike] = set()  # files that could not be made
 _locks: dict[str, int] = {}  # folder -> the open file of its lock, until this process ends
 
 
@@ -60,6 +64,18 @@ def writing(path: str, folder: str) -> Iterator[None]:
             f"{cause.filename or path} could not be written: {cause.strerror}; make room for it; "
             f"{what_is_whole(folder)}"
         ) from error
+
+
+@contextlib.contextmanager
+def warning_of(path: str | os.PathLike) -> Iterator[None]:
+    """One warning where a file that only shows something cannot be made; the run goes on."""
+    try:
+        yield
+    except Exception as error:  # whatever it is, it must not end a training
+        if path not in _warned:
+            _warned.add(path)
+            logger.warning("%s cannot be made: %s: %s", path, type(error).__name__, error)
+            logger.debug("the error", exc_info=error)
 
 
 def check_writable(folder: str) -> None:

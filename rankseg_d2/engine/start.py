@@ -13,6 +13,7 @@ from .checkpointer import Checkpointer
 from .checks import check_run, class_names
 from .console import log_results
 from .launch import launch
+from .result_files import write_results
 from .trainer import Trainer, setup
 
 
@@ -54,6 +55,7 @@ def evaluate(cfg: CfgNode, resume: bool) -> dict[str, Any]:
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     results = Trainer.test(cfg, model)
     if comm.is_main_process():
+        write_results(cfg, results)
         log_results(cfg, results)
         verify_results(cfg, results)
     return results

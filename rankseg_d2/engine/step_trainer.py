@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -32,7 +32,11 @@ class StepTrainer(SimpleTrainer):
 
     All losses of a step leave the device in one copy. The ranks put theirs together when they are
     written: every `WRITE_PERIOD` iterations and after the last one, `max_iter`.
+
+    `watch`, if it is set, is called with each batch before its step.
     """
+
+    watch: Callable[[list[dict]], None] | None = None
 
     def __init__(
         self,
@@ -65,6 +69,8 @@ class StepTrainer(SimpleTrainer):
             self._batches = self._batches_from(self.iter)
         batch = next(self._batches)
         data_time = time.perf_counter() - start
+        if self.watch is not None:
+            self.watch(batch)
 
         seed_step(self.seed, self.iter)
         self.optimizer.zero_grad()

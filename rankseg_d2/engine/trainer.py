@@ -41,9 +41,11 @@ from .checkpointer import Checkpointer
 from .checks import check_datasets, check_num_classes, class_names
 from .console import ProgressLine, log_config, log_data, log_model, log_results, set_up_console
 from .ending import Interrupt, hide_tracebacks
-from .hooks import hooks_after_evaluation
+from .hooks import hooks_after_evaluation, hooks_of_run_folder
+from .loggers import build_loggers
 from .optimizer import build_optimizer
 from .packing import PACKED, describe, pack
+from .result_files import write_results
 from .run_folder import check_room, check_writable, lock, what_is_whole, writing
 from .scheduler import build_lr_scheduler
 from .step_trainer import WRITE_PERIOD, StepTrainer
@@ -150,7 +152,12 @@ class Trainer(DefaultTrainer):
         trainer = weakref.proxy(self)  # the trainer is to be freed without the garbage collector
         names, description = class_names(cfg), describe(cfg)
         return Checkpointer(
-            model, cfg.OUTPUT_DIR, class_names=names, description=description, trainer=trainer
+            model,
+            cfg.OUTPUT_DIR,
+            class_names=names,
+            description=description,
+            keep=cfg.SOLVER.KEEP_CHECKPOINTS,
+            trainer=trainer,
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -163,18 +170,20 @@ class Trainer(DefaultTrainer):
         super().load_state_dict(state_dict)
 
     def build_hooks(self) -> list[HookBase]:
-        """detectron2's, and after the evaluation those that read its results."""
+        """detectron2's, after the evaluation those that read its results, and the run folder's."""
         built = super().build_hooks()
         kinds = [isinstance(hook, d2_hooks.EvalHook) for hook in built]
         after = kinds.index(True) + 1
         built[after - 1] = d2_hooks.EvalHook(self.cfg.TEST.EVAL_PERIOD, self._evaluate)
-        return built[:after] + hooks_after_evaluation(self.cfg, self.checkpointer) + built[after:]
+        built[after:after] = hooks_after_evaluation(self.cfg, self.checkpointer)
+        description = getattr(self.checkpointer, "description", None)
+        return built + hooks_of_run_folder(self.cfg, description)
 
     def build_writers(self) -> list[EventWriter]:
-        """detectron2's, with a shorter line on the console."""
+        """detectron2's, with a shorter line on the console, and those of LOGGERS."""
         writers = super().build_writers()
         others = [writer for writer in writers if not isinstance(writer, CommonMetricPrinter)]
-        return [ProgressLine(self.max_iter), *others]
+        return [ProgressLine(self.max_iter), *others, *build_loggers(self.cfg)]
 
     def train(self) -> Any:
         """detectron2's; Ctrl-C ends it after a whole step, with a checkpoint to go on from."""
@@ -212,6 +221,7 @@ class Trainer(DefaultTrainer):
             self._is_between_steps = at_once
             self._last_eval_results = self.test(self.cfg, self.model)
         self._is_between_steps = False
+        write_results(self.cfg, self._last_eval_results)
         return self._last_eval_results
 
     def _end_interrupted(self):

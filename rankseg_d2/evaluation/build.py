@@ -53,7 +53,7 @@ def build_evaluator(
     evaluators = EVALUATORS[evaluator_type](cfg, dataset_name, output_folder)
     has_labels = MetadataCatalog.get(dataset_name).get("has_labels", True)
     count = cfg.TEST.get("PICTURES", 0) if has_labels else 0
-    if count and evaluator_type not in VIDEO_TYPES:
+    if count and evaluator_type in IMAGE_TYPES:
         from .pictures import PictureSheet
 
         evaluators = evaluators if isinstance(evaluators, list) else [evaluators]

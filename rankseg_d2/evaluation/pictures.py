@@ -1,7 +1,9 @@
 """A sheet of pictures: image, ground truth, prediction, and the ranking of the categories."""
 
+import contextlib
 import logging
 import os
+from collections.abc import Iterator
 
 import numpy as np
 from detectron2.data import MetadataCatalog
@@ -41,6 +43,8 @@ _LINES = lines_in(CELL[0])
 class PictureSheet(DatasetEvaluator):
     """Writes sheet.png with the first images of the main process; adds no metric.
 
+    An error in it is a warning, since an evaluation must not end for its pictures.
+
     Names of categories are green if present, red if absent, and orange if present but neither kept
     nor, without a ranking, predicted.
     """
@@ -58,13 +62,24 @@ class PictureSheet(DatasetEvaluator):
 
     def reset(self) -> None:
         self.rows = []
+        self.works = comm.is_main_process()
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
-        if not comm.is_main_process():
+        if not self.works or len(self.rows) >= self.count:
             return
-        for sample, output in zip(inputs, outputs, strict=True):
-            if len(self.rows) < self.count:
-                self.rows.append(self._row(sample, output))
+        with self._warning():
+            for sample, output in zip(inputs, outputs, strict=True):
+                if len(self.rows) < self.count:
+                    self.rows.append(self._row(sample, output))
+
+    @contextlib.contextmanager
+    def _warning(self) -> Iterator[None]:
+        """A warning of an error, after which nothing more is drawn."""
+        try:
+            yield
+        except Exception as error:  # whatever it is
+            self.works = False
+            logger.warning("%s cannot be made: %s: %s", self.file, type(error).__name__, error)
 
     def _row(self, sample: dict, output: dict) -> list[np.ndarray]:
         """Image, ground truth, prediction and categories, each in a cell (H, W, 3)."""
@@ -88,9 +103,10 @@ class PictureSheet(DatasetEvaluator):
     def evaluate(self) -> None:
         if not self.rows:
             return
-        os.makedirs(os.path.dirname(self.file), exist_ok=True)
-        write_image(self.file, sheet(self.rows, _TITLES))
-        logger.info("pictures of %d images: %s", len(self.rows), self.file)
+        with self._warning():
+            os.makedirs(os.path.dirname(self.file), exist_ok=True)
+            write_image(self.file, sheet(self.rows, _TITLES))
+            logger.info("pictures of %d images: %s", len(self.rows), self.file)
 
 
 def category_lines(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rankseg_d2.drawing import edges_of, label_picture
+from rankseg_d2.drawing import edges_of, hatch, label_picture
 from rankseg_d2.drawing.painting import paint_by, positions, rgb
 
 KINDS = [np.uint8, np.int8, np.uint16, np.int16, np.int32, np.uint32, np.int64, np.uint64]
@@ -70,3 +70,20 @@ def test_pictures_of_every_form_become_rgb():
 def test_other_pictures_are_refused(picture):
     with pytest.raises(ValueError, match="a picture must be"):
         rgb(picture)
+
+
+def test_hatching_covers_the_given_pixels_and_no_others():
+    before = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    where = np.zeros((30, 40), bool)
+    where[5:25, 10:35] = True
+    picture = before.copy()
+    hatch(picture, where)
+    assert np.array_equal(picture[~where], before[~where])
+    plain = np.full_like(before, 250)
+    hatch(plain, where)
+    light, dark = sorted({tuple(color) for color in plain[where].tolist()}, reverse=True)
+    assert light[0] - dark[0] > 60
+    # Bright pixels stay brighter than dark ones: the image shows through.
+    values = np.stack([before.mean(-1)[where], picture.mean(-1)[where]])
+    assert np.corrcoef(values[:, plain[where][:, 0] == light[0]])[0, 1] > 0.99
+    hatch(picture[:0], where[:0])

@@ -1,5 +1,6 @@
 """`make train` in small: the built-in data set through loader, model, evaluators and pictures."""
 
+import csv
 import json
 import math
 
@@ -89,6 +90,27 @@ def test_each_config_trains_evaluates_and_draws(config, shapes, tmp_path):
     assert math.isfinite(rows[0]["total_loss"])
     check_results(trainer, rows[-1])
     assert (tmp_path / "inference" / "shapes20_panoptic_val" / "sheet.png").is_file()
+    check_folder(tmp_path, trainer, rows[-1])
+
+
+def check_folder(folder, trainer, results):
+    """What docs/training.md names is there, with the numbers of the evaluation."""
+    expected = {"classes.json", "metrics.json", "metrics.csv", "curves.png"}
+    expected |= {"per_class.csv", "confusion.png", "val_shapes20_panoptic_val.jpg"}
+    expected |= {"train_batch_0.jpg", "train_batch_1.jpg", "last_checkpoint", "model_final.pth"}
+    names = {path.name for path in folder.iterdir()}
+    assert expected <= names and "train_batch_2.jpg" not in names
+    classes = json.loads((folder / "classes.json").read_text())
+    assert [entry["number"] for entry in classes] == list(range(20))
+    metadata = MetadataCatalog.get(trainer.cfg.DATASETS.TRAIN[0])
+    assert [entry["name"] for entry in classes] == metadata.stuff_classes
+    assert [entry["color"] for entry in classes] == [list(x) for x in metadata.stuff_colors]
+    with open(folder / "per_class.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["class"] for row in rows] == metadata.stuff_classes
+    for row in rows:
+        text, value = row["sem_seg/IoU"], results[f"sem_seg/IoU-{row['class']}"]
+        assert math.isnan(value) if text == "" else float(text) == value
 
 
 def test_labels_of_16_bits_go_all_the_way(shapes, tmp_path):

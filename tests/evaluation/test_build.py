@@ -9,6 +9,7 @@ from support.evaluation_data import metadata_of, register, unregister, write
 from support.small import MASK2FORMER, RANKSEG, make_config, make_model
 
 from rankseg_d2.evaluation import EVALUATORS, build_evaluator
+from rankseg_d2.evaluation.pictures import PictureSheet
 from rankseg_d2.tasks import IMAGE_TYPES, VIDEO_TYPES
 
 NAME = "test_choices"
@@ -25,6 +26,7 @@ def metadata(tmp_path):
 
 def names_of(evaluator):
     evaluators = getattr(evaluator, "_evaluators", [evaluator])
+    evaluators = [one for one in evaluators if not isinstance(one, PictureSheet)]
     return [type(one).__name__.removesuffix("Evaluator") for one in evaluators]
 
 
@@ -105,7 +107,8 @@ def test_nothing_to_evaluate_is_an_error(metadata):
 
 @pytest.mark.parametrize("save", [False, True])
 def test_predictions_are_saved_when_the_config_asks(metadata, save):
-    cfg = make_config(on("SEMANTIC", "PANOPTIC") | {"TEST.SAVE_PREDICTIONS": save})
+    options = on("SEMANTIC", "PANOPTIC") | {"TEST.SAVE_PREDICTIONS": save, "TEST.PICTURES": 0}
+    cfg = make_config(options)
     for evaluator in build_evaluator(cfg, NAME, "folder")._evaluators:
         assert evaluator.save_predictions == save
         assert evaluator.output_folder == "folder"

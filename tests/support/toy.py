@@ -171,6 +171,7 @@ def toy_config(output_dir, *opts):
             "SOLVER.STEPS", (8,),
             "SOLVER.WARMUP_ITERS", 4,
             "SOLVER.CHECKPOINT_PERIOD", 3,
+            "SOLVER.KEEP_CHECKPOINTS", 0,
             "TEST.EVAL_PERIOD", 2,
             "OUTPUT_DIR", str(output_dir),
             "SEED", 5,
