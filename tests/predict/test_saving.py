@@ -78,8 +78,8 @@ def test_panoptic_png_is_read_back_as_coco_has_it(result, tmp_path):
 
 
 def test_ids_above_65535_use_all_three_channels(result, tmp_path):
-    ids = np.where(np.arange(48) < 20, 70000, 300)[None].repeat(32, 0).astype(np.int32)
-    segments = tuple({"id": i, "category_id": 2, "isthing": True} for i in (70000, 300))
+    ids = np.where(np.arange(48) < 20, 70000, 65300)[None].repeat(32, 0).astype(np.int32)
+    segments = tuple({"id": i, "category_id": 2, "isthing": True} for i in (70000, 65300))
     panoptic = replace(result.panoptic, ids=ids, segments=segments)
     replace(result, panoptic=panoptic).save(
         tmp_path, label_png=False, overlay=False, panoptic_png=True

@@ -267,6 +267,8 @@ def test_a_track_has_one_colour_in_all_frames(result):
     np.testing.assert_array_equal(both[10, 36], one[10, 36])
     assert both[10, 10].any() and not one[10, 10].any()
     assert (both[10, 10] != both[10, 36]).any()
+    assert made.frame(1).instances.boxes.tolist() == [[4, 4, 20, 28], [28, 4, 44, 28]]
+    assert made.frame(2).instances.boxes.tolist() == [[28, 4, 44, 28]]
 
 
 def test_repr_and_json(result):
