@@ -216,7 +216,7 @@ class Predictor:
         if not self.model.is_video:  # frames of a file are decoded in their order, by one thread
             return self._results(video.items(), batch, 1, wishes, skip_errors=False)
         return run_video(
-            self.model, video, self._sample, wishes, self.classes, self.calibration,
+            self.model, video, self.sample, wishes, self.classes, self.calibration,
             self._autocast(),
         )  # fmt: skip
 
