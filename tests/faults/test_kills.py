@@ -40,6 +40,7 @@ def test_kills_at_any_time_lose_nothing(tmp_path, number):
         folder = tmp_path / f"life{life}"
         while run(folder, *opts, kill_after=rng.uniform(0.3, 1.1) * seconds, number=number) != 0:
             kills += 1
+            seconds *= 1.1  # the machine may have become slower than at the start
             assert kills < 40 * LIVES
         for name, value in final_weights(tmp_path / "undisturbed").items():
             assert torch.equal(value, final_weights(folder)[name]), name
