@@ -137,6 +137,9 @@ setup(
         *(f"{CONFIGS}.{folder}" for folder in find_namespace_packages("configs")),
     ],
     package_dir={CONFIGS: "configs"},
-    package_data={"rankseg_d2": ["**/*.json"], CONFIGS: ["**/*.yaml"]},
+    package_data={
+        "rankseg_d2": ["**/*.json", "**/*.html", "**/*.css", "**/*.js"],
+        CONFIGS: ["**/*.yaml"],
+    },
     **ops(),
 )

@@ -34,6 +34,8 @@ def test_the_wheel_brings_the_configs_and_finds_them(tmp_path):
         archive.extractall(installed)
     assert "rankseg_d2/configs/toy/semantic/base.yaml" in names
     assert "rankseg_d2/_detectron2/data/datasets/coco.py" in names
+    parts = {path.name for path in (ROOT / "rankseg_d2/predict/explore").glob("*.[chj]*")}
+    assert {f"rankseg_d2/predict/explore/{part}" for part in parts} <= set(names)
     assert not [name for name in names if name.startswith(("tests", "examples", "benchmarks"))]
 
     script = (

@@ -14,7 +14,7 @@ examples:
   rankseg-d2 predict photos --weights model_best.safetensors --out out --deny person --topk 10
   rankseg-d2 predict photos --weights model_best.safetensors --out out --continue --shard 2/8
 """
-FILES = ("label_png", "overlay", "coco", "panoptic_png", "categories")
+FILES = ("label_png", "overlay", "coco", "panoptic_png", "categories", "explore")
 
 
 def add_predict_parser(commands: Any) -> None:

@@ -19,6 +19,8 @@ from .results import ImageResult
 from .saving import ENDS, NO_PANOPTIC, files_of
 from .sources import Item, Source, is_video, open_source
 
+_OF_IMAGES = ("panoptic_png", "explore")  # files that videos do not have
+
 
 def run(args: argparse.Namespace) -> int:
     """Predict all images; the exit status is 1 if one could not be read or written."""
@@ -52,8 +54,9 @@ def _run_images(
     wanted: dict[str, bool],
 ) -> int:
     results = predictor(
-        Source(items), batch=args.batch, threads=args.threads, skip_errors=True, **_wishes(args)
-    )
+        Source(items), batch=args.batch, threads=args.threads, skip_errors=True,
+        explorable=wanted["explore"], **_wishes(args),
+    )  # fmt: skip
     failed, likely = 0, Counter()
     with tqdm(total=total, initial=total - len(items), desc="predict", unit="images") as bar:
         for item, error, result in _written(zip(items, results, strict=True), args, wanted):
@@ -74,8 +77,9 @@ def _run_images(
 
 def _run_video(predictor: Predictor, args: argparse.Namespace, frames: int) -> int:
     """Predict one video by a model for videos."""
-    if "panoptic_png" in args.save:
-        raise ValueError("panoptic_png is for images; a video has label_png, overlay and coco")
+    for name in _OF_IMAGES:
+        if name in args.save:
+            raise ValueError(f"{name} is for images; a video has label_png, overlay and coco")
     if args.go_on or (args.shard or _shard_of_torchrun()) != (1, 1):
         raise ValueError("--continue and shards are for images, but this is one video")
     with tqdm(total=frames, desc="predict", unit="frames") as bar:
@@ -83,7 +87,7 @@ def _run_video(predictor: Predictor, args: argparse.Namespace, frames: int) -> i
         result = predictor(args.source, video=True, **_wishes(args))
         bar.update(frames - bar.n)  # of models without label maps
     if args.out:
-        files = {name: name in args.save for name in ENDS if name != "panoptic_png"}
+        files = {name: name in args.save for name in ENDS if name not in _OF_IMAGES}
         result.save(args.out, own_ids=args.own_ids, overwrite=args.overwrite, **files)
     if args.json:
         sys.stdout.write(f"{json.dumps(result.to_dict())}\n")

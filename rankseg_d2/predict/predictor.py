@@ -23,6 +23,7 @@ from ..modeling.meta_arch import Segmentation
 from ..modeling.passes import in_passes
 from ..ranking import Calibration
 from .classes import Classes
+from .explore import check_explorable, predict_explorable
 from .frames import Video, open_video
 from .loading import NAME, check_loaded, describe_classes, device_of, dtype_of
 from .outputs import from_output
@@ -174,6 +175,7 @@ class Predictor:
         threshold: float | None = None,
         recall: float | None = None,
         skip_errors: bool = False,
+        explorable: bool = False,
     ) -> Any:
         """Results of a source: one for an image, a list for a list, else a generator.
 
@@ -192,6 +194,7 @@ class Predictor:
             threshold: keep categories whose probability is above this; always the best one.
             recall: keep as many as `rankseg-d2 kappa --write` has found necessary for this.
             skip_errors: give the error in place of the result of an image that cannot be read.
+            explorable: keep what `result.explore("page.html")` needs, some MB for each image.
         """
         wishes = Wishes.of(
             self.model, self.classes, self.calibration, allow=allow, deny=deny, prior=prior,
@@ -199,28 +202,32 @@ class Predictor:
         )  # fmt: skip
         if batch < 1 or threads < 1:
             raise ValueError(f"batch and threads must be at least 1; got {batch} and {threads}")
+        if explorable:
+            check_explorable(self.model, self.cfg)
         if video or is_video(source):
-            return self._predict_video(open_video(source), wishes, batch)
+            return self._predict_video(open_video(source), wishes, batch, explorable)
         if self.model.is_video:
             raise ValueError(
                 "this model is for videos: give the path of a video, or the folder or list of its "
                 "frames with video=True"
             )
         found = open_source(source)
-        results = self._results(found.items, batch, threads, wishes, skip_errors)
+        results = self._results(found.items, batch, threads, wishes, skip_errors, explorable)
         if found.is_one:
             return next(results)
         return list(results) if found.is_list else results
 
-    def _predict_video(self, video: Video, wishes: Wishes, batch: int) -> Any:
+    def _predict_video(self, video: Video, wishes: Wishes, batch: int, explorable: bool) -> Any:
         if not self.model.is_video:  # frames of a file are decoded in their order, by one thread
-            return self._results(video.items(), batch, 1, wishes, skip_errors=False)
+            return self._results(video.items(), batch, 1, wishes, False, explorable)
         return run_video(
             self.model, video, self.sample, wishes, self.classes, self.calibration,
             self._autocast(),
         )  # fmt: skip
 
-    def _results(self, items, batch, threads, wishes, skip_errors) -> Iterator[ImageResult]:
+    def _results(
+        self, items, batch, threads, wishes, skip_errors, explorable
+    ) -> Iterator[ImageResult]:
         """One after the other, in the order of the source."""
         done: dict[int, Any] = {}
         following = 0
@@ -228,12 +235,15 @@ class Predictor:
             for group in batches(read, batch):
                 for same in group:
                     numbers = [number for number, _, _ in same]
-                    done |= zip(numbers, self._run(same, wishes, skip_errors), strict=True)
+                    results = self._run(same, wishes, skip_errors, explorable)
+                    done |= zip(numbers, results, strict=True)
                     while following in done:
                         yield done.pop(following)
                         following += 1
 
-    def _run(self, entries: list[Entry], wishes: Wishes, skip_errors: bool) -> list[Any]:
+    def _run(
+        self, entries: list[Entry], wishes: Wishes, skip_errors: bool, explorable: bool
+    ) -> list[Any]:
         """The results of images of one size, or the error of one."""
         (_, item, pixels), *_ = entries
         if isinstance(pixels, Exception):
@@ -244,8 +254,12 @@ class Predictor:
         start = time.perf_counter()
         samples = [self.sample(pixels) for _, _, pixels in entries]
         prepared = time.perf_counter()
-        with torch.no_grad(), self._autocast(), wishes.on(self.model):
-            outputs = self._passes(samples)
+        with torch.no_grad(), self._autocast():
+            if explorable:
+                outputs, kept = predict_explorable(self.model, samples, wishes)
+            else:
+                with wishes.on(self.model):
+                    outputs, kept = self._passes(samples), [None] * len(samples)
         if self.model.device.type == "cuda":
             torch.cuda.synchronize(self.model.device)
         ran = time.perf_counter()
@@ -256,7 +270,10 @@ class Predictor:
         ended, count = time.perf_counter(), len(entries)
         stages = {"prepare": prepared - start, "network": ran - prepared, "results": ended - ran}
         speed = {name: 1000 * seconds / count for name, seconds in stages.items()}
-        return [replace(result, speed=speed) for result in results]
+        return [
+            replace(result, speed=speed, explorable=one)
+            for result, one in zip(results, kept, strict=True)
+        ]
 
     def sample(self, pixels: np.ndarray) -> dict:
         """What the model takes, of RGB pixels (H, W, 3): resized as evaluations do it."""

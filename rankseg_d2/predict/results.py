@@ -14,8 +14,10 @@ from PIL import Image, ImageShow
 
 from ..data.formats import rle
 from ..drawing import Row, Segment, beside, draw_list, draw_overlay
+from ..files import write_bytes
 from . import formats
 from .classes import Classes
+from .explore import Explorable, make_page
 from .saving import save
 
 _SCORE = 0.5  # of the instances that are drawn
@@ -95,6 +97,7 @@ class ImageResult:
     excluded: tuple[str, ...] = ()
     likely_excluded: tuple[str, ...] = ()
     speed: Mapping[str, float] = field(default_factory=dict)
+    explorable: Explorable | None = field(default=None, repr=False)  # what `explore` needs
 
     @property
     def size(self) -> tuple[int, int]:
@@ -204,6 +207,7 @@ class ImageResult:
         coco: bool = False,
         panoptic_png: bool = False,
         categories: bool = False,
+        explore: bool = False,
         own_ids: bool = False,
         overwrite: bool = False,
     ) -> list[Path]:
@@ -218,12 +222,28 @@ class ImageResult:
             coco: <name>_coco.json: COCO's results of the instances or segments.
             panoptic_png: <name>_panoptic.png and .json: COCO's panoptic format.
             categories: <name>_categories.json: the ranked list.
+            explore: <name>_explore.html: the page of `explore`.
         """
         return save(
             self, folder, label_png=label_png, overlay=overlay, coco=coco,
-            panoptic_png=panoptic_png, categories=categories, own_ids=own_ids,
+            panoptic_png=panoptic_png, categories=categories, explore=explore, own_ids=own_ids,
             overwrite=overwrite,
         )  # fmt: skip
+
+    def explore(self, path: str | os.PathLike) -> Path:
+        """Write a page in which to play with the ranking of this image, an HTML file; its path."""
+        page, path = self.page(), Path(path)
+        write_bytes(path, page)
+        return path
+
+    def page(self) -> bytes:
+        """The page that `explore` writes."""
+        if self.explorable is None:
+            raise ValueError(
+                "this result has not kept what its page needs; predict with "
+                "predictor(source, explorable=True)"
+            )
+        return make_page(self, self.explorable)
 
     def to_dict(self) -> dict:
         """Plain JSON types: categories, segments, and instances with RLE."""

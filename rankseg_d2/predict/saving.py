@@ -19,6 +19,7 @@ ENDS = {  # argument of `save` -> the ends of its files' names
     "coco": ("_coco.json",),
     "panoptic_png": ("_panoptic.png", "_panoptic.json"),
     "categories": ("_categories.json",),
+    "explore": ("_explore.html",),
 }
 
 
@@ -31,6 +32,7 @@ def save(
     coco: bool,
     panoptic_png: bool,
     categories: bool,
+    explore: bool,
     own_ids: bool,
     overwrite: bool,
 ) -> list[Path]:
@@ -50,6 +52,8 @@ def save(
         files["_panoptic.json"] = json_bytes(entry)
     if categories:
         files["_categories.json"] = json_bytes(formats.category_rows(result))
+    if explore:
+        files["_explore.html"] = result.page()
     return write_files(files, result.name, folder, result.path, overwrite)
 
 

@@ -79,6 +79,13 @@ def test_wishes_batches_and_own_ids(predict, tmp_path):
     assert sum(row["kept"] for row in rows) == 2
 
 
+def test_save_explore_writes_a_page_for_each_image(predict, photos, tmp_path):
+    assert predict("--save", "explore") == 0
+    wanted = [f"{Path(name).with_suffix('').as_posix()}_explore.html" for name in NAMES]
+    assert files(tmp_path / "out") == sorted(wanted)
+    assert "<!doctype html>" in (tmp_path / "out" / wanted[0]).read_text(encoding="utf-8")
+
+
 def test_a_bad_file_is_named_skipped_and_counted(predict, photos, tmp_path, capsys):
     (photos / "bad.jpg").write_bytes(b"nothing")
     for batch in ("1", "4"):

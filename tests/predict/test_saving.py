@@ -18,7 +18,7 @@ WANTED = dict.fromkeys(ENDS, True)
 
 @pytest.fixture(scope="module")
 def result():
-    return replace(ranking_predictor(ALL)(pixels(1)), name="set/a ü.jpg")
+    return replace(ranking_predictor(ALL)(pixels(1), explorable=True), name="set/a ü.jpg")
 
 
 def test_the_command_offers_all_files():

@@ -1,0 +1,128 @@
+"""One file of HTML with all that it needs: it opens without a server and without a network.
+
+`result` is an ImageResult.
+"""
+
+import base64
+import io
+import json
+import math
+import re
+from importlib import resources
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from ...ranking import Ranker
+from .packing import pack, quantize
+from .stored import Explorable
+
+MAX_BYTES = 5_000_000  # of a page
+MAX_PIXELS = 640_000  # of the picture in it
+_QUALITY = 88  # of that picture, a JPEG
+_PARTS = ("page.css", "resizing.js", "segmentation.js", "drawing.js", "controls.js")
+
+
+def make_page(result: Any, kept: Explorable) -> bytes:
+    """The HTML of a result.
+
+    A page that would be larger than MAX_BYTES gets coarser maps, and says so.
+    """
+    content = _content(result, kept)
+    for bits, shrink in _fineness(kept):
+        content["maps"] = quantize(_smaller(kept.maps, shrink), bits, bent=kept.is_regions)
+        content["shrink"] = shrink
+        page = _fill(content)
+        if len(page) <= MAX_BYTES:
+            break
+    return page
+
+
+def _fineness(kept: Explorable) -> list[tuple[int, int]]:
+    """Bits and shrinking, the best first; 8 bits are enough for masks, whose logits are bent."""
+    halves = [(8, 2**i) for i in range(int(math.log2(min(kept.maps.shape[1:]))) + 1)]
+    return halves if kept.is_regions else [(16, 1), *halves]
+
+
+def _smaller(maps: np.ndarray, shrink: int) -> np.ndarray:
+    if shrink == 1:
+        return maps
+    height, width = (-(-side // shrink) for side in maps.shape[1:])
+    return np.stack([cv2.resize(m, (width, height), interpolation=cv2.INTER_AREA) for m in maps])
+
+
+def _content(result: Any, kept: Explorable) -> dict[str, Any]:
+    picture = _picture(result.image)
+    prior = () if kept.wishes.prior is None else kept.wishes.prior.tolist()
+    priors = zip(result.classes.names, prior, strict=False)
+    return {
+        "name": result.name,
+        "picture": _data_url(picture),
+        "original": list(result.size),
+        "sizes": {**kept.sizes._asdict(), "output": picture.shape[:2]},
+        "regions": kept.is_regions,
+        "resizeFirst": kept.resize_first,
+        "trained": _wishes(kept.trained),
+        "start": _wishes(kept.used) | {"denied": sorted(kept.wishes.excluded)},
+        "prior": {name: math.exp(added) for name, added in priors if added},
+        "classes": _rows(result, kept),
+        "categories": kept.categories.tolist(),
+        "norm": kept.norm,
+        "logits": None if kept.logits is None else pack(kept.logits),
+    }
+
+
+def _wishes(ranker: Ranker | None) -> dict[str, Any]:
+    """κ, None without a ranking, and the threshold, 0 for none."""
+    if ranker is None:
+        return {"topk": None, "threshold": 0}
+    return {"topk": ranker.topk, "threshold": ranker.threshold or 0}
+
+
+def _rows(result: Any, kept: Explorable) -> list[dict[str, Any]]:
+    """Of every class: its name, its colour, its score and its probability."""
+    names, colors = result.classes.names, result.classes.colors.tolist()
+    probabilities = {one.number: one.probability for one in result.categories}
+    scores = kept.strengths if kept.scores is None else kept.scores
+    return [
+        {
+            "name": name,
+            "color": color,
+            "score": float(scores[number]),
+            "probability": round(float(probabilities.get(number, scores[number])), 5),
+        }
+        for number, (name, color) in enumerate(zip(names, colors, strict=True))
+    ]
+
+
+def _picture(image: np.ndarray) -> np.ndarray:
+    height, width = image.shape[:2]
+    scale = math.sqrt(MAX_PIXELS / (height * width))
+    if scale >= 1:
+        return image
+    size = (max(1, int(width * scale)), max(1, int(height * scale)))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def _data_url(picture: np.ndarray) -> str:
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "jpeg", quality=_QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _fill(content: dict[str, Any]) -> bytes:
+    """The template with its parts, and with the content as JSON that cannot end its element."""
+    folder = resources.files(__package__)
+    parts = {name: (folder / name).read_text("utf-8") for name in _PARTS}
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    parts["content"] = text.replace("<", "\\u003c")
+    parts["title"] = _escaped(content["name"])
+    template = (folder / "page.html").read_text("utf-8")
+    page = re.sub(r"\{\{([\w.]+)\}\}", lambda found: parts[found[1]], template)
+    return page.encode("utf-8", "replace")
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;")
