@@ -241,6 +241,7 @@ def test_default_hooks_and_their_order(tmp_path):
     trainer = ToyTrainer(toy_config(tmp_path))
     assert [type(hook).__name__ for hook in trainer._hooks] == [
         "IterationTimer", "LRScheduler", "PeriodicCheckpointer", "EvalHook", "PeriodicWriter",
+        "ClassFile", "BatchPictures", "MetricsFiles",
     ]  # fmt: skip
 
 
