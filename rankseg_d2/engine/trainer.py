@@ -194,10 +194,10 @@ class Trainer(DefaultTrainer):
             except KeyboardInterrupt:
                 self._end_interrupted()
                 raise
-        log_results(self.cfg, getattr(self, "_last_eval_results", {}))
         if comm.is_main_process() and getattr(self.checkpointer, "description", None):
             with writing(os.path.join(folder, PACKED), folder):
                 logger.info("to predict with: %s", pack(folder))
+        log_results(self.cfg, getattr(self, "_last_eval_results", {}))
         return results
 
     def after_step(self) -> None:
