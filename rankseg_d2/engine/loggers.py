@@ -28,7 +28,8 @@ PROJECT = "rankseg_d2"  # unless an environment variable names one
 def check_loggers(cfg: CfgNode) -> None:
     """ModuleNotFoundError where LOGGERS names a package that is not installed."""
     for name in cfg.LOGGERS:
-        if importlib.util.find_spec(name) is None:
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:  # wandb leaves folders of its name, which are none
             raise ModuleNotFoundError(
                 f"LOGGERS names {name}, but the package {name} is not installed: pip install "
                 f"{name}, or take it out of LOGGERS"

@@ -18,7 +18,7 @@ class FakePackage(ModuleType):
 
     def __init__(self, name):
         super().__init__(name)
-        self.__spec__ = ModuleSpec(name, None)  # for find_spec
+        self.__spec__ = ModuleSpec(name, None, origin="fake")  # for find_spec
         self.calls, self.fails = [], ()
 
     def _note(self, called, args, options):
@@ -112,6 +112,14 @@ def test_a_package_that_is_missing_is_one_sentence(tmp_path, monkeypatch):
     for use in (check_loggers, build_loggers, train):
         with pytest.raises(ModuleNotFoundError, match=message):
             use(cfg)
+
+
+def test_a_folder_of_a_packages_name_is_no_package(tmp_path, monkeypatch):
+    (tmp_path / "mlflow").mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "mlflow", raising=False)
+    with pytest.raises(ModuleNotFoundError, match="mlflow is not installed"):
+        check_loggers(toy_config(tmp_path, "LOGGERS", ["mlflow"]))
 
 
 def test_without_the_key_nothing_is_imported(tmp_path, package):
