@@ -25,15 +25,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"rankseg_d2 {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     doctor.add_parser(commands)
-    configs = commands.add_parser("configs", help="list the shipped configs")
+    configs = commands.add_parser(
+        "configs", help="list the shipped configs, or write a config with all of its keys"
+    )
     configs.add_argument(
         "pattern",
         nargs="?",
         default="",
-        metavar="PATTERN",
-        help="list only names that contain this, such as swin_l or ade20k/*_rankseg",
+        metavar="PATTERN|NAME",
+        help="list only names that contain this, such as swin_l or ade20k/*_rankseg; of a whole "
+        "name, or a yaml file, write the keys",
     )
-    configs.set_defaults(run=_list_configs)
+    configs.set_defaults(run=_show_configs)
     add_predict_parser(commands)
     add_pack_parser(commands)
     add_kappa_parser(commands)
@@ -64,9 +67,18 @@ def main(argv: list[str] | None = None) -> int:
         return 1
 
 
-def _list_configs(args: argparse.Namespace) -> int:
-    """Write the names that match: models, grouped by folder, then the parts of configs."""
+def _show_configs(args: argparse.Namespace) -> int:
+    """Write the names that match: models, grouped by folder, then the parts of configs.
+
+    Of one config: its yaml, in which all bases are resolved.
+    """
     known = config_files.shipped_names()
+    is_model = args.pattern in known and not config_files.is_part(args.pattern)
+    if is_model or args.pattern.endswith((".yaml", ".yml")):
+        from .config import get_config
+
+        sys.stdout.write(get_config(args.pattern).dump())
+        return 0
     names = fnmatch.filter(known, f"*{args.pattern}*")
     if not names:
         near = ", ".join(nearest(args.pattern, known))

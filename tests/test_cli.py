@@ -53,6 +53,17 @@ def test_configs_names_the_nearest_where_nothing_matches(capsys):
     assert "*toy/semantic/r81*; the nearest names are toy/semantic/r18" in written.err
 
 
+def test_configs_writes_the_keys_of_a_config(capsys, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("_BASE_: toy/semantic/r18\nSOLVER: {MAX_ITER: 7}\n")
+    for name in ("toy/semantic/r18", str(path)):
+        assert main(["configs", name]) == 0
+        written = tmp_path / "written.yaml"
+        written.write_text(capsys.readouterr().out)
+        assert get_config(written).dump() == get_config(name).dump()
+    assert get_config(written).SOLVER.MAX_ITER == 7
+
+
 def test_configs_is_quick_because_it_loads_no_torch():
     code = (
         "import sys\n"
