@@ -4,6 +4,7 @@ import argparse
 import fnmatch
 import io
 import itertools
+import json
 import sys
 
 from . import __version__, config_files, doctor
@@ -75,9 +76,13 @@ def _show_configs(args: argparse.Namespace) -> int:
     known = config_files.shipped_names()
     is_model = args.pattern in known and not config_files.is_part(args.pattern)
     if is_model or args.pattern.endswith((".yaml", ".yml")):
+        import yaml
+
         from .config import get_config
 
-        sys.stdout.write(get_config(args.pattern).dump())
+        keys = yaml.safe_load(get_config(args.pattern).dump())
+        keys = json.loads(json.dumps(keys))  # equal lists are one object, which yaml would show
+        sys.stdout.write(yaml.safe_dump(keys, allow_unicode=True, default_flow_style=None))
         return 0
     names = fnmatch.filter(known, f"*{args.pattern}*")
     if not names:
