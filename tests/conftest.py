@@ -1,5 +1,6 @@
 import logging
 import os
+from contextlib import contextmanager
 
 import pytest
 
@@ -68,16 +69,32 @@ def clean_loggers():
     setup_logger.cache_clear()
 
 
-@pytest.fixture
-def clean_catalogs():
-    """Forgets what the test registers."""
+@contextmanager
+def forgetting():
+    """Forgets the data sets that are registered within it."""
     from detectron2.data import DatasetCatalog, MetadataCatalog
 
     from rankseg_d2.data.own import register as custom
 
     before = set(DatasetCatalog), set(MetadataCatalog)
+    own = dict(custom._registered)
     yield
     for catalog, names in zip((DatasetCatalog, MetadataCatalog), before, strict=True):
         for name in set(catalog) - names:
             catalog.pop(name)
     custom._registered.clear()
+    custom._registered.update(own)
+
+
+@pytest.fixture
+def clean_catalogs():
+    """Forgets what the test registers."""
+    with forgetting():
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def clean_catalogs_of_the_file():
+    """Forgets what the tests and fixtures of a file register."""
+    with forgetting():
+        yield
