@@ -17,7 +17,7 @@ def write_tables(folder: str | None, name: str, metrics: dict, rows: list[dict])
     """
     if folder is None:
         return
-    metrics, rows = _without_nan(metrics), [_without_nan(row) for row in rows]
+    metrics, rows = without_nan(metrics), [without_nan(row) for row in rows]
     write_json(folder, name, {"metrics": metrics, "rows": rows}, indent=1)
     text = io.StringIO()
     if rows:
@@ -56,7 +56,8 @@ def _cell(value: Any) -> str:
     return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
-def _without_nan(row: dict) -> dict:
+def without_nan(row: dict) -> dict:
+    """A row with None in place of NaN, which json does not have."""
     return {key: None if _is_nan(value) else value for key, value in row.items()}
 
 

@@ -108,10 +108,21 @@ def _ordered(names: Iterable[str]) -> list[str]:
     return sorted(names, key=place)
 
 
-def draw_curves(rows: Mapping[int, Mapping[str, float]], title: str = "") -> np.ndarray:
-    """The losses and the main results of the evaluations against the iteration, as a picture."""
-    losses: dict[str, list[tuple[int, float]]] = {}
-    results: dict[str, list[tuple[int, float]]] = {}
+Series = dict[str, list[tuple[int, float]]]  # name -> points
+
+
+def read_rows(folder: str | os.PathLike) -> dict[int, dict[str, float]]:
+    """{iteration: {name: value}} of a run; empty without a training."""
+    table = MetricsTable(folder)
+    for row in table._new_rows():
+        table._add(row)
+    return table.rows
+
+
+def series_of(rows: Mapping[int, Mapping[str, float]]) -> tuple[Series, Series]:
+    """The losses, and the main results of the evaluations, by iteration."""
+    losses: Series = {}
+    results: Series = {}
     for iteration, row in sorted(rows.items()):
         kinds = {"total": row["total_loss"]} if "total_loss" in row else {}
         for name, value in (kinds | loss_kinds(row)).items():
@@ -120,14 +131,19 @@ def draw_curves(rows: Mapping[int, Mapping[str, float]], title: str = "") -> np.
             if is_result(name) and "-" not in name.rpartition("/")[2]:
                 results.setdefault(name, []).append((iteration, value))
     main = {name: points for name, points in results.items() if _MAIN.fullmatch(name)} or results
-    main = dict(list(main.items())[:_MOST_CURVES])
+    return losses, dict(list(main.items())[:_MOST_CURVES])
+
+
+def draw_curves(rows: Mapping[int, Mapping[str, float]], title: str = "") -> np.ndarray:
+    """The losses and the main results of the evaluations against the iteration, as a picture."""
+    losses, main = series_of(rows)
     charts = [(losses, f"{title}: losses" if title else "losses")]
     if main:
         charts.append((main, "evaluation"))
     return np.concatenate([_chart(series, head) for series, head in charts])
 
 
-def _chart(series: dict[str, list[tuple[int, float]]], title: str) -> np.ndarray:
+def _chart(series: Series, title: str) -> np.ndarray:
     curves = {name: tuple(map(list, zip(*points, strict=True))) for name, points in series.items()}
     return plot_curves(curves, title, "iteration", size=_SIZE, y_limits=_limits(curves))
 

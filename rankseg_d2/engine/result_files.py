@@ -1,6 +1,7 @@
-"""What OUTPUT_DIR shows of an evaluation: per_class.csv, confusion.png, val_*.jpg."""
+"""What OUTPUT_DIR shows of an evaluation: tables, confusion.png and val_*.jpg."""
 
 import csv
+import datetime
 import io
 import os
 import re
@@ -14,23 +15,28 @@ from detectron2.utils import comm
 
 from ..data.formats.image_files import read_rgb
 from ..drawing import heat_map
-from ..files import read_json, write_bytes, write_image
+from ..files import read_json, write_bytes, write_image, write_json
+from ..tables import main_metrics, without_nan
 from .run_folder import warning_of
 
+FILE = "evaluation.json"
 MOST_CLASSES = 30  # of confusion.png
 _TABLES = "sem_seg", "panoptic_seg", "segm", "bbox", "multilabel"  # of evaluators, with all classes
 _NOT_METRICS = "id", "class", "isthing"
 
 
-def write_results(cfg: CfgNode, results: Mapping[str, Any]) -> None:
+def write_results(cfg: CfgNode, results: Mapping[str, Any], weights: str = "") -> None:
     """Gather the files of an evaluation, `results` of Trainer.test, in OUTPUT_DIR.
 
+    evaluation.json says which data sets and tasks were evaluated, and which `weights`.
     per_class.csv has a row for each class of each data set of DATASETS.TEST. confusion.png is of
     the first data set, confusion_<name>.png of others, and val_<name>.jpg has its pictures.
     """
     if not comm.is_main_process():
         return
     folder, rows, has_confusion = Path(cfg.OUTPUT_DIR), [], False
+    with warning_of(folder / FILE):
+        _write_summary(cfg, results, weights)
     for name in cfg.DATASETS.TEST:
         own = results.get(name, results)  # of several data sets, {name: results}
         source = folder / "inference" / name
@@ -50,6 +56,21 @@ def write_results(cfg: CfgNode, results: Mapping[str, Any]) -> None:
     with warning_of(folder / "per_class.csv"):
         if rows:
             _write_csv(folder / "per_class.csv", rows)
+
+
+def _write_summary(cfg: CfgNode, results: Mapping[str, Any], weights: str) -> None:
+    """Write the means over the classes of all data sets that were evaluated."""
+    of_each = {name: results.get(name, results) for name in cfg.DATASETS.TEST}
+    content = {
+        "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "weights": weights,
+        "results": {
+            name: {task: without_nan(main_metrics(metrics)) for task, metrics in own.items()}
+            for name, own in of_each.items()
+            if own
+        },
+    }
+    write_json(Path(cfg.OUTPUT_DIR, FILE), content, indent=1)
 
 
 def _plain(name: str) -> str:

@@ -1,5 +1,6 @@
 """Start a training or an evaluation: what train_net.py and `rankseg-d2 train` and `eval` share."""
 
+import os
 from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,7 @@ from .checks import check_run, class_names
 from .console import log_results
 from .launch import launch
 from .result_files import write_results
+from .run_folder import last_checkpoint
 from .trainer import Trainer, setup
 
 
@@ -55,7 +57,8 @@ def evaluate(cfg: CfgNode, resume: bool) -> dict[str, Any]:
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     results = Trainer.test(cfg, model)
     if comm.is_main_process():
-        write_results(cfg, results)
+        last = last_checkpoint(cfg.OUTPUT_DIR) if resume else None
+        write_results(cfg, results, os.path.basename(last or cfg.MODEL.WEIGHTS))
         log_results(cfg, results)
         verify_results(cfg, results)
     return results

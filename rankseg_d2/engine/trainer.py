@@ -221,7 +221,7 @@ class Trainer(DefaultTrainer):
             self._is_between_steps = at_once
             self._last_eval_results = self.test(self.cfg, self.model)
         self._is_between_steps = False
-        write_results(self.cfg, self._last_eval_results)
+        write_results(self.cfg, self._last_eval_results, f"iteration {self.iter + 1:,}")
         return self._last_eval_results
 
     def _end_interrupted(self):

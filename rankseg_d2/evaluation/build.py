@@ -54,10 +54,12 @@ def build_evaluator(
     has_labels = MetadataCatalog.get(dataset_name).get("has_labels", True)
     count = cfg.TEST.get("PICTURES", 0) if has_labels else 0
     if count and evaluator_type in IMAGE_TYPES:
+        from .examples import Examples
         from .pictures import PictureSheet
 
         evaluators = evaluators if isinstance(evaluators, list) else [evaluators]
-        evaluators = [*evaluators, PictureSheet(dataset_name, output_folder, count)]
+        shown = (kind(dataset_name, output_folder, count) for kind in (PictureSheet, Examples))
+        evaluators = [*evaluators, *shown]
     return DatasetEvaluators(evaluators) if isinstance(evaluators, list) else evaluators
 
 

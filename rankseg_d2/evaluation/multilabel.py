@@ -13,15 +13,15 @@ from torch import Tensor
 
 from ..data.formats.label_images import present_values, read_label_map
 from ..modeling.results.reading import require
-from ..ranking import Ranking
+from ..ranking import Ranking, reliability
 from ..ranking.metrics import (
     class_ap,
+    in_order,
     label_ranking_ap,
     precision_at_k,
-    rank_histogram,
     recall_at_k,
 )
-from ..tables import text_table, unique_names, write_tables
+from ..tables import text_table, unique_names, write_json, write_tables
 from ..tasks import TASKS, VIDEO_LABEL_KEYS
 from .checks import check_once
 from .ground_truth import GroundTruth, image_key
@@ -67,7 +67,9 @@ class MultiLabelEvaluator(DatasetEvaluator):
 
     def reset(self) -> None:
         self.seen = []
-        self.scores, self.present, self.measures, self.ranks = [], [], [], 0
+        self.scores, self.present, self.measures = [], [], []
+        # Of each rank: the categories with it, and the sum of the shares that they are of an image.
+        self.ranks = torch.zeros(2, len(self.names), dtype=torch.float64)
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         for sample, output in zip(inputs, outputs, strict=True):
@@ -88,7 +90,8 @@ class MultiLabelEvaluator(DatasetEvaluator):
                 torch.tensor([float(ranking.K)]),
             )
             self.measures.append(torch.cat(measures))
-            self.ranks += rank_histogram(scores, present)
+            found = in_order(scores, present)[0].double()  # (C,)
+            self.ranks += torch.stack([found, found / found.sum().clamp(min=1)])
             self.scores.append(scores)
             self.present.append(present)
             self.seen.append(image_key(sample))
@@ -152,23 +155,33 @@ class MultiLabelEvaluator(DatasetEvaluator):
         lrap, recall, precision, k = measures.double().nanmean(0).tolist()
         metrics = {"mAP": ap.nanmean().item(), "LRAP": 100 * lrap}
         metrics |= {"recall@k": 100 * recall, "precision@k": 100 * precision, "k": k}
-        self._write(metrics, ap.tolist(), present.sum(0).tolist(), sum(ranks))
+        self._write(metrics, ap.tolist(), present, sum(ranks))
+        if self.output_folder:
+            write_json(self.output_folder, "multilabel_calibration",
+                       reliability(scores, present).to_json(), indent=1)  # fmt: skip
         logger.info("ranking of the categories\n%s", text_table([metrics]))
         names = [f"AP-{name}" for name in self.names]
         return {"multilabel": metrics | dict(zip(names, ap.tolist(), strict=True))}
 
-    def _write(self, metrics: dict, ap: list[float], images: list[int], ranks: Tensor) -> None:
-        """Write a table of classes, and one of ranks, with the share of labels found at each k."""
+    def _write(self, metrics: dict, ap: list[float], present: Tensor, ranks: Tensor) -> None:
+        """Write a table of classes, and one of ranks: what a κ of so many finds."""
+        images = present.sum(0).tolist()
         rows = [
             {"id": i, "class": name, "AP": ap[i], "images": images[i]}
             for i, name in enumerate(self.names)
         ]
         write_tables(self.output_folder, "multilabel", metrics, rows)
-        found = (100 * ranks.cumsum(0) / ranks.sum()).tolist()
-        rows = [
-            {"rank": i, "labels": count, "found_up_to_here": share}
-            for i, (count, share) in enumerate(zip(ranks.tolist(), found, strict=True), 1)
-        ]
+        (labels, shares), numbers = ranks, torch.arange(1, len(self.names) + 1)
+        found = labels.cumsum(0)
+        columns = {
+            "rank": numbers,
+            "labels": labels.long(),
+            "found_up_to_here": 100 * found / found[-1],
+            "recall": 100 * shares.cumsum(0) / present.any(1).sum(),
+            "precision": 100 * found / (numbers * len(present)),
+        }
+        values = zip(*(column.tolist() for column in columns.values()), strict=True)
+        rows = [dict(zip(columns, row, strict=True)) for row in values]
         write_tables(self.output_folder, "multilabel_ranks", {}, rows)
 
 

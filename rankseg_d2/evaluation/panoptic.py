@@ -2,8 +2,6 @@
 
 import logging
 import os
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 
 import numpy as np
@@ -14,11 +12,13 @@ from detectron2.utils import comm
 from ..data.formats.coco_panoptic import ids_to_colors
 from ..data.formats.label_images import read_segment_ids
 from ..files import write_image
-from ..modeling.results.reading import panoptic_segments
+from ..modeling.results.reading import kept_categories, panoptic_segments
 from ..tables import text_table, unique_names, write_json, write_tables
+from .background import Background
 from .checks import check_complete, check_files, check_known, check_size
+from .error_split import SegmentSplit, segment_counts, write_split
 from .ground_truth import PanopticGroundTruth
-from .panoptic_quality import Counts, Segments, count_matches, mean_quality, overlaps, quality
+from .panoptic_quality import Counts, Segments, mean_quality, overlaps, quality
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +29,6 @@ class PanopticEvaluator(DatasetEvaluator):
     The numbers are panopticapi's. Threads compare the images while the model runs; four numbers
     per class are kept.
     """
-
-    in_background = 4  # images that may wait for their comparison
 
     def __init__(
         self, dataset_name: str, output_folder: str | None = None, save_predictions: bool = False
@@ -56,8 +54,8 @@ class PanopticEvaluator(DatasetEvaluator):
         check_files((path for path, _ in self.ground_truth.images.values()), self.dataset_name)
 
     def reset(self) -> None:
-        self.counts = None
-        self.comparisons: deque[Future] = deque()
+        self.split = None
+        self.background = Background(self._add)
         self.seen, self.predictions = [], []
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
@@ -66,23 +64,29 @@ class PanopticEvaluator(DatasetEvaluator):
             check_known(image_id, self.ground_truth.images, self.dataset_name)
             ids, infos = panoptic_segments(output, self.metadata.get("label_divisor", 1000))
             predicted = Segments.of(infos, [self._row(info, image_id) for info in infos])
-            self.comparisons.append(self.threads.submit(self._compare, image_id, ids, predicted))
-            self.add_up(self.in_background)
+            is_kept = self._rows_of(kept_categories(output))
+            self.background.submit(self._compare, image_id, ids, predicted, is_kept)
             self.seen.append(image_id)
             if self.save_predictions:
                 self._save(image_id, ids, infos)
 
-    @cached_property
-    def threads(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(2, "panoptic evaluation")
+    def _add(self, counts: list[Counts]) -> None:
+        self.split = self.split or SegmentSplit(len(self.ground_truth.names))
+        self.split.add(counts)
 
-    def add_up(self, left: int = 0) -> None:
-        """Add counts, and raise errors, of comparisons until at most `left` of them remain."""
-        while len(self.comparisons) > left:
-            counts = self.comparisons.popleft().result()
-            self.counts = counts if self.counts is None else self.counts + counts
+    def _rows_of(self, kept: np.ndarray | None) -> np.ndarray | None:
+        """Whether each class of the ground truth is among the kept categories: (C,) bool."""
+        if kept is None:
+            return None
+        row_of = self.ground_truth.row_of
+        rows = [row_of.get((True, one), row_of.get((False, one))) for one in kept.tolist()]
+        is_kept = np.zeros(len(self.ground_truth.names), bool)
+        is_kept[[row for row in rows if row is not None]] = True
+        return is_kept
 
-    def _compare(self, image_id, ids: np.ndarray, predicted: Segments) -> Counts:
+    def _compare(
+        self, image_id, ids: np.ndarray, predicted: Segments, is_kept: np.ndarray | None
+    ) -> list[Counts]:
         path, true = self.ground_truth.images[image_id]
         true_ids = read_segment_ids(path)
         check_size(path, true_ids, ids, f"image {image_id!r}")
@@ -98,7 +102,7 @@ class PanopticEvaluator(DatasetEvaluator):
                 f"The prediction for image {image_id!r} lists the segments "
                 f"{', '.join(map(str, empty[:5]))} that have no pixel. Leave out empty segments."
             )
-        return count_matches(true, predicted, table, len(self.ground_truth.names))
+        return segment_counts(true, predicted, table, is_kept, len(self.ground_truth.names))
 
     def _row(self, info: dict, image_id) -> int:
         """The class of a predicted segment."""
@@ -130,16 +134,15 @@ class PanopticEvaluator(DatasetEvaluator):
         )
 
     def evaluate(self) -> dict | None:
-        self.add_up()
-        parts = comm.gather((self.counts, self.seen, self.predictions))
+        self.background.finish()
+        parts = comm.gather((self.split, self.seen, self.predictions))
         if not comm.is_main_process():
             return None
         seen = (image_id for _, seen, _ in parts for image_id in seen)
         check_complete(seen, self.ground_truth.images, self.dataset_name)
-        counts = sum(
-            (counts for counts, _, _ in parts if counts is not None),
-            Counts.zero(len(self.ground_truth.names)),
-        )
+        splits = (split for split, _, _ in parts if split is not None)
+        split = sum(splits, SegmentSplit(len(self.ground_truth.names)))
+        counts = split.counts[0]
         classes, is_thing = quality(counts), self.ground_truth.is_thing
         groups = {
             "All": mean_quality(classes, np.ones_like(is_thing)),
@@ -154,6 +157,8 @@ class PanopticEvaluator(DatasetEvaluator):
         self._write(metrics, counts, classes, sum((part[2] for part in parts), []))
         rows = [{"": name} | group for name, group in groups.items()]
         logger.info("panoptic segmentation\n%s", text_table(rows))
+        names = unique_names(self.ground_truth.names)
+        write_split(self.output_folder, "panoptic_seg", "PQ", split.values(), names)
         return {"panoptic_seg": metrics}
 
     def _write(

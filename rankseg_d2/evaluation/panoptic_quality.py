@@ -75,11 +75,8 @@ def count_matches(
     """The image's counts, from the overlaps (n+1, m+1)."""
     common, void = table[:-1, :-1], table[-1, :-1]  # (n, m), (m,)
     predicted_areas = table[:, :-1].sum(0)
-    true_areas = np.where(np.isnan(true.areas), table[:-1].sum(1), true.areas)
-    union = predicted_areas + true_areas[:, None] - common - void
-    comparable = (true.classes[:, None] == predicted.classes) & ~true.is_crowd[:, None]
-    comparable &= common > 0
-    iou = np.divide(common, union, out=np.zeros(common.shape), where=comparable)
+    iou = segment_ious(true, predicted, table)
+    iou[true.classes[:, None] != predicted.classes] = 0
     is_match = iou > 0.5
     rows, columns = is_match.nonzero()
 
@@ -96,6 +93,15 @@ def count_matches(
         per_class(predicted.classes[wrong]),
         per_class(true.classes[missed]),
     )
+
+
+def segment_ious(true: Segments, predicted: Segments, table: np.ndarray) -> np.ndarray:
+    """IoU of each pair of segments, of any classes: (n, m); 0 with crowds. Void does not count."""
+    common, void = table[:-1, :-1], table[-1, :-1]  # (n, m), (m,)
+    true_areas = np.where(np.isnan(true.areas), table[:-1].sum(1), true.areas)
+    union = table[:, :-1].sum(0) + true_areas[:, None] - common - void
+    comparable = (common > 0) & ~true.is_crowd[:, None]
+    return np.divide(common, union, out=np.zeros(common.shape), where=comparable)
 
 
 def _crowd_overlap(

@@ -10,11 +10,12 @@ from detectron2.utils import comm
 
 from ..data.formats import rle
 from ..files import replacing
-from ..modeling.results.reading import label_map
+from ..modeling.results.reading import kept_categories, label_map
 from ..tables import main_metrics, text_table, unique_names, write_json, write_tables
 from .checks import check_files, check_once, check_size
+from .error_split import IGNORED, PixelSplit, pixel_causes, write_split
 from .ground_truth import LabelMaps, image_key
-from .overlap import add_runs, joint_runs
+from .overlap import add_runs
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class SemanticEvaluator(DatasetEvaluator):
         count = len(self.names)
         # Rows are the ground truth, columns the prediction; the last column is no category.
         self.matrix = np.zeros((count, count + 1), np.int64)
+        self.split = PixelSplit(count)
         self.predictions, self.seen = [], []
 
     def check_ground_truth(self) -> None:
@@ -69,14 +71,19 @@ class SemanticEvaluator(DatasetEvaluator):
             predicted = label_map(output)
             ground_truth, path = self.label_maps.read(sample)
             check_size(path, ground_truth, predicted, f"image {image_key(sample)!r}")
-            self.add(ground_truth, predicted, path)
+            self.add(ground_truth, predicted, path, kept_categories(output))
             self.seen.append(image_key(sample))
             if self.save_predictions:
                 self.predictions += self._encode(predicted, sample)
 
-    def add(self, ground_truth: np.ndarray, predicted: np.ndarray, path: str) -> None:
-        """Count the pixels of two label maps (H, W) in the confusion matrix."""
-        ground_truth, predicted, lengths = joint_runs(ground_truth, predicted)
+    def add(
+        self,
+        ground_truth: np.ndarray,
+        predicted: np.ndarray,
+        path: str,
+        kept: np.ndarray | None = None,
+    ) -> None:
+        """Count the pixels of two label maps (H, W); `kept` are the categories of the ranking."""
         count = len(self.names)
         if predicted.min() < 0 or predicted.max() > count:
             raise ValueError(
@@ -84,8 +91,11 @@ class SemanticEvaluator(DatasetEvaluator):
                 f"{predicted.max()}, but the data set has {count} classes, 0 to {count - 1}, and "
                 f"{count} for none. Evaluate a model with as many classes as the data set."
             )
-        known = ground_truth != self.ignore
-        add_runs(self.matrix, ground_truth[known], predicted[known], lengths[known])
+        causes = pixel_causes(ground_truth, predicted, kept, count, self.ignore)
+        self.split.add(causes)
+        known = causes.cause != IGNORED
+        true, predicted, lengths, _ = (values[known] for values in causes)
+        add_runs(self.matrix, true, predicted, lengths)
 
     def _encode(self, predicted: np.ndarray, sample: dict) -> list[dict]:
         rows = []
@@ -99,12 +109,12 @@ class SemanticEvaluator(DatasetEvaluator):
         return rows
 
     def evaluate(self) -> dict | None:
-        parts = comm.gather((self.matrix, self.predictions, self.seen))
+        parts = comm.gather((self.matrix, self.split, self.predictions, self.seen))
         if not comm.is_main_process():
             return None
-        matrices, predictions, seen = zip(*parts, strict=True)
+        matrices, splits, predictions, seen = zip(*parts, strict=True)
         check_once(sum(seen, []), self.dataset_name)
-        matrix = sum(matrices)
+        matrix, split = sum(matrices), sum(splits, PixelSplit(len(self.names)))
         classes = _class_metrics(matrix)
         metrics = _mean_metrics(matrix)
         for key in ("IoU", "ACC"):
@@ -113,6 +123,7 @@ class SemanticEvaluator(DatasetEvaluator):
             metrics |= dict(zip(names, percents, strict=True))
         self._write(matrix, metrics, classes, sum(predictions, []))
         logger.info("semantic segmentation\n%s", text_table([main_metrics(metrics)]))
+        write_split(self.output_folder, "sem_seg", "mIoU", split.values(), self.names)
         return {"sem_seg": metrics}
 
     def _write(

@@ -10,7 +10,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.utils import comm
 
 from ..data.formats.label_images import read_values, to_classes
-from ..modeling.results.reading import label_maps
+from ..modeling.results.reading import kept_categories, label_maps
 from ..modeling.video import LabelWriter
 from ..tables import text_table, write_tables
 from .checks import check_complete, check_files, check_size
@@ -67,21 +67,27 @@ class VideoSemanticEvaluator(SemanticEvaluator):
             if self.has_labels:
                 paths = self.ground_truth.find(sample)["sem_seg_file_names"]
                 _check_length(sample, len(labels), paths)
-                video |= self._compare(labels, paths, sample)
+                video |= self._compare(labels, paths, sample, kept_categories(output))
             if self.output_folder and (self.save_labels or not self.has_labels):
                 write = LabelWriter(os.path.join(self.output_folder, "sem_seg_predictions"))
                 for frame, one in enumerate(labels):
                     write(sample, frame, one)
             self.videos.append(video)
 
-    def _compare(self, labels: Sequence[np.ndarray], paths: list[str], sample: dict) -> dict:
+    def _compare(
+        self,
+        labels: Sequence[np.ndarray],
+        paths: list[str],
+        sample: dict,
+        kept: np.ndarray | None,
+    ) -> dict:
         """Add the frames to the confusion matrix; (sum, number) of clips for each kind of VC."""
         consistency = Consistency(CLIPS, self.ignore)
         for path, predicted in zip(paths, labels, strict=True):
             values = read_values(path, self.metadata, predicted.shape[-2:])
             check_size(path, values, predicted, f"a frame of video {sample['video_id']!r}")
             classes = to_classes(values, path, self.metadata)
-            self.add(classes, predicted, path)
+            self.add(classes, predicted, path, kept)
             consistency.add(values, classes, predicted)
         return consistency.totals()
 

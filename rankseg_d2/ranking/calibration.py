@@ -17,6 +17,7 @@ from ..errors import short
 from .conformal import Rule, check_recall
 
 BINS = 15
+_IMAGES_AT_ONCE = 1024  # limits the memory
 _STEPS = 200  # of L-BFGS at most; it takes about 30
 
 
@@ -103,20 +104,21 @@ class Reliability:
 def reliability(logits: Tensor, present: Tensor, bins: int = BINS) -> Reliability:
     """Of sigmoid(logits) (N, C) against the categories that are present (N, C)."""
     _check(logits, present)
-    logits, present = logits.double(), present.double()
-    nll = F.binary_cross_entropy_with_logits(logits, present).item()
-    probability = logits.sigmoid().flatten()
-    index = (probability * bins).long().clamp(max=bins - 1)
-
-    def total(values: Tensor) -> Tensor:
-        return values.new_zeros(bins).index_add_(0, index, values.flatten())
-
-    counts = total(torch.ones_like(probability))
-    some = counts > 0
-    mean, share = (total(x)[some] / counts[some] for x in (probability, present))
-    ece = ((mean - share).abs() * counts[some]).sum() / counts.sum()
-    rows = zip(mean.tolist(), share.tolist(), counts[some].long().tolist(), strict=True)
-    return Reliability(nll, ece.item(), tuple(Bin(*row) for row in rows))
+    sums = logits.new_zeros(3, bins, dtype=torch.float64)  # count, probability and present
+    nll = 0.0
+    parts = (values.split(_IMAGES_AT_ONCE) for values in (logits, present))
+    for part, target in zip(*parts, strict=True):
+        part, target = part.double(), target.double()
+        nll += F.binary_cross_entropy_with_logits(part, target, reduction="sum").item()
+        probability = part.sigmoid().flatten()
+        index = (probability * bins).long().clamp(max=bins - 1)
+        values = torch.stack([torch.ones_like(probability), probability, target.flatten()])
+        sums.index_add_(1, index, values)
+    counts, *totals = sums[:, sums[0] > 0]
+    mean, share = (total / counts for total in totals)
+    ece = ((mean - share).abs() * counts).sum() / counts.sum()
+    rows = zip(mean.tolist(), share.tolist(), counts.long().tolist(), strict=True)
+    return Reliability(nll / logits.numel(), ece.item(), tuple(Bin(*row) for row in rows))
 
 
 def fit_calibration(

@@ -1,6 +1,8 @@
-"""The options of `rankseg-d2 kappa`; what they need is imported when the command runs."""
+"""The options of `rankseg-d2 kappa` and `report`; their imports are made when they run."""
 
 import argparse
+import sys
+from pathlib import Path
 from typing import Any
 
 UNITS = ("categories", "pixels")
@@ -52,6 +54,28 @@ def _run_kappa(args: argparse.Namespace) -> int:
     from .kappa import run
 
     return run(args)
+
+
+def add_report_parser(commands: Any) -> None:
+    """Add `report` to the subcommands of `rankseg-d2`."""
+    about = (
+        "Write a page that shows where a model is right and where it fails: results and curves, "
+        "the error split, the ranking, all classes, confused pairs, the worst and best images. "
+        "It is one file of HTML that opens without a network, made from the files that training "
+        "and evaluation have written."
+    )
+    parser = commands.add_parser("report", help="make a page of a run", description=about)
+    parser.add_argument("folder", metavar="RUN", help="OUTPUT_DIR of a training or evaluation")
+    parser.add_argument("--out", metavar="FILE", help="by default RUN/report.html")
+    parser.set_defaults(run=_run_report)
+
+
+def _run_report(args: argparse.Namespace) -> int:
+    from .page import read_run, write_page
+
+    page = write_page(read_run(args.folder), args.out or Path(args.folder, "report.html"))
+    sys.stdout.write(f"{page} ({page.stat().st_size / 1e6:.1f} MB)\n")
+    return 0
 
 
 def _share(text: str) -> float:

@@ -9,6 +9,7 @@ from support.evaluation_data import metadata_of, register, unregister, write
 from support.small import MASK2FORMER, RANKSEG, make_config, make_model
 
 from rankseg_d2.evaluation import EVALUATORS, build_evaluator
+from rankseg_d2.evaluation.examples import Examples
 from rankseg_d2.evaluation.pictures import PictureSheet
 from rankseg_d2.tasks import IMAGE_TYPES, VIDEO_TYPES
 
@@ -26,7 +27,7 @@ def metadata(tmp_path):
 
 def names_of(evaluator):
     evaluators = getattr(evaluator, "_evaluators", [evaluator])
-    evaluators = [one for one in evaluators if not isinstance(one, PictureSheet)]
+    evaluators = [one for one in evaluators if not isinstance(one, PictureSheet | Examples)]
     return [type(one).__name__.removesuffix("Evaluator") for one in evaluators]
 
 

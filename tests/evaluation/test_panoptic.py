@@ -51,7 +51,7 @@ def evaluate(records, outputs, batch=5, **options):
 def compare(records, outputs):
     evaluator = PanopticEvaluator(NAME)
     evaluator.process(records, outputs)
-    evaluator.add_up()  # comparisons in the background too
+    evaluator.background.finish()  # comparisons in the background too
 
 
 def plain_counts(records, outputs):
@@ -233,7 +233,10 @@ def test_class_table_is_json_and_csv(data, tmp_path):
     lines = (tmp_path / "new/panoptic_seg.csv").read_text().splitlines()
     assert lines[0] == "id,class,isthing,PQ,SQ,RQ,TP,FP,FN"
     assert len(lines) == len(CATEGORIES) + 1
-    assert sorted(os.listdir(tmp_path / "new")) == ["panoptic_seg.csv", "panoptic_seg.json"]
+    assert sorted(os.listdir(tmp_path / "new")) == [
+        "panoptic_seg.csv", "panoptic_seg.json",
+        "panoptic_seg_errors.csv", "panoptic_seg_errors.json",
+    ]  # fmt: skip
 
 
 def test_missing_and_repeated_images_are_errors(data):
@@ -298,7 +301,7 @@ def test_errors_in_the_background_are_raised_soon(data):
     evaluator = PanopticEvaluator(NAME)
     with pytest.raises(ValueError, match="0.png cannot be read"):
         for i, (record, output) in enumerate(zip(data, outputs, strict=True)):
-            assert i <= evaluator.in_background
+            assert i <= evaluator.background.waiting
             evaluator.process([record], [output])
 
 

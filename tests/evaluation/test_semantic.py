@@ -203,7 +203,8 @@ def test_tables_and_confusion_matrix_are_written(data, tmp_path):
         else:
             assert row["IoU"] == metrics[f"IoU-{name}"] == float(cells["IoU"])
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"sem_seg.json", "sem_seg.csv", "sem_seg_confusion.npz"}
+    tables = {f"sem_seg{of}.{kind}" for of in ("", "_errors") for kind in ("json", "csv")}
+    assert names == tables | {"sem_seg_confusion.npz"}
 
 
 def test_predictions_are_written_when_asked(data, tmp_path):

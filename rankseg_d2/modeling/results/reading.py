@@ -31,6 +31,11 @@ def label_map(result: dict) -> np.ndarray:
     return labels.cpu().numpy()
 
 
+def kept_categories(result: dict) -> np.ndarray | None:
+    """The categories that a ranking has kept (K,), best first; None without a ranking."""
+    return result["ranking"]["classes"].cpu().numpy() if "ranking" in result else None
+
+
 def label_maps(result: dict) -> Sequence[np.ndarray]:
     """The T label maps (H, W) of a video or a clip."""
     require(result, "sem_seg_frames", "sem_seg_labels", advice=_SEMANTIC_ON)

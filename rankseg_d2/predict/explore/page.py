@@ -1,27 +1,21 @@
-"""One file of HTML with all that it needs: it opens without a server and without a network.
+"""The page in which a result is explored.
 
 `result` is an ImageResult.
 """
 
-import base64
-import io
-import json
 import math
-import re
-from importlib import resources
 from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image
 
+from ...pages import fill_page, jpeg_url
 from ...ranking import Ranker
 from .packing import pack, quantize
 from .stored import Explorable
 
 MAX_BYTES = 5_000_000  # of a page
 MAX_PIXELS = 640_000  # of the picture in it
-_QUALITY = 88  # of that picture, a JPEG
 _PARTS = ("page.css", "resizing.js", "segmentation.js", "drawing.js", "controls.js")
 
 
@@ -34,7 +28,7 @@ def make_page(result: Any, kept: Explorable) -> bytes:
     for bits, shrink in _fineness(kept):
         content["maps"] = quantize(_smaller(kept.maps, shrink), bits, bent=kept.is_regions)
         content["shrink"] = shrink
-        page = _fill(content)
+        page = fill_page(__package__, _PARTS, content, content["name"])
         if len(page) <= MAX_BYTES:
             break
     return page
@@ -59,7 +53,7 @@ def _content(result: Any, kept: Explorable) -> dict[str, Any]:
     priors = zip(result.classes.names, prior, strict=False)
     return {
         "name": result.name,
-        "picture": _data_url(picture),
+        "picture": jpeg_url(picture),
         "original": list(result.size),
         "sizes": {**kept.sizes._asdict(), "output": picture.shape[:2]},
         "regions": kept.is_regions,
@@ -104,25 +98,3 @@ def _picture(image: np.ndarray) -> np.ndarray:
         return image
     size = (max(1, int(width * scale)), max(1, int(height * scale)))
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-
-
-def _data_url(picture: np.ndarray) -> str:
-    file = io.BytesIO()
-    Image.fromarray(picture).save(file, "jpeg", quality=_QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-def _fill(content: dict[str, Any]) -> bytes:
-    """The template with its parts, and with the content as JSON that cannot end its element."""
-    folder = resources.files(__package__)
-    parts = {name: (folder / name).read_text("utf-8") for name in _PARTS}
-    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    parts["content"] = text.replace("<", "\\u003c")
-    parts["title"] = _escaped(content["name"])
-    template = (folder / "page.html").read_text("utf-8")
-    page = re.sub(r"\{\{([\w.]+)\}\}", lambda found: parts[found[1]], template)
-    return page.encode("utf-8", "replace")
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;")
