@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -113,10 +114,7 @@ Series = dict[str, list[tuple[int, float]]]  # name -> points
 
 def read_rows(folder: str | os.PathLike) -> dict[int, dict[str, float]]:
     """{iteration: {name: value}} of a run; empty without a training."""
-    table = MetricsTable(folder)
-    for row in table._new_rows():
-        table._add(row)
-    return table.rows
+    return MetricsTable(folder, start_iter=sys.maxsize).rows
 
 
 def series_of(rows: Mapping[int, Mapping[str, float]]) -> tuple[Series, Series]:

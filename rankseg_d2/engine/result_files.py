@@ -60,17 +60,15 @@ def write_results(cfg: CfgNode, results: Mapping[str, Any], weights: str = "") -
 
 def _write_summary(cfg: CfgNode, results: Mapping[str, Any], weights: str) -> None:
     """Write the means over the classes of all data sets that were evaluated."""
-    of_each = {name: results.get(name, results) for name in cfg.DATASETS.TEST}
-    content = {
-        "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "weights": weights,
-        "results": {
-            name: {task: without_nan(main_metrics(metrics)) for task, metrics in own.items()}
-            for name, own in of_each.items()
-            if own
-        },
+    results = {
+        name: {task: without_nan(main_metrics(metrics)) for task, metrics in own.items()}
+        for name in cfg.DATASETS.TEST
+        if (own := results.get(name, results))  # of several data sets, {name: results}
     }
-    write_json(Path(cfg.OUTPUT_DIR, FILE), content, indent=1)
+    date = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+    if results:
+        content = {"date": date, "weights": weights, "results": results}
+        write_json(Path(cfg.OUTPUT_DIR, FILE), content, indent=1)
 
 
 def _plain(name: str) -> str:

@@ -95,14 +95,17 @@ def _run_of(pixels: np.ndarray, runs: np.ndarray) -> np.ndarray:
 def _main_categories(
     true: np.ndarray, region: np.ndarray, lengths: np.ndarray, name: np.ndarray
 ) -> np.ndarray:
-    """The category on which most of each region lies (R,); of equal ones its own name."""
+    """The category on which most of each region lies (R,).
+
+    Of equal parts that of its own name, else the one that comes first.
+    """
     base = int(true.max()) + 1
     keys, place, which = np.unique(
         region.astype(np.int64) * base + true, return_index=True, return_inverse=True
     )
     regions, categories = keys // base, keys % base
     sizes = 2 * np.bincount(which, lengths) + (categories == name[place])
-    order = np.lexsort((sizes, regions))
+    order = np.lexsort((-categories, sizes, regions))
     mostly = np.zeros(regions[-1] + 1, np.int64)
     mostly[regions[order]] = categories[order]  # the last, largest one of each region stays
     return mostly
@@ -198,11 +201,13 @@ def _with_true(
     true: Segments, predicted: Segments, table: np.ndarray, chosen: np.ndarray
 ) -> tuple[Segments, np.ndarray]:
     """Prediction and overlaps after some true segments (n,) have been painted over it."""
-    rows = np.flatnonzero(chosen & ~true.is_crowd)
+    pixels = table[:-1].sum(1)
+    matches = ~(pixels <= true.areas / 2)  # areas of the json may differ from the map
+    rows = np.flatnonzero(chosen & ~true.is_crowd & (pixels > 0) & matches)
     if not len(rows):
         return predicted, table
     added = np.zeros((len(table), len(rows)), table.dtype)
-    added[rows, np.arange(len(rows))] = table[rows].sum(1)
+    added[rows, np.arange(len(rows))] = pixels[rows]
     old = table.copy()
     old[rows] = 0
     left = np.flatnonzero(old[:, :-1].any(0))  # segments that still have pixels
