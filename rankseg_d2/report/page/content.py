@@ -76,7 +76,8 @@ def _advice(folder: Path) -> str:
 
 def _facts(folder: Path, summary: Json) -> list[tuple[str, str]]:
     """Names and values of what the run is."""
-    facts = [("weights", summary.get("weights")), ("evaluated", summary.get("date"))]
+    date = str(summary.get("date", ""))[:16].replace("T", " ")  # to the minute
+    facts = [("weights", summary.get("weights")), ("evaluated", date)]
     path = folder / "config.yaml"
     if path.is_file():
         model = (yaml.safe_load(path.read_text()) or {}).get("MODEL", {})
