@@ -150,12 +150,9 @@ class Counter(TorchDispatchMode):
         return output
 
     def _names(self) -> set[str]:
-        """The modules that are running, and those around them, which may call no `forward`."""
-        names = set()
-        for name in self.running:
-            parts = name.split(".")
-            names |= {".".join(parts[:count]) for count in range(len(parts) + 1)}
-        return names
+        """The innermost module that is running, and all that contain it."""
+        parts = self.running[-1].split(".")
+        return {".".join(parts[:count]) for count in range(len(parts) + 1)}
 
     def hook(self, name: str, module: nn.Module) -> tuple[Any, Any]:
         """Two hooks by which the counter knows when the module runs."""
