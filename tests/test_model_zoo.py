@@ -7,7 +7,7 @@ from support.paths import ROOT
 
 from rankseg_d2.config import get_config
 from rankseg_d2.config_files import is_part, shipped_names
-from rankseg_d2.report.counting import count_config
+from rankseg_d2.report.counting import CLASSIFY, RESULT, count_config
 
 PAGE = (ROOT / "MODEL_ZOO.md").read_text(encoding="utf-8")
 PUBLISHED = "https://dl.fbaipublicfiles.com/maskformer/"
@@ -78,6 +78,8 @@ def test_the_saving_by_rankseg_is_that_of_the_models(row):
     assert found == printed(rows[""].parameters, rows[""].flops, 1)
     head = rows["ml_head"].flops if "ml_head" in rows else 0
     assert row["of these: head"] == (f"{head / 1e9:.2f}" if head else "–")
+    steps = sum(rows[step].flops for step in (CLASSIFY, RESULT) if step in rows)
+    assert float(row["classes and result"]) == pytest.approx(steps / 1e9, abs=0.011)
 
 
 def test_published_numbers_are_marked_and_have_a_link_to_their_weights():

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     cfg.MODEL.TIMM.PRETRAINED = None  # the values of the weights do not matter
     size = tuple(args.size or usual_size(cfg))
     counts = count_config(cfg, size, args.frames)
-    measured = measure(cfg, size, args.frames, args.repeats) if args.repeats > 0 else None
+    measured = measure(cfg, size, args.frames, args.repeats) if args.repeats else None
     shown = [row for row in counts if row.name.count(".") < args.depth]
     if args.json:
         found = {"config": args.config, "size": size, "frames": args.frames}
@@ -139,7 +139,8 @@ def _in(unit: float, number: int, letter: str) -> str:
 
 def describe(measured: Measured) -> str:
     """One line about time and memory."""
-    threads = f" ({measured.threads} threads)" if measured.threads else ""
+    count = measured.threads
+    threads = f" ({count} thread{'s' if count > 1 else ''})" if count else ""
     peak = measured.peak_mib
     memory = "an unknown peak" if peak is None else f"at most {peak:,.0f} MiB"
     milliseconds = [1000 * seconds for seconds in measured.seconds]

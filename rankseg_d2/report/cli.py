@@ -74,7 +74,7 @@ def add_analyze_parser(commands: Any) -> None:
         help="of a clip, for models of videos; by default 1")
     add("--depth", type=_count, default=2, metavar="N",
         help="show modules up to this depth; by default %(default)s")
-    add("--repeats", type=int, default=5, metavar="N",
+    add("--repeats", type=_count_or_none, default=5, metavar="N",
         help="predictions of which the median time is taken, by default %(default)s; 0: only count")
     add("--json", action="store_true", help="write json")
     parser.set_defaults(run=_run_analyze)  # fmt: skip
@@ -124,7 +124,11 @@ def _share(text: str) -> float:
     return value
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
+def _count(text: str, least: int = 1) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} on")
     return int(text)
+
+
+def _count_or_none(text: str) -> int:
+    return _count(text, 0)

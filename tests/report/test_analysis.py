@@ -85,7 +85,7 @@ def test_time_and_memory_of_predictions_are_measured(keys):
     assert (measured.device, measured.threads) == ("cpu", torch.get_num_threads())
     parameters = count_config(cfg, (64, 96))[0].parameters
     assert measured.weights_mib == pytest.approx(4 * parameters / 2**20, rel=0.02)
-    assert describe(measured).startswith(f"On cpu ({measured.threads} threads): ")
+    assert describe(measured).startswith(f"On cpu ({measured.threads} thread")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
@@ -115,7 +115,9 @@ def test_a_bad_config_ends_in_one_sentence(words, message, capsys):
     assert error.startswith("rankseg-d2 analyze") and message in error
 
 
-@pytest.mark.parametrize("option", ["--size 0 64", "--size 64", "--size a b", "--depth 0"])
+@pytest.mark.parametrize(
+    "option", ["--size 0 64", "--size 64", "--size a b", "--depth 0", "--repeats -1"]
+)
 def test_a_bad_option_is_refused(option, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["analyze", NAME, *option.split()])
