@@ -10,7 +10,7 @@ import sys
 from . import __version__, config_files, doctor
 from .errors import INTERRUPTED, nearest, sentence, shows_tracebacks
 from .predict.cli import add_pack_parser, add_predict_parser
-from .report.cli import add_kappa_parser, add_report_parser
+from .report.cli import add_analyze_parser, add_kappa_parser, add_report_parser
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,6 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     add_pack_parser(commands)
     add_kappa_parser(commands)
     add_report_parser(commands)
+    add_analyze_parser(commands)
     # The imports of these take seconds and need a working engine.
     if argv[:1] == ["dataset"]:
         from .data.checks import cli as data_cli

@@ -1,1 +1,1 @@
-"""What is said about a trained model: which κ it needs for a wanted recall, and at what cost."""
+"""What is said about a model: the κ that it needs for a wanted recall, and what it costs."""

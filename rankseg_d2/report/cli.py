@@ -1,4 +1,4 @@
-"""The options of `rankseg-d2 kappa` and `report`; their imports are made when they run."""
+"""The options of `rankseg-d2 kappa`, `report` and `analyze`; imports are made when they run."""
 
 import argparse
 import sys
@@ -19,6 +19,12 @@ examples:
   rankseg-d2 kappa shapes/panoptic/r10t_rankseg --weights model_final.pth
   rankseg-d2 kappa my.yaml --weights model_final.pth --recall 0.9 0.95 --of pixels --write
   rankseg-d2 kappa --scores output/kappa/scores.npz --recall 0.98
+"""
+
+
+_ANALYZE = """\
+Count the parameters, multiply-adds and activations of a config's model, module by module, and
+measure the time and the memory of one prediction on this device, with random weights.
 """
 
 
@@ -48,6 +54,36 @@ def add_kappa_parser(commands: Any) -> None:
     add("--write", action="store_true",
         help="store calibration and rules in the file of --weights, where a predictor finds them")
     parser.set_defaults(run=_run_kappa)  # fmt: skip
+
+
+def add_analyze_parser(commands: Any) -> None:
+    """Add `analyze` to the subcommands of `rankseg-d2`."""
+    parser = commands.add_parser(
+        "analyze",
+        help="count parameters and FLOPs of a model, and measure its time and memory",
+        usage="%(prog)s CONFIG [KEY VALUE ...] [option ...]",
+        description=_ANALYZE,
+    )
+    add = parser.add_argument
+    add("config", metavar="CONFIG", help="a yaml file, or the name of a shipped config")
+    add("opts", nargs="*", metavar="KEY VALUE", help="other keys of the config")
+    add("--size", nargs=2, type=_count, metavar=("HEIGHT", "WIDTH"),
+        help="of the image; by default the crops of the training, or what an evaluation makes of "
+        "an image of 480 x 640")
+    add("--frames", type=_count, default=1, metavar="T",
+        help="of a clip, for models of videos; by default 1")
+    add("--depth", type=_count, default=2, metavar="N",
+        help="show modules up to this depth; by default %(default)s")
+    add("--repeats", type=_count_or_none, default=5, metavar="N",
+        help="predictions of which the median time is taken, by default %(default)s; 0: only count")
+    add("--json", action="store_true", help="write json")
+    parser.set_defaults(run=_run_analyze)  # fmt: skip
+
+
+def _run_analyze(args: argparse.Namespace) -> int:
+    from .analysis import run
+
+    return run(args)
 
 
 def _run_kappa(args: argparse.Namespace) -> int:
@@ -86,3 +122,13 @@ def _share(text: str) -> float:
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1")
     return value
+
+
+def _count(text: str, least: int = 1) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} on")
+    return int(text)
+
+
+def _count_or_none(text: str) -> int:
+    return _count(text, 0)

@@ -1,0 +1,113 @@
+"""MODEL_ZOO.md lists every shipped config, with the parameters and FLOPs that it has."""
+
+import re
+
+import pytest
+from support.paths import ROOT
+
+from rankseg_d2.config import get_config
+from rankseg_d2.config_files import is_part, shipped_names
+from rankseg_d2.report.counting import CLASSIFY, RESULT, count_config
+
+PAGE = (ROOT / "MODEL_ZOO.md").read_text(encoding="utf-8")
+PUBLISHED = "https://dl.fbaipublicfiles.com/maskformer/"
+
+
+def rows_of(page):
+    """A dict for each row of the tables with a column `config`, by their heads."""
+    rows, heads = [], []
+    for line in page.splitlines():
+        cells = [cell.strip() for cell in line.split("|")[1:-1]]
+        if not cells:
+            heads = []
+        elif not heads:
+            heads = cells
+        elif heads[0] == "config" and "---" not in cells[0]:
+            rows.append(dict(zip(heads, cells, strict=True)) | {"config": cells[0].strip("`")})
+    return rows
+
+
+ROWS = rows_of(PAGE)
+MODELS = [row for row in ROWS if "with RankSeg" in row]
+VOCABULARIES = [row for row in ROWS if "classes" in row]
+QUICK = ("ade20k/semantic/r50", "ade20k/semantic/per_pixel_r50", "shapes/video_semantic/r10t")
+EACH_MODEL = [
+    pytest.param(row, id=row["config"], marks=[] if row["config"] in QUICK else pytest.mark.slow)
+    for row in MODELS
+]
+
+
+def counted(name, size, opts=()):
+    *frames, height, width = (int(number) for number in size.split(" x "))
+    return count_config(get_config(name, opts), (height, width), *frames)
+
+
+def printed(params, flops, digits):
+    """As the page has it: small models have another digit."""
+    return f"{params / 1e6:.1f}", f"{flops / 1e9:.{digits}f}"
+
+
+def digits_of(number):
+    return len(number.partition(".")[2])
+
+
+def test_every_shipped_config_has_one_row():
+    shipped = {name for name in shipped_names() if not is_part(name)}
+    shipped = {name for name in shipped if not name.endswith(("_rankseg", "_rankseg_gt"))}
+    assert sorted(row["config"] for row in MODELS) == sorted(shipped - {"toy/semantic/r18"})
+
+
+@pytest.mark.parametrize("row", EACH_MODEL)
+def test_parameters_and_flops_are_those_of_the_model(row):
+    whole = counted(row["config"], row["size"])[0]
+    found = row["params, M"], row["FLOPs, G"]
+    assert found == printed(whole.parameters, whole.flops, digits_of(found[1]))
+    whole = counted(f"{row['config']}_rankseg", row["size"])[0]
+    found = re.fullmatch(r"([\d.]+) M, ([\d.]+) G", row["with RankSeg"]).groups()
+    assert found == printed(whole.parameters, whole.flops, digits_of(found[1]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", VOCABULARIES, ids=lambda row: f"{row['config']}-{row['classes']}")
+def test_the_saving_by_rankseg_is_that_of_the_models(row):
+    opts = ["MODEL.SEM_SEG_HEAD.NUM_CLASSES", int(row["classes"].replace(",", ""))]
+    if row["κ"] != "–":
+        opts += ["MODEL.RANKSEG.TOPK", int(row["κ"])]
+    rows = {one.name: one for one in counted(row["config"], row["size"], opts)}
+    found = row["params, M"], row["FLOPs, G"]
+    assert found == printed(rows[""].parameters, rows[""].flops, 1)
+    head = rows["ml_head"].flops if "ml_head" in rows else 0
+    assert row["of these: head"] == (f"{head / 1e9:.2f}" if head else "–")
+    steps = sum(rows[step].flops for step in (CLASSIFY, RESULT) if step in rows)
+    assert float(row["classes and result"]) == pytest.approx(steps / 1e9, abs=0.011)
+
+
+def test_published_numbers_are_marked_and_have_a_link_to_their_weights():
+    for row in MODELS:
+        published = [value for head, value in row.items() if "*" in head and value != "–"]
+        link = re.fullmatch(r"\[weights\]\((.*)\)", row.get("weights", ""))
+        assert bool(published) == bool(link), row["config"]
+        if link:
+            assert link[1].startswith(PUBLISHED) and link[1].endswith(".pkl")
+            assert all(re.fullmatch(r"\d\d\.\d", value) for value in published)
+    links = [row["weights"] for row in MODELS if row.get("weights", "–") != "–"]
+    assert len(links) == len(set(links)) == 41
+
+
+# Of Mask2Former's paper: millions of parameters, and 1e9 multiply-adds.
+PAPER = {
+    "ade20k/semantic/r50": (44, 71),
+    "ade20k/semantic/r101": (63, 90),
+    "ade20k/semantic/swin_t": (47, 74),
+    "ade20k/semantic/swin_s": (69, 98),
+    "ade20k/semantic/swin_b": (107, 223),
+    "ade20k/semantic/swin_l": (215, 403),
+}
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_models_are_as_large_as_their_paper_says(name):
+    (row,) = (row for row in MODELS if row["config"] == name)
+    params, flops = PAPER[name]
+    assert abs(float(row["params, M"]) - params) < 0.6
+    assert float(row["FLOPs, G"]) == pytest.approx(flops, rel=0.01)
