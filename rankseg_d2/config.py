@@ -29,7 +29,10 @@ KEYS = {
             "HIDDEN_DIM": 512,  # width of the multi-label head
             "SHARE_EMBEDDING": False,  # True: the class tokens are the classifier's weights
             # ours
-            "HEAD": "encoder",  # multi-label head: encoder, decoder or pooling
+            # multi-label head: encoder, decoder or pooling; as published for pixel classifiers:
+            # separable, query2label, conv_pooling, and for Segmenter block
+            "HEAD": "encoder",
+            "POOL": 0,  # pixel classifiers: the head reads a map of so many cells squared; 0: all
             "LAYER": 3,  # its input: the queries after this decoder layer, counted from 1
             "LOSS": "asymmetric",  # or bce
             "THRESHOLD": 0.0,  # above 0: of the TOPK, keep only categories more probable than this
@@ -85,6 +88,15 @@ KEYS = {
             "DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS": 8,  # not read, as upstream: NHEADS is
             "DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS": 4,
             "USE_LAYERNORM": False,  # with RankSeg: cosine classifier, rank-adaptive temperature
+            # pixel classifiers, ours
+            "AVERAGE_ALL": False,  # the loss is divided by all pixels, ignored ones included
+            "STRETCH": False,  # True: maps are resized to the image as if they had no padding
+            "DROPOUT": 0.1,  # before the classifier
+            "AUXILIARY": {  # a head on an earlier level, for training alone
+                "IN_FEATURE": "",  # the level, such as res4; "": no such head
+                "CHANNELS": 256,
+                "WEIGHT": 0.4,  # of its loss
+            },
             # DeepLab's; nothing reads them, upstream's yaml files have them
             "LOSS_TYPE": "hard_pixel_mining",
             "PROJECT_FEATURES": ["res2"],

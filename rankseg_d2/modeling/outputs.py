@@ -51,5 +51,7 @@ class PixelPredictions(Outputs):
     pixels: Tensor  # (B, D, h, w)
     classes: list[Tensor]  # L times (1 or B, C, D)
     bias: Tensor | None  # (C,) of the classes
-    tokens: Tensor  # (B, N, D'): input of a ranking head
+    coarse: Tensor  # (B, D', h', w'): input of a ranking head
+    auxiliary: Tensor | None = None  # (B, C, h", w") logits of an auxiliary head, in training
+    presence: Tensor | None = None  # (B, C) logits of which classes are present (EncNet)
     logits: list[Tensor] | None = None  # L times (B, K, h, w)

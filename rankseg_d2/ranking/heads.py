@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..dtypes import at_least_float
+from ..position_encoding import sine_encoding_2d
 
 
 class MultiLabelHead(nn.Module):
@@ -31,7 +32,7 @@ class MultiLabelHead(nn.Module):
                 f"channels), such as {heads * 64}; got {hidden_dim}."
             )
         self.num_classes, self.shared_dim = num_classes, shared_dim
-        self.proj_dec = nn.Linear(in_dim, hidden_dim)
+        self.proj_dec = self.build_projection(in_dim, hidden_dim)
         if shared_dim is None:
             self.cls_emb = nn.Parameter(torch.empty(1, num_classes, hidden_dim))
             nn.init.trunc_normal_(self.cls_emb, std=0.02)
@@ -41,6 +42,10 @@ class MultiLabelHead(nn.Module):
         self.norm = nn.LayerNorm(hidden_dim)
         self.fc = ClassLinear(num_classes, hidden_dim)
         self.build_mixer(hidden_dim, heads, dropout)
+
+    def build_projection(self, in_dim: int, dim: int) -> nn.Module:
+        """The module that gives features (B, N, D_in) the head's width."""
+        return nn.Linear(in_dim, dim)
 
     def build_mixer(self, dim: int, heads: int, dropout: float) -> None:
         """Make the modules that `mix` needs."""
@@ -80,6 +85,10 @@ class MultiLabelHead(nn.Module):
 class EncoderHead(MultiLabelHead):
     """The paper's head: features and class tokens in one pre-norm transformer encoder block."""
 
+    def build_projection(self, in_dim: int, dim: int) -> nn.Module:
+        """The module that gives features (B, N, D_in) the head's width."""
+        return nn.Linear(in_dim, dim)
+
     def build_mixer(self, dim: int, heads: int, dropout: float) -> None:
         self.block = ClassBlock(dim, heads, dropout)
 
@@ -89,6 +98,10 @@ class EncoderHead(MultiLabelHead):
 
 class DecoderHead(MultiLabelHead):
     """Class tokens query the features in a transformer decoder of two layers (Query2Label)."""
+
+    def build_projection(self, in_dim: int, dim: int) -> nn.Module:
+        """The module that gives features (B, N, D_in) the head's width."""
+        return nn.Linear(in_dim, dim)
 
     def build_mixer(self, dim: int, heads: int, dropout: float) -> None:
         self.layers = nn.ModuleList(
@@ -112,7 +125,94 @@ class PoolingHead(MultiLabelHead):
         return tokens + features.mean(dim=1, keepdim=True)
 
 
-HEADS = {"encoder": EncoderHead, "decoder": DecoderHead, "pooling": PoolingHead}
+class SeparableEncoderHead(EncoderHead):
+    """The encoder head whose projection is a depthwise and a pointwise convolution."""
+
+    def build_projection(self, in_dim: int, dim: int) -> nn.Module:
+        return SeparableProjection(in_dim, dim)
+
+
+class SeparableProjection(nn.Module):
+    """Two 1 x 1 convolutions of features (B, N, D_in), one for each channel and one over them."""
+
+    def __init__(self, in_dim: int, dim: int):
+        super().__init__()
+        self.depthwise = nn.Conv1d(in_dim, in_dim, 1, groups=in_dim)
+        self.pointwise = nn.Linear(in_dim, dim)
+
+    def forward(self, features: Tensor) -> Tensor:
+        features = F.relu(self.depthwise(features.mT)).mT  # (B, N, D_in)
+        return F.relu(self.pointwise(features))
+
+
+class Query2LabelHead(MultiLabelHead):
+    """Class tokens query a square map in two layers without self-attention, as published."""
+
+    def build_mixer(self, dim: int, heads: int, dropout: float) -> None:
+        self.layers = nn.ModuleList(CrossAttentionLayer(dim, dropout) for _ in range(2))
+
+    def mix(self, tokens: Tensor, features: Tensor) -> Tensor:
+        side = round(features.shape[1] ** 0.5)
+        if side**2 != features.shape[1]:
+            raise ValueError(
+                f"The head query2label reads a square map, but got {features.shape[1]} cells; set "
+                "MODEL.RANKSEG.POOL, such as 16."
+            )
+        encoding = sine_encoding_2d((side, side), features.shape[2] // 2, device=features.device)
+        queries = tokens.expand(len(features), -1, -1)  # (B, C, D)
+        read = torch.zeros_like(queries)
+        for layer in self.layers:
+            read = layer(read, queries, features, encoding.flatten(2).mT)
+        return read
+
+
+class CrossAttentionLayer(nn.Module):
+    """A post-norm decoder layer without self-attention; `queries` and `keys` are added."""
+
+    def __init__(self, dim: int, dropout: float, heads: int = 8, hidden_dim: int = 2048):
+        super().__init__()
+        self.multihead_attn = nn.MultiheadAttention(dim, heads, dropout, batch_first=True)
+        self.linear1 = nn.Linear(dim, hidden_dim)
+        self.linear2 = nn.Linear(hidden_dim, dim)
+        self.norm2, self.norm3 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, queries: Tensor, features: Tensor, keys: Tensor) -> Tensor:
+        read, _ = self.multihead_attn(
+            x + queries, features + keys, features, need_weights=False
+        )
+        x = self.norm2(x + self.dropout(read))
+        hidden = self.dropout(F.relu(self.linear1(x)))
+        return self.norm3(x + self.dropout(self.linear2(hidden)))
+
+
+class ConvPoolingHead(nn.Module):
+    """The mean of the features through two layers, as published; it has no tokens."""
+
+    shared_dim = None
+
+    def __init__(
+        self,
+        in_dim: int,
+        num_classes: int,
+        hidden_dim: int = 512,
+        dropout: float = 0.1,
+        shared_dim: int | None = None,
+    ):
+        super().__init__()
+        if shared_dim is not None:
+            raise ValueError(
+                "the head conv_pooling has no class tokens that could be shared; set "
+                "MODEL.RANKSEG.SHARE_EMBEDDING False."
+            )
+        self.hidden = nn.Linear(in_dim, hidden_dim)
+        self.fc = nn.Linear(hidden_dim, num_classes)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return at_least_float(self.fc(F.relu(self.hidden(features.mean(dim=1)))))
+
+    def no_weight_decay(self) -> set[str]:
+        return set()
 
 
 class ClassLinear(nn.Module):
@@ -186,3 +286,13 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.drop(self.fc2(self.drop(F.gelu(self.fc1(x)))))
+
+
+HEADS = {
+    "encoder": EncoderHead,
+    "decoder": DecoderHead,
+    "pooling": PoolingHead,
+    "separable": SeparableEncoderHead,
+    "query2label": Query2LabelHead,
+    "conv_pooling": ConvPoolingHead,
+}

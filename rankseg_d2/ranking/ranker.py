@@ -14,6 +14,9 @@ from .losses import asymmetric_loss
 from .ranking import Ranking, check_topk, keep_valid, rank, rank_from_labels, restrict_embeddings
 from .temperature import RankNorm, cosine_logits
 
+# (B, N, D), (B, K, D), (B, K) bool or None -> (B, N, D'), (B, K, D')
+Refine = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
+
 
 @dataclass(frozen=True)
 class Ranker:
@@ -80,6 +83,7 @@ class Ranker:
         bias: Tensor | None,
         ranking: Ranking,
         norm: RankNorm | None,
+        refine: Refine | None = None,
     ) -> Tensor:
         """Logits of the ranked categories: (..., B, N, D) -> (..., B, N, K or K+1).
 
@@ -87,8 +91,12 @@ class Ranker:
             embeddings: (C, D), or (C+1, D) with no-object last; or (B, C, D), one set per image.
             bias: of the embeddings (C or C+1,); not used with the cosine.
             norm: the rank-adaptive temperature.
+            refine: features, chosen embeddings and which of their ranks are valid -> both, as they
+                are compared.
         """
         chosen = restrict_embeddings(embeddings, ranking)  # (B, K or K+1, D)
+        if refine is not None:
+            features, chosen = refine(features, chosen, ranking.valid)
         if self.cosine:
             logits = cosine_logits(features, chosen)
         else:

@@ -1,7 +1,7 @@
 """Pixel classifiers: each pixel gets the class whose embedding is most similar to its feature."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from detectron2.config import CfgNode, configurable
 from detectron2.structures import ImageList
@@ -9,19 +9,26 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...checkpoints import Rows
-from ...ranking import Ranking
+from ...ranking import Ranking, multi_hot
 from ..clips import Clips, to_device
 from ..outputs import PixelPredictions
+from ..pixel_heads.head import PixelHead
 from ..results import Sizes, pixel_result
+from ..results.resizing import resize
 from .base import Segmentation
 
 
-class PixelClassifier(Segmentation):
-    """A backbone and a head that gives features of pixels and embeddings of classes.
+class PixelTargets(NamedTuple):
+    """The ground truth of a batch."""
 
-    The head has `num_classes`, `ignore_value`, `loss_weight`, `stride` (of its pixels), and for
-    RankSeg `token_width` and `class_width`.
-    """
+    labels: Tensor  # (B, H, W) int64 that the classifier learns: classes, or with RankSeg ranks
+    classes: Tensor  # (B, H, W) int64
+
+
+class PixelClassifier(Segmentation):
+    """A backbone and a PixelHead, which gives features of pixels and embeddings of classes."""
+
+    sem_seg_head: PixelHead
 
     switches = ("SEMANTIC_ON",)
 
@@ -32,7 +39,7 @@ class PixelClassifier(Segmentation):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
         options = super().from_config(cfg)
-        if not hasattr(options["sem_seg_head"], "token_width"):
+        if not isinstance(options["sem_seg_head"], PixelHead):
             raise ValueError(
                 f"MODEL.SEM_SEG_HEAD.NAME is {cfg.MODEL.SEM_SEG_HEAD.NAME}, which does not "
                 f"classify pixels, as {cls.__name__} does; set it to PerPixelBaselineHead, or "
@@ -45,10 +52,14 @@ class PixelClassifier(Segmentation):
         return self.sem_seg_head.num_classes
 
     def network(self, frames: Tensor, num_frames: int = 1) -> PixelPredictions:
-        return self.sem_seg_head(self.backbone(frames), num_frames, every_layer=self.training)
+        features = self.backbone(frames)
+        outputs = self.sem_seg_head(features, num_frames, every_layer=self.training)
+        if self.training and self.sem_seg_head.auxiliary is not None:
+            outputs = replace(outputs, auxiliary=self.sem_seg_head.auxiliary(features))
+        return outputs
 
-    def prepare_targets(self, batched_inputs: list[dict], clips: Clips) -> Tensor:
-        """The label maps of a batch, (B, H, W) int64, padded with the ignore value."""
+    def prepare_targets(self, batched_inputs: list[dict], clips: Clips) -> PixelTargets:
+        """The label maps of a batch, padded with the ignore value."""
         for sample in batched_inputs:
             if "sem_seg" not in sample:
                 raise ValueError(
@@ -57,18 +68,42 @@ class PixelClassifier(Segmentation):
                     "mask_former_semantic, or call model.eval() to predict"
                 )
         labels = [to_device(sample["sem_seg"], self.device).long() for sample in batched_inputs]
-        return ImageList.from_tensors(labels, 0, self.sem_seg_head.ignore_value).tensor
+        labels = ImageList.from_tensors(labels, 0, self.sem_seg_head.ignore_value).tensor
+        return PixelTargets(labels, labels)
 
-    def losses(self, outputs: PixelPredictions, targets: Tensor) -> dict[str, Tensor]:
-        """`loss_sem_seg` of the last layer, `_0`, `_1`, ... of those before it."""
+    def losses(self, outputs: PixelPredictions, targets: PixelTargets) -> dict[str, Tensor]:
+        """`loss_sem_seg` of the last layer, `_0`, `_1`, ... of those before it.
+
+        And `loss_aux` of an auxiliary head, `loss_presence` of which classes are present.
+        """
         head = self.sem_seg_head
         logits = self.decide(outputs).logits
+        size = self.map_size(logits[-1], targets.labels.shape[-2:])
         names = [*(f"loss_sem_seg_{i}" for i in range(len(logits) - 1)), "loss_sem_seg"]
-        return {
-            name: head.loss_weight
-            * cross_entropy(enlarge(layer, head.stride), targets, head.ignore_value)
+        losses = {
+            name: head.loss_weight * self.pixel_loss(layer, targets.labels, size)
             for name, layer in zip(names, logits, strict=True)
         }
+        if outputs.auxiliary is not None:
+            loss = self.pixel_loss(outputs.auxiliary, targets.classes, size)
+            losses["loss_aux"] = head.auxiliary.weight * loss
+        if outputs.presence is not None:
+            present = multi_hot(targets.classes, self.num_classes).to(outputs.presence.device)
+            loss = F.binary_cross_entropy_with_logits(outputs.presence.float(), present.float())
+            losses["loss_presence"] = head.presence_weight * loss
+        return losses
+
+    def map_size(self, logits: Tensor, image_size: tuple[int, int]) -> tuple[int, int]:
+        """The size to which maps (..., h, w) are enlarged: the image's, or that with padding."""
+        if self.sem_seg_head.stretch:
+            return tuple(image_size)
+        return tuple(self.sem_seg_head.stride * side for side in logits.shape[-2:])
+
+    def pixel_loss(self, logits: Tensor, labels: Tensor, size: tuple[int, int]) -> Tensor:
+        """Cross-entropy of logits (B, K, h, w), enlarged to `size`, and labels (B, H, W)."""
+        head = self.sem_seg_head
+        return cross_entropy(resize(logits.float(), size), labels, head.ignore_value,
+                             head.average_all)  # fmt: skip
 
     def decide(self, outputs: PixelPredictions) -> PixelPredictions:
         pixels, size = outputs.pixels.flatten(2).mT, outputs.pixels.shape[-2:]  # (B, h·w, D)
@@ -86,15 +121,18 @@ class PixelClassifier(Segmentation):
         ranking: Ranking | None = None,
     ) -> Tensor:
         """Class logits of pixels: (B, h·w, D), (B or 1, C, D), (C,) -> (B, h·w, C)."""
-        logits = pixels @ classes.mT
-        return logits if bias is None else logits + bias
+        return self.sem_seg_head.classify(pixels, classes, bias)
 
     def result(self, outputs: PixelPredictions, i: int, sizes: Sizes) -> dict:
-        logits = enlarge(outputs.logits[-1][i : i + 1], self.sem_seg_head.stride)[0]
+        logits = outputs.logits[-1][i : i + 1].float()  # (1, K, h, w)
+        if self.sem_seg_head.stretch:  # the cells that have a pixel of the image
+            height, width = (-(-side // self.sem_seg_head.stride) for side in sizes.image)
+            logits = logits[..., :height, :width]
+        logits = resize(logits, self.map_size(logits, sizes.image))[0]
         return pixel_result(logits, outputs.image_ranking(i), sizes, self.result_options)
 
     def rank_features(self, outputs: PixelPredictions) -> Tensor:
-        return outputs.tokens
+        return self.sem_seg_head.pooled(outputs.coarse)
 
     def class_embedding(self) -> Tensor:
         return self.sem_seg_head.class_embedding()
@@ -104,14 +142,12 @@ class PixelClassifier(Segmentation):
         return {f"sem_seg_head.predictor.{name}": Rows("classes") for name in names}
 
 
-def enlarge(logits: Tensor, stride: int) -> Tensor:
-    """From the size of the head's pixels to that of the network's input, in float32."""
-    return F.interpolate(logits.float(), scale_factor=stride, mode="bilinear", align_corners=False)
-
-
-def cross_entropy(logits: Tensor, targets: Tensor, ignore_value: int) -> Tensor:
-    """Mean over the pixels that are not ignored; 0 if all are."""
+def cross_entropy(
+    logits: Tensor, targets: Tensor, ignore_value: int, average_all: bool = False
+) -> Tensor:
+    """Mean over the pixels that are not ignored, 0 if all are; or the same sum over all pixels."""
     height, width = targets.shape[-2:]
     logits = logits[..., :height, :width]  # the rest is padding
     losses = F.cross_entropy(logits, targets, ignore_index=ignore_value, reduction="sum")
-    return losses / (targets != ignore_value).sum().clamp(min=1)
+    count = targets.numel() if average_all else (targets != ignore_value).sum().clamp(min=1)
+    return losses / count

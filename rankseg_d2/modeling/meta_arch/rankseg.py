@@ -31,9 +31,10 @@ from ...ranking import (
 from ..clips import Clips, to_device
 from ..oracle import label_metadata, present_labels
 from ..outputs import Outputs
+from ..pixel_heads.head import PixelHead
 from ..results import Sizes, ranking_result
 from .mask_classification import MaskFormer, VideoMaskFormer
-from .pixel_classification import PixelClassifier
+from .pixel_classification import PixelClassifier, PixelTargets
 
 logger = logging.getLogger(__name__)
 
@@ -211,14 +212,15 @@ class RankedPixels(RankSeg):
     no_object = False
 
     @staticmethod
-    def rank_widths(head: nn.Module) -> tuple[int, int]:
-        return head.token_width, head.class_width
+    def rank_widths(head: PixelHead) -> tuple[int, int]:
+        return head.coarse_width, head.class_width
 
-    def labels_of(self, targets: Tensor) -> Tensor:
-        return targets  # (B, H, W)
+    def labels_of(self, targets: PixelTargets) -> Tensor:
+        return targets.classes  # (B, H, W)
 
-    def ranked_targets(self, targets: Tensor, ranking: Ranking) -> Tensor:
-        return relabel_map(targets, ranking, self.sem_seg_head.ignore_value)
+    def ranked_targets(self, targets: PixelTargets, ranking: Ranking) -> PixelTargets:
+        ranks = relabel_map(targets.classes, ranking, self.sem_seg_head.ignore_value)
+        return targets._replace(labels=ranks)
 
     def classify(
         self,
@@ -228,7 +230,8 @@ class RankedPixels(RankSeg):
         ranking: Ranking | None = None,
     ) -> Tensor:
         """Logits of the ranked categories only: (B, h·w, D) -> (B, h·w, K)."""
-        return self.ranker.classify(pixels, classes, bias, ranking, self.norm)
+        refine = self.sem_seg_head.refine
+        return self.ranker.classify(pixels, classes, bias, ranking, self.norm, refine)
 
 
 class RankSegMaskFormer(RankedRegions, MaskFormer):

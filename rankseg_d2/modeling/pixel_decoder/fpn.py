@@ -9,7 +9,7 @@ from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..position_encoding import sine_position
+from ...position_encoding import sine_position
 from ..registering import register
 from ..transformer import Transformer
 from .build import PixelFeatures, by_stride

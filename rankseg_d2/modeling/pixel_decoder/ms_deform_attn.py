@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from ...dtypes import at_least_float
 from ...errors import unknown_name
 from ...ops import ms_deform_attn
+from ...position_encoding import sine_position
 from ..attention import xavier_init_
 from ..gradient_checkpointing import run_layer
-from ..position_encoding import sine_position
 from ..registering import register
 from .build import PixelFeatures, by_stride
 from .fpn import NUM_SCALES, conv_norm, fill

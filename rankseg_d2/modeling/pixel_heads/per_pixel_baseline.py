@@ -12,14 +12,14 @@ from ..outputs import PixelPredictions
 from ..pixel_decoder import PixelFeatures, build_pixel_decoder
 from ..registering import register
 from ..transformer_decoder import build_transformer_decoder
+from .head import PixelHead
 
 
 @register(SEM_SEG_HEADS_REGISTRY)
-class PerPixelBaselineHead(nn.Module):
+class PerPixelBaselineHead(PixelHead):
     """A pixel decoder and a linear classifier of its pixels."""
 
     _version = 2
-    stride = 4  # of the mask features
 
     @configurable
     def __init__(
@@ -28,33 +28,22 @@ class PerPixelBaselineHead(nn.Module):
         *,
         pixel_decoder: nn.Module,
         predictor: nn.Module,
-        num_classes: int,
-        token_width: int,
-        class_width: int,
-        loss_weight: float,
-        ignore_value: int,
+        **options: Any,
     ):
-        super().__init__()
+        super().__init__(**options)
         self.pixel_decoder = pixel_decoder
         self.predictor = predictor
-        self.num_classes = num_classes
-        self.token_width = token_width
-        self.class_width = class_width
-        self.loss_weight = loss_weight
-        self.ignore_value = ignore_value
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         head = cfg.MODEL.SEM_SEG_HEAD
-        return {
+        return super().from_config(cfg, input_shape) | {
             "input_shape": input_shape,
             "pixel_decoder": build_pixel_decoder(cfg, input_shape),
             "predictor": cls.build_predictor(cfg, input_shape),
-            "num_classes": head.NUM_CLASSES,
-            "token_width": head.CONVS_DIM,
+            "stride": 4,  # of the mask features
+            "coarse_width": head.CONVS_DIM,
             "class_width": head.MASK_DIM,
-            "loss_weight": head.LOSS_WEIGHT,
-            "ignore_value": head.IGNORE_VALUE,
         }
 
     @classmethod
@@ -68,10 +57,10 @@ class PerPixelBaselineHead(nn.Module):
     def forward(
         self, features: dict[str, Tensor], num_frames: int = 1, every_layer: bool = True
     ) -> PixelPredictions:
-        """Features (B, C, h, w) by name -> pixels, classes, and tokens for a multi-label head."""
+        """Features (B, C, h, w) by name -> pixels, classes, and the coarsest map."""
         pixels = self.pixel_decoder(features)
-        classes = [self.class_embedding()[None]]  # (1, C, D)
-        return PixelPredictions(pixels.mask_features, classes, self.predictor.bias, tokens(pixels))
+        classes, bias = [self.class_embedding()[None]], self.predictor.bias  # (1, C, D), (C,)
+        return PixelPredictions(pixels.mask_features, classes, bias, coarsest(pixels))
 
     def class_embedding(self) -> Tensor:
         return self.predictor.weight.flatten(1)  # (C, D)
@@ -122,13 +111,12 @@ class PerPixelBaselinePlusHead(PerPixelBaselineHead):
         every_layer = every_layer and self.deep_supervision
         pixels, predictions = decode(self, features, 1, every_layer)
         classes = list(self.predictor.mask_embed(predictions.queries))  # L times (B, C, D)
-        return PixelPredictions(pixels.mask_features, classes, None, tokens(pixels))
+        return PixelPredictions(pixels.mask_features, classes, None, coarsest(pixels))
 
     def class_embedding(self) -> Tensor:
         return self.predictor.query_embed.weight  # (C, D)
 
 
-def tokens(pixels: PixelFeatures) -> Tensor:
-    """The coarsest map as tokens: (B, N, D)."""
-    coarsest = pixels.scales[0] if pixels.encoded is None else pixels.encoded
-    return coarsest.flatten(2).mT
+def coarsest(pixels: PixelFeatures) -> Tensor:
+    """The coarsest map: (B, D, h, w)."""
+    return pixels.scales[0] if pixels.encoded is None else pixels.encoded

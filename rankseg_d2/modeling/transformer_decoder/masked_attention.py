@@ -8,10 +8,10 @@ from detectron2.layers import Conv2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...position_encoding import sine_position
 from ..attention import MLP, CrossAttentionLayer, FFNLayer, SelfAttentionLayer
 from ..gradient_checkpointing import run_layer
 from ..outputs import MaskPredictions
-from ..position_encoding import sine_position
 from .build import TRANSFORMER_DECODER_REGISTRY, shared_options
 
 NUM_SCALES = 3

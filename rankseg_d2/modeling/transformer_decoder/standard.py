@@ -6,9 +6,9 @@ import torch
 from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
+from ...position_encoding import sine_position
 from ..attention import MLP
 from ..outputs import MaskPredictions
-from ..position_encoding import sine_position
 from ..transformer import Transformer
 from .build import TRANSFORMER_DECODER_REGISTRY, shared_options
 from .masked_attention import input_projection

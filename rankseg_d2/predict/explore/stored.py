@@ -139,7 +139,8 @@ def _pixel_logits(model: Any, outputs: PixelPredictions, i: int, categories: Ten
     pixels, classes = outputs.pixels[i, None].flatten(2).mT, outputs.classes[-1]  # (1, h·w, D)
     classes = classes if len(classes) == 1 else classes[i, None]
     ranking = _all_of(outputs.image_ranking(i), categories)
-    logits = model.ranker.classify(pixels, classes, outputs.bias, ranking, None)
+    refine = model.sem_seg_head.refine
+    logits = model.ranker.classify(pixels, classes, outputs.bias, ranking, None, refine)
     return logits[0].mT.unflatten(1, outputs.pixels.shape[-2:])
 
 

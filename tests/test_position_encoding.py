@@ -5,7 +5,7 @@ import pytest
 import torch
 from support.paths import GOLDEN as FILES
 
-from rankseg_d2.modeling.position_encoding import (
+from rankseg_d2.position_encoding import (
     sine_encoding_2d,
     sine_encoding_3d,
     sine_position,
