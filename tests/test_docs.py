@@ -63,6 +63,21 @@ def test_every_file_module_and_name_that_a_page_names_exists(page):
         pkgutil.resolve_name(name)  # raises its error if there is no such name
 
 
+def test_readme_links_every_page_of_docs():
+    links = re.findall(r"\]\((docs/\w+\.md)\)", (ROOT / "README.md").read_text("utf-8"))
+    assert {page for page in PAGES if page.startswith("docs/")} <= set(links)
+
+
+def test_what_troubleshooting_quotes_of_the_package_is_written_there():
+    files = (ROOT / "rankseg_d2").rglob("*.py")
+    written = re.sub(r'"\s+f?"', "", "".join(path.read_text("utf-8") for path in files)).lower()
+    page = (ROOT / "docs/troubleshooting.md").read_text("utf-8")
+    quotes = re.findall(r"\*([A-Z][^*`]+)\*: check|\*([A-Z][^*`]+)\*: install|\"([^\"]+)\"", page)
+    quotes = [next(filter(None, groups)) for groups in quotes]
+    assert len(quotes) == 4
+    assert [quote for quote in quotes if quote.lower() not in written] == []
+
+
 RUNS = ["README.md", "docs/config.md", "docs/data.md", "docs/engine.md", "docs/evaluation.md"]
 RUNS += ["docs/explore.md", "docs/kappa.md", "docs/migration.md", "docs/models.md"]
 RUNS += ["docs/predict.md", "docs/training.md", "docs/video.md"]
