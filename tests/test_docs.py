@@ -70,12 +70,11 @@ def test_readme_links_every_page_of_docs():
 
 def test_what_troubleshooting_quotes_of_the_package_is_written_there():
     files = (ROOT / "rankseg_d2").rglob("*.py")
-    written = re.sub(r'"\s+f?"', "", "".join(path.read_text("utf-8") for path in files)).lower()
+    written = re.sub(r'"\s+f?"', "", "".join(path.read_text("utf-8") for path in files))
     page = (ROOT / "docs/troubleshooting.md").read_text("utf-8")
-    quotes = re.findall(r"\*([A-Z][^*`]+)\*: check|\*([A-Z][^*`]+)\*: install|\"([^\"]+)\"", page)
-    quotes = [next(filter(None, groups)) for groups in quotes]
-    assert len(quotes) == 4
-    assert [quote for quote in quotes if quote.lower() not in written] == []
+    quotes = re.findall(r'"([^"]+)"', page)
+    assert "holds a run already" in quotes
+    assert [quote for quote in quotes if " ".join(quote.split()) not in written] == []
 
 
 RUNS = ["README.md", "docs/config.md", "docs/data.md", "docs/engine.md", "docs/evaluation.md"]
