@@ -8,6 +8,7 @@ import json
 import sys
 
 from . import __version__, config_files, doctor
+from .config_reference import key_reference
 from .errors import INTERRUPTED, nearest, sentence, shows_tracebacks
 from .predict.cli import add_pack_parser, add_predict_parser
 from .report.cli import add_analyze_parser, add_kappa_parser, add_report_parser
@@ -27,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     doctor.add_parser(commands)
     configs = commands.add_parser(
-        "configs", help="list the shipped configs, or write a config with all of its keys"
+        "configs", help="list the shipped configs, write one with all of its keys, or explain keys"
     )
     configs.add_argument(
         "pattern",
@@ -35,7 +36,10 @@ def main(argv: list[str] | None = None) -> int:
         default="",
         metavar="PATTERN|NAME",
         help="list only names that contain this, such as swin_l or ade20k/*_rankseg; of a whole "
-        "name, or a yaml file, write the keys",
+        "name, or a yaml file, write the keys; with --keys, a word to search, such as SOLVER",
+    )
+    configs.add_argument(
+        "--keys", action="store_true", help="write what each config key means, and its default"
     )
     configs.set_defaults(run=_show_configs)
     add_predict_parser(commands)
@@ -73,8 +77,11 @@ def main(argv: list[str] | None = None) -> int:
 def _show_configs(args: argparse.Namespace) -> int:
     """Write the names that match: models, grouped by folder, then the parts of configs.
 
-    Of one config: its yaml, in which all bases are resolved.
+    Of one config: its yaml, in which all bases are resolved. With --keys: what the keys mean.
     """
+    if args.keys:
+        sys.stdout.write(key_reference(args.pattern))
+        return 0
     known = config_files.shipped_names()
     is_model = args.pattern in known and not config_files.is_part(args.pattern)
     if is_model or args.pattern.endswith((".yaml", ".yml")):

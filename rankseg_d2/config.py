@@ -17,8 +17,9 @@ from .tasks import class_list
 logger = logging.getLogger(__name__)
 
 # The keys added to detectron2's. Names and defaults are upstream's, so its yaml files load
-# unchanged. Keys that upstream does not have are marked "ours". config_ranges.py lists the values
-# that each may have.
+# unchanged. Keys that upstream does not have are marked "ours". A key is explained by the comment
+# on its line, or else above it; `rankseg-d2 configs --keys` and docs/keys.md show these comments.
+# config_ranges.py lists the values that each key may have.
 KEYS = {
     "MODEL": {
         "RANKSEG": {
@@ -28,50 +29,51 @@ KEYS = {
             "LOSS_WEIGHT": 0,  # weight of the multi-label loss; 10 in the paper
             "HIDDEN_DIM": 512,  # width of the multi-label head
             "SHARE_EMBEDDING": False,  # True: the class tokens are the classifier's weights
-            # ours
-            # multi-label head: encoder, decoder or pooling; as published for pixel classifiers:
-            # separable, query2label, conv_pooling, and for Segmenter block
+            # ours: the multi-label head: encoder, decoder or pooling; as published for pixel
+            # classifiers: separable, query2label, conv_pooling, and for Segmenter block
             "HEAD": "encoder",
-            "POOL": 0,  # pixel classifiers: the head reads a map of so many cells squared; 0: all
-            "LAYER": 3,  # its input: the queries after this decoder layer, counted from 1
-            "LOSS": "asymmetric",  # or bce
-            "THRESHOLD": 0.0,  # above 0: of the TOPK, keep only categories more probable than this
-            "KEEP_TRUE": False,  # True: training keeps the true categories, whatever their scores
-            "FULL_SCORES": False,  # True: semantic results have all C score maps, not TOPK
+            "POOL": 0,  # ours: pixel classifiers: the head reads a map of so many cells squared
+            "LAYER": 3,  # ours: it reads the queries after this decoder layer, counted from 1
+            "LOSS": "asymmetric",  # ours: the multi-label loss, or bce
+            # ours: above 0: of the TOPK, keep only categories more probable than this
+            "THRESHOLD": 0.0,
+            # ours: True: training keeps the true categories, whatever their scores
+            "KEEP_TRUE": False,
+            "FULL_SCORES": False,  # ours: True: semantic results have all C score maps, not TOPK
         },
         "MASK_FORMER": {
-            # loss weights
             "DEEP_SUPERVISION": True,  # losses after every decoder layer, not only the last
             "NO_OBJECT_WEIGHT": 0.1,  # of the no-object class in the class loss
-            "CLASS_WEIGHT": 1.0,
-            "MASK_WEIGHT": 20.0,
-            "DICE_WEIGHT": 1.0,
-            # transformer decoder
+            "CLASS_WEIGHT": 1.0,  # of the class loss; this and the next two weigh the matching too
+            "MASK_WEIGHT": 20.0,  # of the mask loss: cross-entropy of points, or focal loss
+            "DICE_WEIGHT": 1.0,  # of the dice loss of masks
+            # Mask2Former's, for clips also with Video in front; StandardTransformerDecoder is
+            # MaskFormer's
             "TRANSFORMER_DECODER_NAME": "MultiScaleMaskedTransformerDecoder",
             "TRANSFORMER_IN_FEATURE": "res5",  # in Mask2Former multi_scale_pixel_decoder
-            "NUM_OBJECT_QUERIES": 100,
-            "HIDDEN_DIM": 256,
-            "NHEADS": 8,
-            "DIM_FEEDFORWARD": 2048,
+            "NUM_OBJECT_QUERIES": 100,  # most regions that an image or clip can have
+            "HIDDEN_DIM": 256,  # width of the queries
+            "NHEADS": 8,  # heads of attention, in the pixel decoder too
+            "DIM_FEEDFORWARD": 2048,  # width inside the feed-forward layers
             "ENC_LAYERS": 0,  # encoder layers before the decoder
             "DEC_LAYERS": 6,  # in Mask2Former one more than layers: 10 means 9 layers
-            "DROPOUT": 0.1,
+            "DROPOUT": 0.1,  # of the pixel decoder and of MaskFormer's transformer decoder
             "PRE_NORM": False,  # True: norms before attention and feed-forward, not after
             "ENFORCE_INPUT_PROJ": False,  # True: project the input even if its width fits
             # ours: gradient checkpointing in pixel and transformer decoder: less memory, more time
             "USE_CHECKPOINT": False,
-            "SIZE_DIVISIBILITY": 32,  # images are padded to a multiple of this
-            # point-sampled mask losses (Mask2Former)
-            "TRAIN_NUM_POINTS": 12544,  # points per mask
+            # images are padded to a multiple of this; -1: of what the backbone needs
+            "SIZE_DIVISIBILITY": 32,
+            "TRAIN_NUM_POINTS": 12544,  # Mask2Former's mask losses are computed at these points
             "OVERSAMPLE_RATIO": 3.0,  # so many times more are drawn, to choose uncertain ones from
-            "IMPORTANCE_SAMPLE_RATIO": 0.75,  # the share of uncertain ones; the others are random
+            "IMPORTANCE_SAMPLE_RATIO": 0.75,  # the share of uncertain points; others are random
             # ours: "points" (Mask2Former), "dense" (MaskFormer: all pixels), or "auto": "points" if
             # TRANSFORMER_IN_FEATURE is multi_scale_pixel_decoder, else "dense"
             "MASK_LOSS": "auto",
             "TEST": {
-                "SEMANTIC_ON": True,
-                "INSTANCE_ON": False,
-                "PANOPTIC_ON": False,
+                "SEMANTIC_ON": True,  # results are label maps
+                "INSTANCE_ON": False,  # results are objects, which may overlap
+                "PANOPTIC_ON": False,  # results are segments, which do not overlap
                 "OBJECT_MASK_THRESHOLD": 0.0,  # panoptic: drop queries with a lower score
                 "OVERLAP_THRESHOLD": 0.0,  # panoptic: drop segments less visible than this share
                 # semantic; True: masks are resized before the sigmoid, not after
@@ -81,88 +83,88 @@ KEYS = {
             },
         },
         "SEM_SEG_HEAD": {
+            # MaskFormer's, or its TransformerEncoderPixelDecoder; MSDeformAttnPixelDecoder is
+            # Mask2Former's
             "PIXEL_DECODER_NAME": "BasePixelDecoder",
             "MASK_DIM": 256,  # channels of the per-pixel embedding
             "TRANSFORMER_ENC_LAYERS": 0,  # encoder layers of the pixel decoder
+            # the backbone's features that the encoder of MSDeformAttnPixelDecoder takes
             "DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES": ["res3", "res4", "res5"],
             "DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS": 8,  # not read, as upstream: NHEADS is
-            "DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS": 4,
+            "DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS": 4,  # points for each head and level
             "USE_LAYERNORM": False,  # with RankSeg: cosine classifier, rank-adaptive temperature
-            # pixel classifiers, ours
-            "AVERAGE_ALL": False,  # the loss is divided by all pixels, ignored ones included
-            "STRETCH": False,  # True: maps are resized to the image as if they had no padding
-            "DROPOUT": 0.1,  # before the classifier
-            "AUXILIARY": {  # a head on an earlier level, for training alone
-                "IN_FEATURE": "",  # the level, such as res4; "": no such head
-                "CHANNELS": 256,
-                "WEIGHT": 0.4,  # of its loss
+            # ours: True: a pixel classifier's loss is divided by all pixels, ignored ones included
+            "AVERAGE_ALL": False,
+            "STRETCH": False,  # ours: True: maps are resized to the image as if it had no padding
+            "DROPOUT": 0.1,  # ours: before the classifier of a pixel head
+            "AUXILIARY": {  # ours: a head on an earlier level, for training alone
+                "IN_FEATURE": "",  # ours: the level, such as res4; none: no such head
+                "CHANNELS": 256,  # ours: of its convolution
+                "WEIGHT": 0.4,  # ours: of its loss
             },
-            # DeepLab's; nothing reads them, upstream's yaml files have them
-            "LOSS_TYPE": "hard_pixel_mining",
-            "PROJECT_FEATURES": ["res2"],
-            "PROJECT_CHANNELS": [48],
-            "ASPP_CHANNELS": 256,
-            "ASPP_DILATIONS": [6, 12, 18],
-            "ASPP_DROPOUT": 0.1,
-            "USE_DEPTHWISE_SEPARABLE_CONV": False,
+            "LOSS_TYPE": "hard_pixel_mining",  # not read: DeepLab's, in upstream's yaml files
+            "PROJECT_FEATURES": ["res2"],  # not read: DeepLab's, in upstream's yaml files
+            "PROJECT_CHANNELS": [48],  # not read: DeepLab's, in upstream's yaml files
+            "ASPP_CHANNELS": 256,  # not read: DeepLab's, in upstream's yaml files
+            "ASPP_DILATIONS": [6, 12, 18],  # not read: DeepLab's, in upstream's yaml files
+            "ASPP_DROPOUT": 0.1,  # not read: DeepLab's, in upstream's yaml files
+            "USE_DEPTHWISE_SEPARABLE_CONV": False,  # not read: DeepLab's, in upstream's yaml files
         },
-        "RESNETS": {  # of DeepLab's ResNets, such as R101c
-            "STEM_TYPE": "deeplab",
-            "RES4_DILATION": 1,
-            "RES5_MULTI_GRID": [1, 2, 4],
+        "RESNETS": {  # these are read by build_resnet_deeplab_backbone (R50c, R101c) only
+            "STEM_TYPE": "deeplab",  # three convolutions, as in R50c and R101c; basic: one of 7 x 7
+            "RES4_DILATION": 1,  # 2: res4 keeps the size of res3
+            "RES5_MULTI_GRID": [1, 2, 4],  # factors of the dilation, for each block of res5
         },
-        "SWIN": {  # the defaults are Swin-T's
-            "PRETRAIN_IMG_SIZE": 224,
-            "PATCH_SIZE": 4,
-            "EMBED_DIM": 96,
-            "DEPTHS": [2, 2, 6, 2],
-            "NUM_HEADS": [3, 6, 12, 24],
-            "WINDOW_SIZE": 7,
-            "MLP_RATIO": 4.0,
-            "QKV_BIAS": True,
+        "SWIN": {  # of D2SwinTransformer; the defaults are Swin-T's
+            "PRETRAIN_IMG_SIZE": 224,  # image size of the absolute position embedding, if APE
+            "PATCH_SIZE": 4,  # pixels of a side of a patch
+            "EMBED_DIM": 96,  # channels of res2; each later stage has twice as many
+            "DEPTHS": [2, 2, 6, 2],  # blocks of each stage
+            "NUM_HEADS": [3, 6, 12, 24],  # heads of attention, of each stage
+            "WINDOW_SIZE": 7,  # patches of a side of a window
+            "MLP_RATIO": 4.0,  # width inside the feed-forward layers, relative to the channels
+            "QKV_BIAS": True,  # query, key and value have a bias
             "QK_SCALE": None,  # None: 1 / sqrt(channels of a head)
-            "DROP_RATE": 0.0,
-            "ATTN_DROP_RATE": 0.0,
-            "DROP_PATH_RATE": 0.3,
+            "DROP_RATE": 0.0,  # dropout of features
+            "ATTN_DROP_RATE": 0.0,  # dropout of attention weights
+            "DROP_PATH_RATE": 0.3,  # of the last block, which is dropped so often; rises from 0
             "APE": False,  # absolute position embedding
-            "PATCH_NORM": True,
-            "OUT_FEATURES": ["res2", "res3", "res4", "res5"],
+            "PATCH_NORM": True,  # a norm after the patch embedding
+            "OUT_FEATURES": ["res2", "res3", "res4", "res5"],  # stages whose features are results
             "USE_CHECKPOINT": False,  # gradient checkpointing: less memory, more time
         },
-        "TIMM": {  # ours: MODEL.BACKBONE.NAME TimmBackbone is any model of timm
-            "NAME": "resnet18",
+        "TIMM": {  # ours
+            "NAME": "resnet18",  # a model of timm, for MODEL.BACKBONE.NAME TimmBackbone
             # package: weights of an installed package; hub or True: timm downloads its own; None
             # or False: random weights
             "PRETRAINED": None,
-            "OUT_FEATURES": ["res2", "res3", "res4", "res5"],
-            "DROP_PATH_RATE": 0.0,
+            "OUT_FEATURES": ["res2", "res3", "res4", "res5"],  # of strides 4, 8, 16, 32
+            "DROP_PATH_RATE": 0.0,  # how often blocks are dropped in training
         },
     },
     "INPUT": {
         "DATASET_MAPPER_NAME": "mask_former_semantic",  # docs/data.md lists the mappers
         "COLOR_AUG_SSD": False,  # SSD's color augmentation
         "SIZE_DIVISIBILITY": -1,  # training crops are padded to a multiple of this; -1: no padding
-        "CROP": {"SINGLE_CATEGORY_MAX_AREA": 1.0},  # crop again if one category covers more
-        # large-scale jitter, for panoptic and instance segmentation
-        "IMAGE_SIZE": 1024,
-        "MIN_SCALE": 0.1,
-        "MAX_SCALE": 2.0,
-        # clips of a video
+        # crop again if one category covers more than this share of the crop
+        "CROP": {"SINGLE_CATEGORY_MAX_AREA": 1.0},
+        "IMAGE_SIZE": 1024,  # side of the square of large-scale jitter (mappers ..._lsj)
+        "MIN_SCALE": 0.1,  # least scale of large-scale jitter
+        "MAX_SCALE": 2.0,  # largest scale of large-scale jitter
         "SAMPLING_FRAME_NUM": 2,  # frames of a training clip
         "SAMPLING_FRAME_RANGE": 20,  # other frames are at most this far from the reference frame
-        "SAMPLING_FRAME_SHUFFLE": False,  # True: frames in random order
+        "SAMPLING_FRAME_SHUFFLE": False,  # True: frames of a clip in random order
         "SAMPLING_RANDOM": True,  # False: frames that are SAMPLING_INTERVAL apart
-        "SAMPLING_INTERVAL": 5,
-        "AUGMENTATIONS": [],  # of brightness, contrast, saturation, rotation
-        # ours
-        "CORRUPT": "raise",  # or skip: warn about unreadable training files and go on
-        "KEEP_EMPTY": False,  # True: objects outside the crop stay, with empty masks
+        "SAMPLING_INTERVAL": 5,  # frames from one of a clip to the next, without SAMPLING_RANDOM
+        "AUGMENTATIONS": [],  # of clips: brightness, contrast, saturation, rotation
+        "CORRUPT": "raise",  # ours: or skip: warn about unreadable training files and go on
+        "KEEP_EMPTY": False,  # ours: True: objects outside the crop stay, with empty masks
     },
     # ours: yaml files of own data sets (docs/own_data.md). They are registered and set TRAIN and
     # TEST. NUM_CLASSES and IGNORE_VALUE follow every registered data set.
     "DATASETS": {"FILES": ()},
     "SOLVER": {
-        "OPTIMIZER": "ADAMW",
+        "OPTIMIZER": "ADAMW",  # or SGD
         "BACKBONE_MULTIPLIER": 0.1,  # of the learning rate, for the backbone
         # ours: of the learning rate of a backbone parameter, once for each layer above its own
         "LAYER_DECAY": 1.0,
@@ -175,32 +177,36 @@ KEYS = {
         "KEEP_CHECKPOINTS": 2,  # ours: the newest so many, beside the best and final one; 0: all
         # ours: BASE_LR is for a batch of this size and scales with IMS_PER_BATCH; 0: no scaling
         "REFERENCE_BATCH_SIZE": 0,
-        # ours: if METRIC of an evaluation falls by more than DROP below its best value, multiply
-        # the learning rate of the multi-label head by FACTOR
-        "MLHEAD_GUARD": {
-            "ENABLED": False,
-            "METRIC": "multilabel/mAP",
-            "DROP": 0.5,
-            "FACTOR": 0.1,
+        "MLHEAD_GUARD": {  # ours
+            "ENABLED": False,  # True: lower the multi-label head's rate when METRIC falls
+            "METRIC": "multilabel/mAP",  # a metric of the evaluation, higher is better
+            "DROP": 0.5,  # it has fallen if it is more than this below its best value
+            "FACTOR": 0.1,  # the rate is multiplied by this
         },
     },
     "TEST": {  # ours
         "PICTURES": 8,  # images shown in sheet.png, with ground truth, prediction and ranking
         "SAVE_PREDICTIONS": False,  # True: evaluators also write predictions, in COCO's formats
-        # save the checkpoint with the best METRIC, such as sem_seg/mIoU, as model_best.pth; "": off
-        "BEST": {"METRIC": "", "MODE": "max"},  # or min, if lower is better
-        # semantic results from windows (height, width) of the image, not from all of it at once
-        "SLIDING_WINDOW": {"ENABLED": False, "SIZE": [512, 512], "STRIDE": [341, 341]},
+        "BEST": {
+            # such as sem_seg/mIoU: the checkpoint with its best value is model_best.pth; "": none
+            "METRIC": "",
+            "MODE": "max",  # or min, if a lower METRIC is better
+        },
+        "SLIDING_WINDOW": {
+            "ENABLED": False,  # True: semantic results from windows of the image, not all of it
+            "SIZE": [512, 512],  # height and width of a window, in pixels of the resized image
+            "STRIDE": [341, 341],  # from one window to the next, down and to the right
+        },
         "VIDEO": {  # whole videos in bounded memory (docs/video.md)
-            "WINDOW": 0,  # frames of a window; 0: the whole video is one window
+            "WINDOW": 0,  # frames of a window of a video; 0: the whole video is one window
             "OVERLAP": 4,  # frames that neighbouring windows share
             "RANKING": "running",  # or two_pass: rank all windows first, then segment
-            "LINK_THRESHOLD": 0.5,  # least IoU at which objects of two windows are linked
+            "LINK_THRESHOLD": 0.5,  # least similarity at which objects of two windows are linked
             "LINK_PATIENCE": 3,  # a track is closed if more windows than this have no match
         },
     },
     "LOGGERS": [],  # ours: of wandb, mlflow: where metrics go beside OUTPUT_DIR
-    "LOG_OUTPUT": None,  # nothing reads it; upstream's yaml files have it
+    "LOG_OUTPUT": None,  # not read: in upstream's yaml files
 }
 
 

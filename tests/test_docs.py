@@ -1,5 +1,9 @@
 """The pages for readers: links lead somewhere, and code that a page shows can run."""
 
+import contextlib
+import functools
+import io
+import itertools
 import os
 import pkgutil
 import re
@@ -13,7 +17,9 @@ from support import own_data
 from support.paths import ROOT
 
 from rankseg_d2 import cli
+from rankseg_d2._yaml import settable_keys
 from rankseg_d2.config import get_config
+from rankseg_d2.config_files import shipped_names
 
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()
@@ -57,9 +63,23 @@ def test_every_file_module_and_name_that_a_page_names_exists(page):
         pkgutil.resolve_name(name)  # raises its error if there is no such name
 
 
+def test_readme_links_every_page_of_docs():
+    links = re.findall(r"\]\((docs/\w+\.md)\)", (ROOT / "README.md").read_text("utf-8"))
+    assert {page for page in PAGES if page.startswith("docs/")} <= set(links)
+
+
+def test_what_troubleshooting_quotes_of_the_package_is_written_there():
+    files = (ROOT / "rankseg_d2").rglob("*.py")
+    written = re.sub(r'"\s+f?"', "", "".join(path.read_text("utf-8") for path in files))
+    page = (ROOT / "docs/troubleshooting.md").read_text("utf-8")
+    quotes = re.findall(r'"([^"]+)"', page)
+    assert "holds a run already" in quotes
+    assert [quote for quote in quotes if " ".join(quote.split()) not in written] == []
+
+
 RUNS = ["README.md", "docs/config.md", "docs/data.md", "docs/engine.md", "docs/evaluation.md"]
-RUNS += ["docs/explore.md", "docs/kappa.md", "docs/models.md", "docs/predict.md"]
-RUNS += ["docs/training.md", "docs/video.md"]
+RUNS += ["docs/explore.md", "docs/kappa.md", "docs/migration.md", "docs/models.md"]
+RUNS += ["docs/predict.md", "docs/training.md", "docs/video.md"]
 
 
 MODEL = """
@@ -131,6 +151,54 @@ def test_the_commands_of_a_page_are_valid(page, tmp_path, monkeypatch):
             with pytest.raises(SystemExit) as ended:
                 cli.main([*command, "--help"])
             assert ended.value.code == 0
+
+
+@functools.cache
+def help_of(command):
+    """What `--help` of a command says, or of rankseg-d2 itself for ()."""
+    written = io.StringIO()
+    with contextlib.redirect_stdout(written), pytest.raises(SystemExit) as ended:
+        cli.main([*command, "--help"])
+    assert ended.value.code == 0
+    return written.getvalue()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_subcommand_and_option_of_rankseg_d2_that_a_page_names_exists(page):
+    """In blocks of commands, and in the text."""
+    text = (ROOT / page).read_text("utf-8")
+    named = [shlex.split(line) for line in re.findall(r"`(rankseg-d2\s[^`]*)`", text)]
+    for words in (*named, *(words for words in commands(page) if words[:1] == ["rankseg-d2"])):
+        plain = list(itertools.takewhile(lambda word: re.fullmatch("[a-z]+", word), words[1:]))
+        count = 3 if plain[:2] == ["dataset", "prepare"] else 2 if plain[:1] == ["dataset"] else 1
+        known = re.findall(r"(?<!\w)--[\w-]+", help_of(tuple(plain[:count])))
+        options = [word.partition("=")[0] for word in words if word.startswith("--")]
+        assert [option for option in options if option not in known] == [], words
+
+
+KEYS = settable_keys(get_config("toy/semantic/base"))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_config_key_that_a_page_names_exists(page):
+    """With their section: `SOLVER.BASE_LR`, `TEST.VIDEO.*`, `TEST.BEST.{METRIC, MODE}`."""
+    text = (ROOT / page).read_text("utf-8")
+    sections = "|".join(name for name, key in KEYS.items()
+                        if "." not in name and isinstance(key.value, dict))  # fmt: skip
+    names = re.findall(rf"(?<![\w.])((?:{sections})(?:\.[A-Z]\w*)+)(\.\{{[^}}]*\}})?", text)
+    names = {f"{name}.{last}" if last else name
+             for name, lasts in names for last in re.findall(r"\w+", lasts) or [""]}  # fmt: skip
+    assert [name for name in names if name not in KEYS] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_shipped_config_that_a_page_names_exists(page):
+    text = (ROOT / page).read_text("utf-8")
+    known = shipped_names()
+    folders = "|".join({name.partition("/")[0] for name in known})
+    tasks = "semantic|panoptic|instance|video_semantic|video_instance"
+    names = re.findall(rf"(?<![\w/.-])((?:{folders})/(?:{tasks})/\w+)(?![\w./*…-])", text)
+    assert [name for name in names if name not in known] == []
 
 
 def test_the_code_of_extending_runs(tmp_path):

@@ -30,7 +30,7 @@ FLOORS = [
     ["modeling"],
     ["evaluation"],
     ["config_files", "config_ranges"],
-    ["config"],
+    ["config", "config_reference"],
     [""],
     ["engine"],
     ["report", "predict"],

@@ -5,6 +5,7 @@ import re
 import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -102,6 +103,18 @@ def test_a_yaml_of_the_page_describes_its_data(tmp_path, name, capsys):
     assert (status, capsys.readouterr().out.splitlines()[-1]) == (0, "nothing is wrong")
 
 
+def make_my_folder():
+    """Images and labels in my_folder, without a yaml; images in new_photos."""
+    runpy.run_path(str(ROOT / "examples/own_data.py"))["main"]("my_folder")
+    Path("new_photos").mkdir()
+    for path in sorted(Path("my_folder").rglob("*.*")):
+        if path.suffix == ".yaml" or int(path.stem) >= 32:
+            path.unlink()
+        elif path.stem == "0000" and path.parent.name == "images":
+            path.rename(Path("new_photos", path.name))
+            Path("my_folder/labels/0000.png").unlink()
+
+
 def run(words, folder):
     environment = {**os.environ, "OMP_NUM_THREADS": "2", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
@@ -134,6 +147,7 @@ def run_line(line, folder, capsys):
 @pytest.mark.parametrize(
     ("first", "name", "result"),
     [
+        ("rankseg-d2 dataset init my_folder ", None, ""),
         ("python examples/own_data.py photos ", None, "mIoU"),
         ("python examples/own_data.py street ", "street", "mIoU"),
         ("python examples/own_data.py cars", "cars", "instances, segm"),
@@ -144,22 +158,26 @@ def run_line(line, folder, capsys):
 def test_the_commands_of_the_page_run(tmp_path, monkeypatch, capsys, first, name, result):
     monkeypatch.chdir(tmp_path)
     (commands,) = (block for block in blocks("bash") if block.startswith(first))
-    if first.startswith("rankseg-d2"):
+    if first.startswith("rankseg-d2 dataset convert"):
         make(tmp_path, "plants")
+    if first.startswith("rankseg-d2 dataset init"):
+        make_my_folder()
     written = [run_line(line, tmp_path, capsys) for line in commands.splitlines()]
     assert "nothing is wrong\n" in written[1]
     assert result in written[-1]
-    if "rankseg-d2 train" in commands:
+    if "photos.yaml" in commands:
         said = written[2].splitlines()
         start = said.index(next(line for line in said if line.startswith("photos: semantic, ")))
         assert said[start] in TEXT
         assert [line for line in said if line.startswith(("  κ", "  queries")) and line in TEXT]
+    if "--out found" in commands:
+        assert len(list(Path("found").iterdir())) == 2 * len(list(Path("new_photos").iterdir()))
     for file in ("train", name) if name else ():
         assert (tmp_path / name / f"{file}.yaml").read_text() == FILES[f"{name}/{file}.yaml"]
 
 
 def test_all_commands_of_the_page_are_run_here():
-    assert len(blocks("bash")) == 5
+    assert len(blocks("bash")) == 6
 
 
 @pytest.mark.slow

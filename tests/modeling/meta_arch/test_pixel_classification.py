@@ -5,10 +5,10 @@ import yaml
 from detectron2.modeling import build_model
 from support import golden
 from support.small import CLASSES, MASK2FORMER, MASKFORMER, RANKSEG, make_config, picture
+from torch.nn import functional as F
 
 from rankseg_d2.config import get_config
 from rankseg_d2.modeling.meta_arch import PixelClassifier, RankSegPixelClassifier
-from rankseg_d2.modeling.meta_arch.pixel_classification import enlarge
 from rankseg_d2.modeling.passes import SlidingWindow, TestTimeAugmentation
 from rankseg_d2.ranking import asymmetric_loss
 
@@ -40,6 +40,11 @@ VARIANTS = {
     | {"MODEL.MASK_FORMER.DEEP_SUPERVISION": False},
 }
 ALL = pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
+
+
+def enlarged(logits):
+    """Maps (B, K, h, w) four times as large in both directions."""
+    return F.interpolate(logits, scale_factor=4, mode="bilinear", align_corners=False)
 
 
 def make_model(*options):
@@ -153,7 +158,7 @@ def test_ignored_pixels_cost_nothing(options):
     losses = model([half])
     frames = (half["image"] - model.pixel_mean) / model.pixel_std
     outputs = model.decide(model.network(frames[None]))
-    logits = enlarge(outputs.logits[-1], stride=4)[0]
+    logits = enlarged(outputs.logits[-1])[0]
     log_probability = logits.log_softmax(0).gather(0, half["sem_seg"][None] % 255)[0, :32]
     torch.testing.assert_close(losses["loss_sem_seg"], -1.5 * log_probability.mean())
 
@@ -252,7 +257,7 @@ def test_pixels_are_classified_among_the_ranked_categories(options):
             classes = result["ranking"]["classes"]
             order = result["ranking"]["scores"].argsort(descending=True)
             assert classes.tolist() == order[:4].tolist()
-            expected = enlarge(plain_pixels(model, image, classes)[None], 4)[0]
+            expected = enlarged(plain_pixels(model, image, classes)[None])[0]
             torch.testing.assert_close(result["sem_seg_scores"], expected, rtol=1e-3, atol=1e-3)
             labels = classes[expected.argmax(0)]
             assert (result["sem_seg_labels"] == labels).float().mean() > 0.999
@@ -269,7 +274,7 @@ def test_labels_become_ranks_and_the_rest_is_ignored(options):
     with torch.no_grad():
         outputs = model.run_network(clips)
         ranking = outputs.scores[0].argsort(descending=True)[:4].tolist()
-        logits = enlarge(plain_pixels(model, one["image"], ranking)[None], 4)[0]
+        logits = enlarged(plain_pixels(model, one["image"], ranking)[None])[0]
     ranks = torch.full((CLASSES,), 255)
     ranks[ranking] = torch.arange(4)
     targets = ranks[one["sem_seg"]]
