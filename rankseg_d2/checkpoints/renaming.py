@@ -6,6 +6,8 @@ from collections.abc import Collection
 
 from torch import Tensor
 
+from .sources import find_table
+
 # (pattern, replacement). A name that the model lacks becomes the first replacement that it has.
 RENAMED = (
     (r"^sem_seg_head\.(?!predictor\.)", "sem_seg_head.pixel_decoder."),  # MaskFormerHead before 2
@@ -26,6 +28,10 @@ _TORCHVISION = (
 
 def rename(weights: dict[str, Tensor], own: Collection[str]) -> None:
     """Give the weights, in place, the names that they have in the model."""
+    if table := find_table(weights):
+        renamed = table.to_ours(weights)
+        weights.clear()
+        weights.update(renamed)
     for old in list(weights):
         bare = old.removeprefix("module.")  # added by DistributedDataParallel
         names = [old, bare, *(re.sub(*moved, bare, count=1) for moved in RENAMED)]
