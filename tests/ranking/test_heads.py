@@ -18,6 +18,9 @@ from rankseg_d2.ranking import (
     restrict,
     spread,
 )
+from rankseg_d2.ranking.heads import ConvPoolingHead
+
+WITH_TOKENS = [name for name in HEADS if name != "conv_pooling"]
 
 
 def weight_by_name(name, shape, variant="spec"):
@@ -111,12 +114,12 @@ def test_initialisation_follows_the_paper():
     assert head.fc.W.std().item() == pytest.approx((3 * 512) ** -0.5, rel=0.02)
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", WITH_TOKENS)
 @pytest.mark.parametrize("shared_dim", [None, 64, 48])
 def test_every_parameter_and_the_shared_embedding_get_a_gradient(name, shared_dim):
     head = HEADS[name](24, 7, 64, shared_dim=shared_dim)
     embedding = None if shared_dim is None else torch.randn(7, shared_dim, requires_grad=True)
-    features = torch.randn(2, 10, 24, requires_grad=True)
+    features = torch.randn(2, 9, 24, requires_grad=True)
     scores = head(features, embedding)
     assert scores.shape == (2, 7)
     scores.square().sum().backward()
@@ -129,7 +132,7 @@ def test_every_parameter_and_the_shared_embedding_get_a_gradient(name, shared_di
 @pytest.mark.parametrize("name", HEADS)
 def test_batches_of_any_size_give_the_same_scores(name):
     head = HEADS[name](24, 7, 64).eval()
-    features = torch.randn(3, 10, 24)
+    features = torch.randn(3, 9, 24)
     one_by_one = torch.cat([head(image[None]) for image in features])
     torch.testing.assert_close(head(features), one_by_one, rtol=1e-5, atol=1e-5)
     assert head(features[:0]).shape == (0, 7)
@@ -149,7 +152,7 @@ def test_heads_are_traced_in_one_graph(name):
         return logits, cosine_logits(queries, embeddings)
 
     head, norm = HEADS[name](24, 7, 64).eval(), RankNorm(4)
-    inputs = [torch.randn(2, 10, n) for n in (24, 8, 5)]
+    inputs = [torch.randn(2, 9, n) for n in (24, 8, 5)]
     with torch.no_grad():
         explained = torch._dynamo.explain(step)(*inputs, torch.randn(7, 5))
     assert explained.graph_break_count == 0, explained.break_reasons
@@ -158,7 +161,7 @@ def test_heads_are_traced_in_one_graph(name):
 @pytest.mark.parametrize("name", HEADS)
 def test_scores_are_float32_inside_autocast(name):
     head = HEADS[name](24, 7, 64).eval()
-    features = torch.randn(2, 10, 24)
+    features = torch.randn(2, 9, 24)
     with torch.autocast("cpu", torch.bfloat16):
         scores = head(features)
     assert scores.dtype == torch.float32
@@ -168,17 +171,31 @@ def test_scores_are_float32_inside_autocast(name):
 @pytest.mark.parametrize("name", ["encoder", "decoder"])
 def test_dropout_acts_in_training_only(name):
     head = HEADS[name](24, 7, 64, dropout=0.5)
-    features = torch.randn(2, 10, 24)
+    features = torch.randn(2, 9, 24)
     assert not torch.equal(head(features), head(features))
     head.eval()
     assert torch.equal(head(features), head(features))
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", WITH_TOKENS)
 def test_weight_decay_is_lifted_from_class_tokens(name):
     own, shared = HEADS[name](24, 7, 64), HEADS[name](24, 7, 64, shared_dim=48)
     assert own.no_weight_decay() == {"cls_emb"} <= dict(own.named_parameters()).keys()
     assert shared.no_weight_decay() == set()
+
+
+def test_the_head_without_tokens_shares_none():
+    with pytest.raises(ValueError, match="conv_pooling has no class tokens"):
+        ConvPoolingHead(24, 7, 64, shared_dim=64)
+    head = ConvPoolingHead(24, 7, 64)
+    head(torch.randn(2, 9, 24)).square().sum().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in head.parameters())
+    assert head.no_weight_decay() == set()
+
+
+def test_query2label_reads_a_square_map():
+    with pytest.raises(ValueError, match="got 10 cells; set MODEL.RANKSEG.POOL"):
+        HEADS["query2label"](24, 7, 64)(torch.randn(2, 10, 24))
 
 
 @pytest.mark.parametrize(("dim", "near"), [(200, 192), (0, 64), (-64, 64)])
@@ -192,12 +209,12 @@ def test_hidden_dim_that_heads_do_not_divide_is_refused(dim, near):
 def test_wrong_shared_embedding_is_refused(shape):
     head = EncoderHead(24, 7, 64, shared_dim=48)
     with pytest.raises(ValueError, match=r"shared embedding needs .* \(7, 48\)"):
-        head(torch.randn(2, 10, 24), None if shape is None else torch.zeros(shape))
+        head(torch.randn(2, 9, 24), None if shape is None else torch.zeros(shape))
 
 
 def test_shared_embedding_for_a_head_with_own_tokens_is_refused():
     with pytest.raises(ValueError, match="Build it with shared_dim"):
-        EncoderHead(24, 7, 64)(torch.randn(2, 10, 24), torch.zeros(7, 64))
+        EncoderHead(24, 7, 64)(torch.randn(2, 9, 24), torch.zeros(7, 64))
 
 
 @pytest.mark.parametrize("case", ["rankseg_swinb_like_sem", "video_rankseg_r50_vspw"])
