@@ -82,6 +82,9 @@ def test_each_config_trains_and_evaluates(task, config, root, tmp_path):
     rows = rows_of(tmp_path)
     assert math.isfinite(rows[0]["total_loss"])
     check_results(rows[-1], task, ranks=config == "r10t_rankseg")
+    assert [path.name for path in tmp_path.glob("val_*.jpg")] == [
+        f"val_shapes{CATEGORIES}_video_{TASKS[task][0]}_val.jpg"
+    ]
 
 
 @pytest.mark.slow
