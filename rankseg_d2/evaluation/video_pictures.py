@@ -45,7 +45,7 @@ class VideoPictureSheet(PictureSheet):
                 output, ground_truth if present is None else present, predicted, self.names,
                 LINES - 1,
             )  # fmt: skip
-            title = f"{sample['video_id']}, frame {number + 1} of {len(frames)}"
+            title = f"video {sample['video_id']}, frame {number + 1} of {len(frames)}"
             row = [(title, INK), *lines]
             rows.append(self.row(frame["file_name"], ground_truth, predicted, ids, row))
         return rows

@@ -159,7 +159,7 @@ def test_the_ranking_is_compared_with_all_frames_of_the_video(root, tmp_path, mo
     sheet.process([sample], [output])
     names, length = sheet.names, sample["length"]
     for (title, best, *rest), number in zip(lines, (length // 4, 3 * length // 4), strict=True):
-        assert title[0] == f"{sample['video_id']}, frame {number + 1} of {length}"
+        assert title[0] == f"video {sample['video_id']}, frame {number + 1} of {length}"
         assert best[0] == f"the best of {len(kept)} ranked"
         colors = {text.split(maxsplit=1)[1]: color for text, color in rest}
         assert colors[names[sorted(present)[0]]] == MISSED
