@@ -107,8 +107,8 @@ def test_odd_values_do_not_stop_a_chart(series):
 def test_limits_of_x_are_the_ends_of_the_axis():
     """A curve over half of them takes half of the width that it takes without."""
     widths = []
-    for limits in (None, (0, 20)):
-        picture = plot_curves({"a": ([0, 10], [1, 1])}, y_limits=(0, 2), x_limits=limits)
+    for ends in (None, (0, 20)):
+        picture = plot_curves({"a": ([0, 10], [1, 1])}, y_limits=(0, 2), x_limits=ends)
         columns = np.nonzero(like(picture, LINES[0]))[1]
         widths.append(columns.max() - columns.min())
     assert widths[1] == pytest.approx(widths[0] / 2, abs=4)
