@@ -103,7 +103,8 @@ class Video:
     @property
     def stem(self) -> str:
         """The name without the end of a file."""
-        return PurePath(self.name).stem if isinstance(self.frames, VideoFile) else self.name
+        is_file = isinstance(self.frames, VideoFile)
+        return PurePath(self.name).with_suffix("").as_posix() if is_file else self.name
 
     def items(self) -> list[Item]:
         """The frames one by one, for models of images."""
@@ -114,13 +115,18 @@ class Video:
         return [item(number) for number in range(len(self.frames))]
 
 
-def open_video(source: Any) -> Video:
-    """The video of a file, or of a folder, pattern, list or array (T, H, W, 3) of frames."""
+def open_video(source: Any, name: str = "") -> Video:
+    """The video of a file, or of a folder, pattern, list or array (T, H, W, 3) of frames.
+
+    The `name` of a file is its base name, unless it is given.
+    """
+    if isinstance(source, Video):
+        return source
     is_path = isinstance(source, str | os.PathLike)
     path = os.path.expanduser(os.fspath(source)) if is_path else ""
     if path and os.path.isfile(path):
         frames = VideoFile(path)
-        video = Video(frames, os.path.basename(path), path, frames.fps)
+        video = Video(frames, name or os.path.basename(path), path, frames.fps)
     elif is_path:
         items = list(open_source(path).items)
         video = Video(ImageFrames(items), os.path.basename(os.path.abspath(path)), path)
