@@ -14,7 +14,7 @@ import numpy as np
 
 from ..data.formats.image_files import UnreadableError
 from ..errors import cut
-from .sources import Item, open_source
+from .sources import Item, is_video, open_source
 
 FPS = 25.0  # of videos that do not say it
 
@@ -36,6 +36,7 @@ class VideoFile(Sequence):
         self.fps = float(self._capture.get(cv2.CAP_PROP_FPS)) or FPS
 
     def _open(self) -> cv2.VideoCapture:
+        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # the error below says it in words
         capture = cv2.VideoCapture(self.path)
         if not capture.isOpened():
             raise UnreadableError(
@@ -124,7 +125,7 @@ def open_video(source: Any, name: str = "") -> Video:
         return source
     is_path = isinstance(source, str | os.PathLike)
     path = os.path.expanduser(os.fspath(source)) if is_path else ""
-    if path and os.path.isfile(path):
+    if path and (os.path.isfile(path) or (is_video(path) and not os.path.exists(path))):
         frames = VideoFile(path)
         video = Video(frames, name or os.path.basename(path), path, frames.fps)
     elif is_path:

@@ -103,7 +103,7 @@ def test_files_that_are_no_videos_are_one_sentence(predictor, tmp_path):
     (tmp_path / "bad.mp4").write_bytes(b"no video" * 100)
     with pytest.raises(ValueError, match=r"the video .*bad\.mp4 cannot be read: it is damaged"):
         predictor(tmp_path / "bad.mp4")
-    with pytest.raises(FileNotFoundError, match="no.mp4 does not exist"):
+    with pytest.raises(FileNotFoundError, match="the video .*no.mp4 does not exist"):
         predictor(tmp_path / "no.mp4")
     with pytest.raises(FileNotFoundError, match="has no images"):
         predictor(tmp_path / "folder", video=True)
