@@ -70,7 +70,7 @@ def add_pack_parser(commands: Any) -> None:
 
 
 def _run_predict(args: argparse.Namespace) -> int:
-    from .folders import run
+    from .command import run
 
     if not args.out and not args.json:
         raise ValueError("give --out DIR for files, or --json for lines of json")

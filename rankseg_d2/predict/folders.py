@@ -1,38 +1,21 @@
-"""`rankseg-d2 predict`: a folder of images to a folder of results; videos are in another file."""
+"""`rankseg-d2 predict` of images: a folder of them to a folder of results."""
 
 import argparse
 import json
-import os
 import sys
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from ..errors import sentence
+from .asked import is_to_do, make_predictor, wishes
 from .predictor import Predictor
 from .results import ImageResult
 from .saving import ENDS, NO_PANOPTIC, files_of
-from .sources import Item, Source, open_source, video_files
-
-_Any = TypeVar("_Any")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Predict all images or videos; the exit status is 1 if one could not be read or written."""
-    if args.out:
-        _check_writable(args.out)
-    videos = [(args.source, "")] if args.video else video_files(args.source)
-    if videos:
-        from .video_folders import run_videos
-
-        return run_videos(args, [pair for pair in videos if _is_outside(pair[1], args)])
-    items = [item for item in open_source(args.source).items if _is_outside(item.name, args)]
-    return run_images(args, part(items, args.shard or shard_of_torchrun()))
+from .sources import Item, Source
 
 
 def run_images(
@@ -80,57 +63,9 @@ def _run_images(
     return int(failed > 0)
 
 
-def wishes(args: argparse.Namespace) -> dict[str, Any]:
-    names = ("allow", "deny", "topk", "threshold", "recall")
-    return {name: getattr(args, name) for name in names} | {"prior": dict(args.prior) or None}
-
-
 def _named(item: Item, text: str) -> str:
     """The sentence, after the path of the image where that is not in it."""
     return text if item.path in text else f"{item.path}: {text}"
-
-
-def _is_outside(name: str, args: argparse.Namespace) -> bool:
-    """Whether it is not in --out, which may lie in the folder of the images."""
-    if not args.out or args.video or not os.path.isdir(args.source):
-        return True
-    source, out = os.path.realpath(args.source), os.path.realpath(args.out)
-    if source == out:
-        raise ValueError(
-            "--out is the folder of the images, where results would be taken for images the next "
-            "time; name another"
-        )
-    return not name.startswith(f"{os.path.relpath(out, source)}{os.sep}")
-
-
-def make_predictor(args: argparse.Namespace) -> Predictor:
-    device, rank = args.device, os.environ.get("LOCAL_RANK")
-    if device == "auto" and rank is not None and torch.cuda.is_available():
-        device = f"cuda:{int(rank) % torch.cuda.device_count()}"  # under torchrun
-    how = {"device": device, "dtype": args.dtype}
-    if args.config:
-        return Predictor.from_config(args.config, args.weights, **how)
-    return Predictor.from_checkpoint(args.weights, **how)
-
-
-def part(items: Sequence[_Any], shard: tuple[int, int]) -> list[_Any]:
-    """Every N-th image or video from the I-th on."""
-    first, count = shard
-    return list(items[first - 1 :: count])
-
-
-def shard_of_torchrun() -> tuple[int, int]:
-    rank, count = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
-    return (1, 1) if rank is None or count is None else (int(rank) + 1, int(count))
-
-
-def _check_writable(folder: str) -> None:
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError as error:
-        raise OSError(f"--out {folder} cannot be made: {error.strerror}; name another") from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(f"--out {folder} may not be written; name a folder where you may")
 
 
 def _to_do(items: list[Item], args: argparse.Namespace, wanted: dict[str, bool]) -> list[Item]:
@@ -149,17 +84,6 @@ def _to_do(items: list[Item], args: argparse.Namespace, wanted: dict[str, bool])
         if is_to_do(files, args):
             left.append(item)
     return left
-
-
-def is_to_do(files: Sequence[Path], args: argparse.Namespace) -> bool:
-    """Whether to make the files, of which some may exist; an error if that is not said."""
-    exist = [file for file in files if file.exists()]
-    if exist and not args.go_on and not args.overwrite:
-        raise FileExistsError(
-            f"{exist[0]} exists; go on with what is missing by --continue, replace it by "
-            "--overwrite, or name another --out"
-        )
-    return not args.go_on or len(exist) < len(files)
 
 
 def _written(

@@ -115,15 +115,16 @@ def _files(folder: str, ends: tuple[str, ...]) -> list[str]:
     return sorted(found, key=natural_order)
 
 
-def video_files(source: str) -> list[tuple[str, str]]:
+def video_files(source: str, counts: Callable[[str], bool]) -> list[tuple[str, str]]:
     """(path, name) of a video, or of those in a folder without images, or of a pattern.
 
-    [] where the source has none, or images too. Names are as those of images.
+    [] where the source has none, or images too. Names are as those of images; in a folder only
+    files whose name `counts` are seen.
     """
     path = os.path.expanduser(source)
     if os.path.isdir(path):
-        names = [] if image_files(path) else _files(path, VIDEOS)
-        return [(os.path.join(path, name), name) for name in names]
+        names = [] if any(map(counts, image_files(path))) else _files(path, VIDEOS)
+        return [(os.path.join(path, name), name) for name in names if counts(name)]
     if not os.path.exists(path) and glob.has_magic(path):
         found, root = _matching(path)
         are_videos = all(map(is_video, found))

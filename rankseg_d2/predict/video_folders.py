@@ -10,7 +10,8 @@ from tqdm import tqdm
 
 from ..data.formats.image_files import UnreadableError
 from ..errors import sentence
-from . import folders
+from .asked import is_to_do, make_predictor, part, shard_of_torchrun, wishes
+from .folders import run_images
 from .frames import Video, open_video
 from .predictor import Predictor
 from .saving import ENDS, path_of
@@ -26,10 +27,10 @@ def run_videos(args: argparse.Namespace, sources: Sequence[tuple[str, str]]) -> 
     if len(sources) > 1:
         _check_names(sources)
     args.threads = 1  # decode the frames of a file in their order
-    predictor, total = folders.make_predictor(args), len(sources)
-    shard = args.shard or folders.shard_of_torchrun()
+    predictor, total = make_predictor(args), len(sources)
+    shard = args.shard or shard_of_torchrun()
     if total > 1 or predictor.model.is_video:
-        sources, shard = folders.part(sources, shard), (1, 1)
+        sources, shard = part(sources, shard), (1, 1)
     failed = 0
     for path, name in sources:
         try:
@@ -61,7 +62,7 @@ def _run_frames(
     predictor: Predictor, args: argparse.Namespace, video: Video, shard: tuple[int, int]
 ) -> int:
     """Predict the frames of a video as images."""
-    return folders.run_images(args, folders.part(video.items(), shard), predictor)
+    return run_images(args, part(video.items(), shard), predictor)
 
 
 def _run_video(
@@ -72,7 +73,7 @@ def _run_video(
         if name in args.save:
             raise ValueError(f"{name} is for images; a video has label_png, overlay and coco")
     wanted = {name: name in args.save for name in ENDS if name not in _OF_IMAGES}
-    if args.out and not folders.is_to_do(_files(video, args.out, wanted), args):
+    if args.out and not is_to_do(_files(video, args.out, wanted), args):
         sys.stderr.write(f"nothing is left to do of {video.path}\n")
         return 0
     frames = len(video.frames)
@@ -80,7 +81,7 @@ def _run_video(
         count = lambda *_: bar.update()  # noqa: E731
         predictor.model.label_callbacks.append(count)
         try:
-            result = predictor(video, video=True, **folders.wishes(args))
+            result = predictor(video, video=True, **wishes(args))
         finally:
             predictor.model.label_callbacks.remove(count)
         bar.update(frames - bar.n)  # of models without label maps

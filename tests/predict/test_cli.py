@@ -412,8 +412,9 @@ def test_videos_of_one_stem_are_refused(predict, clips, tmp_path, capsys):
 
 def test_videos_in_the_folder_of_the_results_are_left_out(predict, clips, kind):
     out = clips / "out"
-    for _ in range(2):
-        assert predict("--overwrite", source=clips, out=out) == 0
+    assert predict("--overwrite", source=clips, out=out) == 0
+    (out / "a/00001.png").unlink()
+    assert predict("--overwrite", source=clips, out=out) == 0
     assert files(out, "**/*.png") == frames_of(*LENGTHS)
     assert not list(out.rglob("*overlay*overlay*"))
 
