@@ -18,7 +18,6 @@ from ..drawing import (
     RIGHT,
     WRONG,
     Row,
-    class_colors,
     draw_list,
     fit_into,
     label_picture,
@@ -27,7 +26,7 @@ from ..drawing import (
 )
 from ..files import write_image
 from ..modeling.results.reading import predicted_labels
-from .ground_truth import LabelMaps, ThingMaps
+from .class_maps import ClassMaps
 
 logger = logging.getLogger(__name__)
 
@@ -52,17 +51,15 @@ class PictureSheet(DatasetEvaluator):
     def __init__(self, dataset_name: str, output_folder: str, count: int):
         self.metadata = MetadataCatalog.get(dataset_name)
         self.dataset_name = dataset_name
-        self.kind = self.kind_of_labels()
-        self.labels = (LabelMaps if self.kind == "stuff" else ThingMaps)(dataset_name)
-        self.names = getattr(self.metadata, f"{self.kind}_classes")
-        self.colors = class_colors(self.names, self.metadata.get(f"{self.kind}_colors"))
+        self.maps = self.class_maps()
+        self.names, self.colors = self.maps.names, self.maps.colors
         self.file = os.path.join(output_folder, "sheet.png")
         self.count = count
         self.reset()
 
-    def kind_of_labels(self) -> str:
-        """Whether labels are of all classes, "stuff", or of things alone, "thing"."""
-        return "stuff" if self.metadata.get("stuff_classes") else "thing"
+    def class_maps(self) -> ClassMaps:
+        """The ground truth of the data set."""
+        return ClassMaps(self.dataset_name)
 
     def reset(self) -> None:
         self.rows = []
@@ -88,14 +85,9 @@ class PictureSheet(DatasetEvaluator):
     def rows_of(self, sample: dict, output: dict) -> list[list[np.ndarray]]:
         """The rows of an image: one."""
         predicted, ids = predicted_labels(output, len(self.names))
-        ground_truth = self.ground_truth_of(sample)
+        ground_truth = self.maps.ground_truth(sample)
         lines = category_lines(output, ground_truth, predicted, self.names)
         return [self.row(sample["file_name"], ground_truth, predicted, ids, lines)]
-
-    def ground_truth_of(self, sample: dict) -> np.ndarray:
-        """The classes of an image (H, W); the number of classes stands for ignored pixels."""
-        labels = self.labels.read(sample)[0].astype(np.int64)  # the number may not fit into a byte
-        return np.where(labels == self.labels.ignore, len(self.names), labels)
 
     def row(
         self,

@@ -12,6 +12,7 @@ from ..data.mappers.images import present_classes
 from ..drawing import INK
 from ..modeling.results.reading import label_maps, predicted_labels, rle_masks
 from ..tasks import VIDEO_LABEL_KEYS, VIDEO_TYPES
+from .class_maps import ClassMaps
 from .ground_truth import GroundTruth
 from .pictures import LINES, PictureSheet, category_lines
 
@@ -27,10 +28,10 @@ class VideoPictureSheet(PictureSheet):
     one, they are those of the frame. Frames are read one at a time.
     """
 
-    def kind_of_labels(self) -> str:
+    def class_maps(self) -> ClassMaps:
         self.task = VIDEO_TYPES[self.metadata.evaluator_type][0]
         self.ground_truth = GroundTruth(self.dataset_name, (VIDEO_LABEL_KEYS[self.task],))
-        return "stuff" if self.task == "semantic" else "thing"
+        return ClassMaps(self.dataset_name, "stuff" if self.task == "semantic" else "thing")
 
     def rows_of(self, sample: dict, output: dict) -> list[list[np.ndarray]]:
         """The rows of a video."""
@@ -40,7 +41,7 @@ class VideoPictureSheet(PictureSheet):
         for number in middles(len(frames), FRAMES):
             frame = frames[number]
             predicted, ids = read(number)
-            ground_truth = self.ground_truth_of(frame)
+            ground_truth = self.maps.ground_truth(frame)
             lines = category_lines(
                 output, ground_truth if present is None else present, predicted, self.names,
                 LINES - 1,
