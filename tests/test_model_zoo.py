@@ -77,7 +77,9 @@ def test_parameters_and_flops_are_those_of_the_model(row):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("row", some(VOCABULARIES), ids=lambda row: f"{row['config']}-{row['classes']}")
+@pytest.mark.parametrize(
+    "row", some(VOCABULARIES), ids=lambda row: f"{row['config']}-{row['classes']}"
+)
 def test_the_saving_by_rankseg_is_that_of_the_models(row):
     opts = ["MODEL.SEM_SEG_HEAD.NUM_CLASSES", int(row["classes"].replace(",", ""))]
     if row["κ"] != "–":
