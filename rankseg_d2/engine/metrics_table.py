@@ -18,7 +18,7 @@ from ..files import write_bytes
 from .console import loss_kinds
 
 # The results of an evaluation that are drawn, if there are any; else those without a class.
-_MAIN = re.compile(r"(.*/)?(mIoU|PQ|AP|mAP|mVC8)")
+_MAIN = re.compile(r"(.*/)?(mIoU|PQ|AP|mAP|VC8)")
 _MOST_CURVES = 8
 _SIZE = 900, 330  # of each chart
 
