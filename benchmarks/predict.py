@@ -1,5 +1,7 @@
 """Images per second of a folder, from files to saved files, against the bare model; and memory.
 
+Memory is that of folders and of videos, few and many images or frames.
+
     python benchmarks/predict.py [--repeats 5]
 
 The bare model gets tensors that are decoded and resized already, and its results are thrown away.
@@ -8,13 +10,14 @@ threads. Weights are random. Memory is the peak of a process of its own, above w
 holds when the model is built.
 """
 
-import itertools
 import shutil
 import tempfile
 from collections import deque
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from common import (
@@ -42,11 +45,18 @@ MODELS = [
 ]
 THREADS = 2
 COUNTS = 100, 5000  # images, for memory
+FRAMES = 50, 1000  # of a video, for memory
+# What is predicted, config, keys. The model for videos gives label maps and tracks.
+VIDEO_MODELS = [
+    ("video, model for videos", "shapes/video_semantic/r10t_rankseg",
+     ["MODEL.MASK_FORMER.TEST.INSTANCE_ON", True]),
+    ("video, model for images", "shapes/panoptic/r10t_rankseg", []),
+]  # fmt: skip
 FLAT = 1.3
 
 
-def make_predictor(config: str) -> Predictor:
-    cfg = get_config(config, ["MODEL.WEIGHTS", "", "MODEL.DEVICE", "cpu"])
+def make_predictor(config: str, keys: Sequence = ()) -> Predictor:
+    cfg = get_config(config, ["MODEL.WEIGHTS", "", "MODEL.DEVICE", "cpu", *keys])
     torch.manual_seed(0)
     model = build_model(cfg)
     names = [{"name": f"category {i}", "isthing": i % 2} for i in range(model.num_classes)]
@@ -94,7 +104,7 @@ def measure_speed(config: str, size: tuple[int, int], count: int, repeats: int):
         return time_in_turn(functions, repeats, warm_up=True)[0]
 
 
-def peak_of(count: int) -> float:
+def peak_of_images(count: int) -> float:
     """MiB above the model of predicting and saving `count` images, of which ten differ."""
     _, config, size, _, _ = MODELS[-1]
     predictor = make_predictor(config)
@@ -103,11 +113,41 @@ def peak_of(count: int) -> float:
         make_images(images, size, 10)
         for number in range(10, count):
             shutil.copy(images / f"{number % 10:05d}.jpg", images / f"{number:05d}.jpg")
-        Path("/proc/self/clear_refs").write_text("5")  # forgets the peak of imports and building
-        before = resident_mib()
+        before = start_of_peak()
         predict_and_save(predictor, images, out)
-        assert sum(1 for _ in itertools.chain(out.iterdir())) == 2 * count
+        assert sum(1 for _ in out.iterdir()) == 2 * count
     return peak_mib() - before
+
+
+def peak_of_video(count: int, config: str, keys: Sequence) -> float:
+    """MiB above the model of predicting a video file, and saving label images and overlays."""
+    predictor = make_predictor(config, keys)
+    with tempfile.TemporaryDirectory() as place:
+        video, out = Path(place, "video.mp4"), Path(place, "out")
+        make_video(video, MODELS[-1][2], count)
+        before = start_of_peak()
+        if predictor.model.is_video:
+            predictor(video).save(out)
+        else:
+            predict_and_save(predictor, video, out)
+        assert sum(1 for _ in out.glob("video/*.png")) == count
+    return peak_mib() - before
+
+
+def start_of_peak() -> float:
+    """MiB held now; the peak of imports and building is forgotten."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return resident_mib()
+
+
+def make_video(path: Path, size: tuple[int, int], count: int) -> None:
+    """A video file of smooth random pictures that drift."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 25, size[::-1])
+    random = np.random.default_rng(0)
+    wide = cv2.resize(random.integers(0, 256, (9, 48, 3), dtype=np.uint8), (4 * size[1], size[0]))
+    for number in range(count):
+        writer.write(np.roll(wide, 3 * number, 1)[:, : size[1]].copy())
+    writer.release()
 
 
 def main() -> None:
@@ -128,11 +168,22 @@ def main() -> None:
 
     heads = ["model", "bare model, images/s", "folder, images/s", "share of the bare", "wanted"]
     write_table(heads, rows())
-    few, many = (in_own_process(peak_of, count) for count in COUNTS)
-    write(
-        f"\nPeak memory above the model, {MODELS[-1][0]}: {few:.0f} MiB for {COUNTS[0]} images, "
-        f"{many:.0f} MiB for {COUNTS[1]:,}: {many / few:.2f} times (at most {FLAT} wanted).\n"
-    )
+    write(f"\nPeak memory above the model, {MODELS[-1][0]}; at most {FLAT} times wanted.\n\n")
+    heads = ["source", "count", "MiB", "count", "MiB", "times"]
+    write_table(heads, memory_rows())
+
+
+def memory_rows() -> Iterator[list[str]]:
+    cases = [("folder", COUNTS, peak_of_images, [])]
+    cases += [(name, FRAMES, peak_of_video, more) for name, *more in VIDEO_MODELS]
+    for name, counts, function, more in cases:
+        peaks = [in_own_process(function, count, *more) for count in counts]
+        cells = [text for pair in zip(counts, peaks, strict=True) for text in map(whole, pair)]
+        yield [name, *cells, f"{peaks[1] / peaks[0]:.2f}"]
+
+
+def whole(value: float) -> str:
+    return f"{value:,.0f}"
 
 
 if __name__ == "__main__":

@@ -185,7 +185,7 @@ KEYS = {
         },
     },
     "TEST": {  # ours
-        "PICTURES": 8,  # images shown in sheet.png, with ground truth, prediction and ranking
+        "PICTURES": 8,  # images or frames in sheet.png, with ground truth, prediction and ranking
         "SAVE_PREDICTIONS": False,  # True: evaluators also write predictions, in COCO's formats
         "BEST": {
             # such as sem_seg/mIoU: the checkpoint with its best value is model_best.pth; "": none

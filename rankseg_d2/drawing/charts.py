@@ -21,6 +21,7 @@ def plot_curves(
     y_label: str = "",
     size: tuple[int, int] = (640, 360),
     y_limits: tuple[float, float] | None = None,
+    x_limits: tuple[float, float] | None = None,
 ) -> np.ndarray:
     """Curves by name, with a legend to the right if there are several: (height, width, 3).
 
@@ -28,10 +29,11 @@ def plot_curves(
         series: y values, or (x values, y values), in the order of x. NaN leaves a gap; a point
             between two gaps is a dot.
         size: (width, height) in pixels.
-        y_limits: the ends of the y axis; by default those of the values.
+        y_limits, x_limits: the ends of the axes; by default those of the values.
     """
-    if y_limits is not None and not y_limits[0] < y_limits[1]:
-        raise ValueError(f"y_limits must be (lower, upper), got {short(y_limits)}")
+    for name, ends in (("y_limits", y_limits), ("x_limits", x_limits)):
+        if ends is not None and not ends[0] < ends[1]:
+            raise ValueError(f"{name} must be (lower, upper), got {short(ends)}")
     curves = {str(name): _curve(name, values) for name, values in series.items()}
     paper = axes.new_paper(size, title)
     legend = _legend(list(curves), size) if len(curves) > 1 else None
@@ -46,7 +48,7 @@ def plot_curves(
         _paste(paper, legend, right + 8, top)
     if right - left < 20 or bottom - top < 20:
         return paper
-    x_scale = Scale(*axes.limits(points[:, 0]), left, right)
+    x_scale = Scale(*(x_limits or axes.limits(points[:, 0])), left, right)
     y_scale = Scale(low, high, bottom, top)
     axes.draw_x_axis(paper, x_scale, bottom, x_label, None)
     axes.draw_y_axis(paper, y_scale, left, right, y_label)

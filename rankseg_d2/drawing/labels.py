@@ -58,20 +58,22 @@ def _regions(
     small: np.ndarray, min_area: float
 ) -> Iterator[tuple[int, tuple[int, int], np.ndarray]]:
     """(number, x and y of its box, mask in the box) of each region, the largest first."""
-    flat = small.ravel()
-    counts = np.bincount(flat)
-    ends = counts.cumsum()
-    order = flat.argsort(kind="stable")  # pixels, region by region
-    for number in np.argsort(-counts, kind="stable"):
+    counts = np.bincount(small.ravel())
+    numbers = np.flatnonzero(counts)
+    ends = counts[numbers].cumsum()
+    order = small.ravel().argsort(kind="stable")  # pixels, region by region
+    starts = ends - counts[numbers]
+    rows = order[starts] // small.shape[1], order[ends - 1] // small.shape[1] + 1
+    columns = order % small.shape[1]
+    columns = np.minimum.reduceat(columns, starts), np.maximum.reduceat(columns, starts) + 1
+    boxes = np.stack([*rows, *columns], 1).tolist()
+    for i in np.argsort(-counts[numbers], kind="stable").tolist():
+        number, (top, bottom, left, right) = int(numbers[i]), boxes[i]
         if counts[number] < max(min_area, 1):
             return
         if number:
-            pixels = order[ends[number] - counts[number] : ends[number]]
-            rows, columns = np.divmod(pixels, small.shape[1])
-            x, y, right = columns.min(), rows[0], columns.max()
-            mask = np.zeros((rows[-1] - y + 1, right - x + 1), np.uint8)
-            mask[rows - y, columns - x] = 1
-            yield int(number), (int(x), int(y)), mask
+            mask = small[top:bottom, left:right] == number
+            yield number, (left, top), mask.view(np.uint8)
 
 
 def _place(

@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import short
 from .colors import PAPER, class_colors, mixed, tint
 from .labels import place_labels
-from .painting import check_map, edges_of, paint_by, positions, rgb
+from .painting import check_map, edges_of, paint_by, positions, rgb, smallest_type
 from .text import blend, draw_text
 
 _PILL, _OPACITY = (22, 24, 28), 170  # behind names; of 255
@@ -122,12 +122,12 @@ def _index_of(
             x = slice(int(columns[0]), int(columns[-1]) + 1)
             rows = np.flatnonzero(mask[:, x].any(1))
             masks[number] = (slice(int(rows[0]), int(rows[-1]) + 1), x), mask
-    index = positions(np.zeros(shape[:2], np.uint8), range(1, len(segments) + 1))
-    areas = {number: np.count_nonzero(mask[box]) for number, (box, mask) in masks.items()}
+    index = np.zeros(shape[:2], smallest_type(len(segments)))
+    inside = {number: mask[box].view(np.uint8) for number, (box, mask) in masks.items()}
+    areas = {number: cv2.countNonZero(mask) for number, mask in inside.items()}
     for number in sorted(areas, key=areas.get, reverse=True):
-        box, mask = masks[number]
-        part = index[box]
-        cv2.copyTo(np.full_like(part, number), mask[box].view(np.uint8), part)
+        part = index[masks[number][0]]
+        cv2.copyTo(np.full_like(part, number), inside[number], part)
     return index, masks
 
 
@@ -156,13 +156,14 @@ def _draw_outlines(picture: np.ndarray, index: np.ndarray, masks: Masks) -> None
             box = np.s_[max(rows.start - 1, 0) : rows.stop + 1,
                         max(columns.start - 1, 0) : columns.stop + 1]  # fmt: skip
             inside = mask[box].view(np.uint8)
-            lines[box] |= inside ^ cv2.erode(inside, None, borderValue=1)
+            part = lines[box]
+            cv2.bitwise_or(part, inside ^ cv2.erode(inside, None, borderValue=1), part)
     else:
         lines = edges_of(index).view(np.uint8)
     if index.size >= 10**6:
         lines = cv2.dilate(lines, np.ones((2, 2), np.uint8))
     opacity = float(np.clip(0.3 + min(index.shape) / 1000, 0.4, 0.75))
-    light = cv2.addWeighted(picture, 1 - opacity, picture, 0, 255 * opacity)
+    light = cv2.convertScaleAbs(picture, alpha=1 - opacity, beta=255 * opacity)
     cv2.copyTo(light, lines, picture)
 
 

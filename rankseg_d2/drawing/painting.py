@@ -39,7 +39,7 @@ def positions(values: np.ndarray, known: Sequence[int] | np.ndarray) -> np.ndarr
     """Where each value stands in `known`, from 1; 0 for others: (H, W) uint8, uint16 or int32."""
     known = np.asarray(known, np.int64).reshape(-1)
     count = len(known)
-    small = np.uint8 if count < 2**8 else np.uint16 if count < 2**16 else np.int32
+    small = smallest_type(count)
     numbers = np.arange(1, count + 1).astype(small)
     if not values.size or not count:
         return np.zeros(values.shape, small)
@@ -56,6 +56,11 @@ def positions(values: np.ndarray, known: Sequence[int] | np.ndarray) -> np.ndarr
     table = np.zeros(high + 1, small)
     table[known[found]] = numbers[found]
     return np.take(table, values.astype(np.int64, copy=False), mode="clip")
+
+
+def smallest_type(largest: int) -> type[np.integer]:
+    """The type of the smallest map of numbers from 0 on."""
+    return np.uint8 if largest < 2**8 else np.uint16 if largest < 2**16 else np.int32
 
 
 def paint_by(index: np.ndarray, table: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from ..files import write_bytes
 from .console import loss_kinds
 
 # The results of an evaluation that are drawn, if there are any; else those without a class.
-_MAIN = re.compile(r"(.*/)?(mIoU|PQ|AP|mAP|mVC8)")
+_MAIN = re.compile(r"(.*/)?(mIoU|PQ|AP|mAP|VC8)")
 _MOST_CURVES = 8
 _SIZE = 900, 330  # of each chart
 
@@ -138,12 +138,15 @@ def draw_curves(rows: Mapping[int, Mapping[str, float]], title: str = "") -> np.
     charts = [(losses, f"{title}: losses" if title else "losses")]
     if main:
         charts.append((main, "evaluation"))
-    return np.concatenate([_chart(series, head) for series, head in charts])
+    shown = [x for series, _ in charts for points in series.values() for x, _ in points]
+    ends = (min(shown), max(shown)) if len(set(shown)) > 1 else None  # the same for both charts
+    return np.concatenate([_chart(series, head, ends) for series, head in charts])
 
 
-def _chart(series: Series, title: str) -> np.ndarray:
+def _chart(series: Series, title: str, ends: tuple[int, int] | None) -> np.ndarray:
     curves = {name: tuple(map(list, zip(*points, strict=True))) for name, points in series.items()}
-    return plot_curves(curves, title, "iteration", size=_SIZE, y_limits=_limits(curves))
+    limits = _limits(curves)
+    return plot_curves(curves, title, "iteration", size=_SIZE, y_limits=limits, x_limits=ends)
 
 
 def _limits(curves: Mapping[str, tuple[list[int], list[float]]]) -> tuple[float, float] | None:

@@ -51,15 +51,9 @@ def build_evaluator(
     if output_folder is None:
         output_folder = os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
     evaluators = EVALUATORS[evaluator_type](cfg, dataset_name, output_folder)
-    has_labels = MetadataCatalog.get(dataset_name).get("has_labels", True)
-    count = cfg.TEST.get("PICTURES", 0) if has_labels else 0
-    if count and evaluator_type in IMAGE_TYPES:
-        from .examples import Examples
-        from .pictures import PictureSheet
-
+    if pictures := _pictures(cfg, dataset_name, output_folder):
         evaluators = evaluators if isinstance(evaluators, list) else [evaluators]
-        shown = (kind(dataset_name, output_folder, count) for kind in (PictureSheet, Examples))
-        evaluators = [*evaluators, *shown]
+        evaluators = [*evaluators, *pictures]
     return DatasetEvaluators(evaluators) if isinstance(evaluators, list) else evaluators
 
 
@@ -108,6 +102,24 @@ def _choose_evaluators(
 
 for _type in (*IMAGE_TYPES, *VIDEO_TYPES):
     register_evaluator(_type)(_choose_evaluators)
+
+
+def _pictures(cfg: CfgNode, dataset_name: str, output_folder: str) -> list[DatasetEvaluator]:
+    """What draws the pictures that TEST.PICTURES asks for; none without ground truth to show."""
+    metadata, count = MetadataCatalog.get(dataset_name), cfg.TEST.get("PICTURES", 0)
+    if not count or not metadata.get("has_labels", True):
+        return []
+    if metadata.evaluator_type in IMAGE_TYPES:
+        from .examples import Examples
+        from .pictures import PictureSheet
+
+        return [kind(dataset_name, output_folder, count) for kind in (PictureSheet, Examples)]
+    task, *_ = VIDEO_TYPES.get(metadata.evaluator_type, (None,))
+    if task not in wanted_tasks(cfg) or not _has_labels(dataset_name, task):
+        return []
+    from .video_pictures import VideoPictureSheet
+
+    return [VideoPictureSheet(dataset_name, output_folder, count)]
 
 
 def ranks_categories(cfg: CfgNode) -> bool:

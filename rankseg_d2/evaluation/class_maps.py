@@ -8,11 +8,14 @@ from .ground_truth import LabelMaps, ThingMaps
 
 
 class ClassMaps:
-    """Names and colours of the classes, and ground truth; of things alone without stuff classes."""
+    """Names and colours of the classes, and ground truth.
 
-    def __init__(self, dataset_name: str):
+    Of all classes, "stuff", or of the things alone, "thing"; by default of all, if they are known.
+    """
+
+    def __init__(self, dataset_name: str, kind: str | None = None):
         metadata = MetadataCatalog.get(dataset_name)
-        kind = "stuff" if metadata.get("stuff_classes") else "thing"  # stuff_classes has all
+        kind = kind or ("stuff" if metadata.get("stuff_classes") else "thing")
         self.labels = (LabelMaps if kind == "stuff" else ThingMaps)(dataset_name)
         self.names: list[str] = metadata.get(f"{kind}_classes")
         self.colors = class_colors(self.names, metadata.get(f"{kind}_colors"))  # (C, 3)

@@ -18,7 +18,6 @@ from ..drawing import (
     RIGHT,
     WRONG,
     Row,
-    class_colors,
     draw_list,
     fit_into,
     label_picture,
@@ -27,7 +26,7 @@ from ..drawing import (
 )
 from ..files import write_image
 from ..modeling.results.reading import predicted_labels
-from .ground_truth import LabelMaps, ThingMaps
+from .class_maps import ClassMaps
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +36,7 @@ _TITLES = (
     "prediction",
     "green: present, red: absent, orange: missed",
 )
-_LINES = lines_in(CELL[0])
+LINES = lines_in(CELL[0])
 
 
 class PictureSheet(DatasetEvaluator):
@@ -51,14 +50,16 @@ class PictureSheet(DatasetEvaluator):
 
     def __init__(self, dataset_name: str, output_folder: str, count: int):
         self.metadata = MetadataCatalog.get(dataset_name)
-        if self.metadata.get("stuff_classes"):  # of all classes
-            self.kind, self.labels = "stuff", LabelMaps(dataset_name)
-        else:
-            self.kind, self.labels = "thing", ThingMaps(dataset_name)
-        self.names = getattr(self.metadata, f"{self.kind}_classes")
+        self.dataset_name = dataset_name
+        self.maps = self.class_maps()
+        self.names, self.colors = self.maps.names, self.maps.colors
         self.file = os.path.join(output_folder, "sheet.png")
         self.count = count
         self.reset()
+
+    def class_maps(self) -> ClassMaps:
+        """The ground truth of the data set."""
+        return ClassMaps(self.dataset_name)
 
     def reset(self) -> None:
         self.rows = []
@@ -70,7 +71,7 @@ class PictureSheet(DatasetEvaluator):
         with self._warning():
             for sample, output in zip(inputs, outputs, strict=True):
                 if len(self.rows) < self.count:
-                    self.rows.append(self._row(sample, output))
+                    self.rows += self.rows_of(sample, output)[: self.count - len(self.rows)]
 
     @contextlib.contextmanager
     def _warning(self) -> Iterator[None]:
@@ -81,24 +82,31 @@ class PictureSheet(DatasetEvaluator):
             self.works = False
             logger.warning("%s cannot be made: %s: %s", self.file, type(error).__name__, error)
 
-    def _row(self, sample: dict, output: dict) -> list[np.ndarray]:
-        """Image, ground truth, prediction and categories, each in a cell (H, W, 3)."""
-        image = read_rgb(sample["file_name"])
-        labels, _ = self.labels.read(sample)
-        labels = labels.astype(np.int64)  # the number of classes may not fit into a byte
-        ground_truth = np.where(labels == self.labels.ignore, len(self.names), labels)
+    def rows_of(self, sample: dict, output: dict) -> list[list[np.ndarray]]:
+        """The rows of an image: one."""
         predicted, ids = predicted_labels(output, len(self.names))
-        colors = class_colors(self.names, self.metadata.get(f"{self.kind}_colors"))
-        pictures = [
-            image,
-            label_picture(ground_truth, colors),
-            label_picture(predicted, colors, ids),
-        ]
+        ground_truth = self.maps.ground_truth(sample)
         lines = category_lines(output, ground_truth, predicted, self.names)
-        text = draw_list(
-            [Row(line, ink=color) for line, color in lines], height=CELL[0], width=CELL[1]
-        )
-        return [fit_into(picture, *CELL) for picture in [*pictures, text]]
+        return [self.row(sample["file_name"], ground_truth, predicted, ids, lines)]
+
+    def row(
+        self,
+        file_name: str,
+        ground_truth: np.ndarray,
+        predicted: np.ndarray,
+        ids: np.ndarray | None,
+        lines: list[tuple[str, tuple]],
+    ) -> list[np.ndarray]:
+        """Image, ground truth, prediction and lines of text, each in a cell (H, W, 3)."""
+        pictures = [
+            read_rgb(file_name),
+            label_picture(ground_truth, self.colors),
+            label_picture(predicted, self.colors, ids),
+            draw_list(
+                [Row(line, ink=color) for line, color in lines], height=CELL[0], width=CELL[1]
+            ),
+        ]
+        return [fit_into(picture, *CELL) for picture in pictures]
 
     def evaluate(self) -> None:
         if not self.rows:
@@ -110,11 +118,16 @@ class PictureSheet(DatasetEvaluator):
 
 
 def category_lines(
-    output: dict, ground_truth: np.ndarray, predicted: np.ndarray, names: list[str]
+    output: dict,
+    ground_truth: np.ndarray,
+    predicted: np.ndarray,
+    names: list[str],
+    most: int = LINES,
 ) -> list[tuple[str, tuple]]:
     """(text, colour) of the kept categories with their probability, then of the missed ones.
 
-    Without a ranking: of the predicted categories, with their share of the image.
+    Without a ranking: of the predicted categories, with their share of the image. At `most` so many
+    lines, unless more are missed.
     """
     present = np.unique(ground_truth[(ground_truth >= 0) & (ground_truth < len(names))])
     if "ranking" in output:
@@ -128,7 +141,7 @@ def category_lines(
         ranked = ranked[np.argsort(-counts)]
         title = "predicted, by area"
     missed = [(f"missed: {names[i]}", MISSED) for i in present if i not in ranked]
-    best = ranked[: max(_LINES - 1 - len(missed), 1)]
+    best = ranked[: max(most - 1 - len(missed), 1)]
     return [
         (title, INK),
         *((f"{scores[i]:.2f} {names[i]}", RIGHT if i in present else WRONG) for i in best),

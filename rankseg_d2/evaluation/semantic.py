@@ -12,8 +12,9 @@ from ..data.formats import rle
 from ..files import replacing
 from ..modeling.results.reading import kept_categories, label_map
 from ..tables import main_metrics, text_table, unique_names, write_json, write_tables
+from .background import Background
 from .checks import check_files, check_once, check_size
-from .error_split import IGNORED, PixelSplit, pixel_causes, write_split
+from .error_split import IGNORED, Causes, PixelSplit, pixel_causes, write_split
 from .ground_truth import LabelMaps, image_key
 from .overlap import add_runs
 
@@ -25,7 +26,7 @@ class SemanticEvaluator(DatasetEvaluator):
 
     mIoU is the mean over the classes in the ground truth (as in detectron2), mIoU_nanmean over the
     classes in ground truth or prediction (as in mmsegmentation). A pixel predicted as no category
-    is wrong.
+    is wrong. Threads compare the images while the model runs.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class SemanticEvaluator(DatasetEvaluator):
         # Rows are the ground truth, columns the prediction; the last column is no category.
         self.matrix = np.zeros((count, count + 1), np.int64)
         self.split = PixelSplit(count)
+        self.background = Background(self.add)
         self.predictions, self.seen = [], []
 
     def check_ground_truth(self) -> None:
@@ -68,22 +70,23 @@ class SemanticEvaluator(DatasetEvaluator):
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         for sample, output in zip(inputs, outputs, strict=True):
-            predicted = label_map(output)
-            ground_truth, path = self.label_maps.read(sample)
-            check_size(path, ground_truth, predicted, f"image {image_key(sample)!r}")
-            self.add(ground_truth, predicted, path, kept_categories(output))
-            self.seen.append(image_key(sample))
+            predicted, key = label_map(output), image_key(sample)
+            self.label_maps.ground_truth.find(sample)  # loads the records once, not in each thread
+            record = {name: value for name, value in sample.items() if name != "image"}
+            self.background.submit(self._compare, record, predicted, kept_categories(output))
+            self.seen.append(key)
             if self.save_predictions:
                 self.predictions += self._encode(predicted, sample)
 
-    def add(
-        self,
-        ground_truth: np.ndarray,
-        predicted: np.ndarray,
-        path: str,
-        kept: np.ndarray | None = None,
-    ) -> None:
-        """Count the pixels of two label maps (H, W); `kept` are the categories of the ranking."""
+    def _compare(self, sample: dict, predicted: np.ndarray, kept: np.ndarray | None) -> Causes:
+        ground_truth, path = self.label_maps.read(sample)
+        check_size(path, ground_truth, predicted, f"image {image_key(sample)!r}")
+        return self.causes(ground_truth, predicted, path, kept)
+
+    def causes(
+        self, ground_truth: np.ndarray, predicted: np.ndarray, path: str, kept: np.ndarray | None
+    ) -> Causes:
+        """The runs of pixels of two label maps (H, W), for `add`."""
         count = len(self.names)
         if predicted.min() < 0 or predicted.max() > count:
             raise ValueError(
@@ -91,7 +94,10 @@ class SemanticEvaluator(DatasetEvaluator):
                 f"{predicted.max()}, but the data set has {count} classes, 0 to {count - 1}, and "
                 f"{count} for none. Evaluate a model with as many classes as the data set."
             )
-        causes = pixel_causes(ground_truth, predicted, kept, count, self.ignore)
+        return pixel_causes(ground_truth, predicted, kept, count, self.ignore)
+
+    def add(self, causes: Causes) -> None:
+        """Count runs of pixels in the confusion matrix and in the error split."""
         self.split.add(causes)
         known = causes.cause != IGNORED
         true, predicted, lengths, _ = (values[known] for values in causes)
@@ -109,6 +115,7 @@ class SemanticEvaluator(DatasetEvaluator):
         return rows
 
     def evaluate(self) -> dict | None:
+        self.background.finish()
         parts = comm.gather((self.matrix, self.split, self.predictions, self.seen))
         if not comm.is_main_process():
             return None

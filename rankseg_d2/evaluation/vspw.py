@@ -87,7 +87,7 @@ class VideoSemanticEvaluator(SemanticEvaluator):
             values = read_values(path, self.metadata, predicted.shape[-2:])
             check_size(path, values, predicted, f"a frame of video {sample['video_id']!r}")
             classes = to_classes(values, path, self.metadata)
-            self.add(classes, predicted, path, kept)
+            self.add(self.causes(classes, predicted, path, kept))
             consistency.add(values, classes, predicted)
         return consistency.totals()
 

@@ -6,7 +6,8 @@ from typing import Any
 
 _PREDICT = """\
 Segment images with a trained model. SOURCE is an image, a folder (whose folders are mirrored in
---out), a pattern such as 'photos/**/*.jpg', or a video. --save says which files each image gets.
+--out), a pattern such as 'photos/**/*.jpg', a video, or a folder or pattern of videos. --save says
+which files each image gets.
 """
 _EXAMPLES = """\
 examples:
@@ -48,10 +49,10 @@ def add_predict_parser(commands: Any) -> None:
     add("--recall", type=float, help="keep what `rankseg-d2 kappa --write` found necessary")
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--continue", dest="go_on", action="store_true",
-                       help="leave out images whose files exist")
+                       help="leave out images and videos whose files exist")
     group.add_argument("--overwrite", action="store_true", help="replace files that exist")
     add("--shard", type=_shard, metavar="I/N",
-        help="part I of N of the images; by itself under torchrun")
+        help="part I of N of the images, or of several videos; by itself under torchrun")
     parser.set_defaults(run=_run_predict)  # fmt: skip
 
 
@@ -69,7 +70,7 @@ def add_pack_parser(commands: Any) -> None:
 
 
 def _run_predict(args: argparse.Namespace) -> int:
-    from .folders import run
+    from .command import run
 
     if not args.out and not args.json:
         raise ValueError("give --out DIR for files, or --json for lines of json")

@@ -1,46 +1,34 @@
-"""`rankseg-d2 predict`: a folder of images to a folder of results."""
+"""`rankseg-d2 predict` of images: a folder of them to a folder of results."""
 
 import argparse
 import json
-import os
 import sys
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from ..errors import sentence
-from .frames import open_video
+from .asked import is_to_do, make_predictor, wishes
 from .predictor import Predictor
 from .results import ImageResult
 from .saving import ENDS, NO_PANOPTIC, files_of
-from .sources import Item, Source, is_video, open_source
-
-_OF_IMAGES = ("panoptic_png", "explore")  # files that videos do not have
+from .sources import Item, Source
 
 
-def run(args: argparse.Namespace) -> int:
-    """Predict all images; the exit status is 1 if one could not be read or written."""
-    if args.out:
-        _check_writable(args.out)
-    if args.video or is_video(args.source):
-        items, predictor = open_video(args.source).items(), _predictor(args)
-        args.threads = 1  # decode the frames of a file in their order
-        if predictor.model.is_video:
-            return _run_video(predictor, args, len(items))
-    else:
-        items, predictor = _outside(list(open_source(args.source).items), args), None
-    items = _part(items, args.shard or _shard_of_torchrun())
+def run_images(
+    args: argparse.Namespace, items: list[Item], predictor: Predictor | None = None
+) -> int:
+    """Predict those images whose files do not exist; without any, no model is loaded."""
     total, wanted = len(items), {name: name in args.save for name in ENDS}
     if args.out:
         items = _to_do(items, args, wanted)
     if not items:
         sys.stderr.write(f"nothing is left to do of {total} images\n")
         return 0
-    predictor = predictor or _predictor(args)
+    predictor = predictor or make_predictor(args)
     if args.out and wanted["panoptic_png"] and not predictor.gives_panoptic:
         raise ValueError(NO_PANOPTIC)
     return _run_images(predictor, args, items, total, wanted)
@@ -55,7 +43,7 @@ def _run_images(
 ) -> int:
     results = predictor(
         Source(items), batch=args.batch, threads=args.threads, skip_errors=True,
-        explorable=wanted["explore"], **_wishes(args),
+        explorable=wanted["explore"], **wishes(args),
     )  # fmt: skip
     failed, likely = 0, Counter()
     with tqdm(total=total, initial=total - len(items), desc="predict", unit="images") as bar:
@@ -75,79 +63,9 @@ def _run_images(
     return int(failed > 0)
 
 
-def _run_video(predictor: Predictor, args: argparse.Namespace, frames: int) -> int:
-    """Predict one video by a model for videos."""
-    for name in _OF_IMAGES:
-        if name in args.save:
-            raise ValueError(f"{name} is for images; a video has label_png, overlay and coco")
-    if args.go_on or (args.shard or _shard_of_torchrun()) != (1, 1):
-        raise ValueError("--continue and shards are for images, but this is one video")
-    with tqdm(total=frames, desc="predict", unit="frames") as bar:
-        predictor.model.label_callbacks.append(lambda *_: bar.update())
-        result = predictor(args.source, video=True, **_wishes(args))
-        bar.update(frames - bar.n)  # of models without label maps
-    if args.out:
-        files = {name: name in args.save for name in ENDS if name not in _OF_IMAGES}
-        result.save(args.out, own_ids=args.own_ids, overwrite=args.overwrite, **files)
-    if args.json:
-        sys.stdout.write(f"{json.dumps(result.to_dict())}\n")
-    for name in result.likely_excluded:
-        sys.stderr.write(f"{name} is excluded, but is likely present\n")
-    return 0
-
-
-def _wishes(args: argparse.Namespace) -> dict[str, Any]:
-    names = ("allow", "deny", "topk", "threshold", "recall")
-    return {name: getattr(args, name) for name in names} | {"prior": dict(args.prior) or None}
-
-
 def _named(item: Item, text: str) -> str:
     """The sentence, after the path of the image where that is not in it."""
     return text if item.path in text else f"{item.path}: {text}"
-
-
-def _outside(items: list[Item], args: argparse.Namespace) -> list[Item]:
-    """Without the images in --out, which may lie in the folder of the images."""
-    if not args.out or not os.path.isdir(args.source):
-        return items
-    source, out = os.path.realpath(args.source), os.path.realpath(args.out)
-    if source == out:
-        raise ValueError(
-            "--out is the folder of the images, where results would be taken for images the next "
-            "time; name another"
-        )
-    inside = os.path.relpath(out, source)
-    return [item for item in items if not item.name.startswith(f"{inside}{os.sep}")]
-
-
-def _predictor(args: argparse.Namespace) -> Predictor:
-    device, rank = args.device, os.environ.get("LOCAL_RANK")
-    if device == "auto" and rank is not None and torch.cuda.is_available():
-        device = f"cuda:{int(rank) % torch.cuda.device_count()}"  # under torchrun
-    how = {"device": device, "dtype": args.dtype}
-    if args.config:
-        return Predictor.from_config(args.config, args.weights, **how)
-    return Predictor.from_checkpoint(args.weights, **how)
-
-
-def _part(items: Sequence[Item], shard: tuple[int, int]) -> list[Item]:
-    """Every N-th image from the I-th on."""
-    first, count = shard
-    return list(items[first - 1 :: count])
-
-
-def _shard_of_torchrun() -> tuple[int, int]:
-    rank, count = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
-    return (1, 1) if rank is None or count is None else (int(rank) + 1, int(count))
-
-
-def _check_writable(folder: str) -> None:
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError as error:
-        raise OSError(f"--out {folder} cannot be made: {error.strerror}; name another") from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(f"--out {folder} may not be written; name a folder where you may")
 
 
 def _to_do(items: list[Item], args: argparse.Namespace, wanted: dict[str, bool]) -> list[Item]:
@@ -163,13 +81,7 @@ def _to_do(items: list[Item], args: argparse.Namespace, wanted: dict[str, bool])
                     f"{other.path} and {item.path} would both be written to {file}; predict them "
                     "into different folders"
                 )
-        exist = [file for file in files if os.path.exists(file)]
-        if exist and not args.go_on and not args.overwrite:
-            raise FileExistsError(
-                f"{exist[0]} exists; go on with what is missing by --continue, replace it by "
-                "--overwrite, or name another --out"
-            )
-        if not args.go_on or len(exist) < len(files):
+        if is_to_do(files, args):
             left.append(item)
     return left
 

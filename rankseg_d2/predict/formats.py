@@ -23,9 +23,10 @@ def to_dict(result: Any) -> dict[str, Any]:
     }
     if result.panoptic is not None:
         found["segments"] = [
-            {**named(result, s["category_id"]), "id": s["id"], "isthing": bool(s["isthing"])}
+            {**named(result, s["category_id"]), "id": s["id"], "isthing": bool(s["isthing"]),
+             "score": _score(s)}
             for s in result.panoptic.segments
-        ]
+        ]  # fmt: skip
     if result.instances is not None:
         found["instances"] = to_coco_instances(result)
     if result.categories:
@@ -78,23 +79,28 @@ def to_coco_instances(result: Any) -> list[dict]:
 
 
 def to_coco_segments(result: Any) -> list[dict]:
-    """The segments, or the classes of a label map, as masks with score 1."""
+    """The segments, or with score 1 the classes of a label map, as masks."""
     entries = []
-    for number, mask in _masks(result):
+    for number, mask, score in _masks(result):
         entry = rle.as_text(rle.encode(mask))
         entries.append(
-            {**named(result, number), "segmentation": entry, "score": 1.0, "bbox": rle.box(entry)}
+            {**named(result, number), "segmentation": entry, "score": score, "bbox": rle.box(entry)}
         )
     return entries
 
 
-def _masks(result: Any) -> list[tuple[int, np.ndarray]]:
-    """(class number, mask) of each segment, or of each class of the label map."""
+def _masks(result: Any) -> list[tuple[int, np.ndarray, float]]:
+    """(class number, mask, score) of each segment, or of each class of the label map."""
     if result.panoptic is not None:
         ids = result.panoptic.ids
-        return [(s["category_id"], ids == s["id"]) for s in result.panoptic.segments]
+        return [(s["category_id"], ids == s["id"], _score(s)) for s in result.panoptic.segments]
     labels = result.labels()
-    return [(number, labels == number) for number in result.shares()]
+    return [(number, labels == number, 1.0) for number in result.shares()]
+
+
+def _score(segment: dict) -> float:
+    """1 for segments of a model that gives no scores."""
+    return segment.get("score", 1.0)
 
 
 def to_coco_panoptic(result: Any) -> tuple[np.ndarray, dict]:
@@ -130,7 +136,7 @@ def to_hf(result: Any) -> Any:
     if result.panoptic is not None:
         segments = [
             {"id": s["id"], "label_id": s["category_id"], "was_fused": not s["isthing"],
-             "score": 1.0}
+             "score": _score(s)}
             for s in result.panoptic.segments
         ]  # fmt: skip
         ids = result.panoptic.ids
@@ -164,9 +170,9 @@ def to_supervision(result: Any) -> Any:
         raise ImportError("to_supervision needs: pip install supervision") from error
     if result.instances is None:
         found = _masks(result)
-        numbers = np.array([number for number, _ in found], int)
-        masks = np.array([mask for _, mask in found], bool).reshape(-1, *result.size)
-        scores = np.ones(len(numbers))
+        numbers = np.array([number for number, _, _ in found], int)
+        masks = np.array([mask for _, mask, _ in found], bool).reshape(-1, *result.size)
+        scores = np.array([score for _, _, score in found], float)
         ids = [s["id"] for s in result.panoptic.segments] if result.panoptic else numbers + 1
     else:
         numbers, masks = result.instances.categories.astype(int), result.instances.masks

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..data.formats.image_files import UnreadableError
 from ..errors import cut
-from .sources import Item, open_source
+from .sources import Item, is_video, open_source
 
 FPS = 25.0  # of videos that do not say it
 
@@ -36,6 +36,7 @@ class VideoFile(Sequence):
         self.fps = float(self._capture.get(cv2.CAP_PROP_FPS)) or FPS
 
     def _open(self) -> cv2.VideoCapture:
+        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # the error below says it in words
         capture = cv2.VideoCapture(self.path)
         if not capture.isOpened():
             raise UnreadableError(
@@ -103,7 +104,8 @@ class Video:
     @property
     def stem(self) -> str:
         """The name without the end of a file."""
-        return PurePath(self.name).stem if isinstance(self.frames, VideoFile) else self.name
+        is_file = isinstance(self.frames, VideoFile)
+        return PurePath(self.name).with_suffix("").as_posix() if is_file else self.name
 
     def items(self) -> list[Item]:
         """The frames one by one, for models of images."""
@@ -114,13 +116,18 @@ class Video:
         return [item(number) for number in range(len(self.frames))]
 
 
-def open_video(source: Any) -> Video:
-    """The video of a file, or of a folder, pattern, list or array (T, H, W, 3) of frames."""
+def open_video(source: Any, name: str = "") -> Video:
+    """The video of a file, or of a folder, pattern, list or array (T, H, W, 3) of frames.
+
+    The `name` of a file is its base name, unless it is given.
+    """
+    if isinstance(source, Video):
+        return source
     is_path = isinstance(source, str | os.PathLike)
     path = os.path.expanduser(os.fspath(source)) if is_path else ""
-    if path and os.path.isfile(path):
+    if path and (os.path.isfile(path) or (is_video(path) and not os.path.exists(path))):
         frames = VideoFile(path)
-        video = Video(frames, os.path.basename(path), path, frames.fps)
+        video = Video(frames, name or os.path.basename(path), path, frames.fps)
     elif is_path:
         items = list(open_source(path).items)
         video = Video(ImageFrames(items), os.path.basename(os.path.abspath(path)), path)

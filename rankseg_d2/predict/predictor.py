@@ -209,7 +209,7 @@ class Predictor:
         if self.model.is_video:
             raise ValueError(
                 "this model is for videos: give the path of a video, or the folder or list of its "
-                "frames with video=True"
+                "frames with video=True (--video of `rankseg-d2 predict`)"
             )
         found = open_source(source)
         results = self._results(found.items, batch, threads, wishes, skip_errors, explorable)

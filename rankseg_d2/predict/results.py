@@ -40,7 +40,7 @@ class Panoptic:
     """Segments that do not overlap."""
 
     ids: np.ndarray  # (H, W) int32, 0 for none
-    segments: tuple[dict, ...]  # id, category_id (class number), isthing, name
+    segments: tuple[dict, ...]  # id, category_id (class number), isthing, name, score
 
 
 @dataclass(frozen=True, eq=False)

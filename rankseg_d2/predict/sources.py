@@ -82,18 +82,14 @@ def _of_path(path: str) -> Source:
     if os.path.isdir(path):
         files = image_files(path)
         if not files:
-            videos = any(name.lower().endswith(VIDEOS) for name in os.listdir(path))
-            hint = "; give the path of one of its videos" if videos else ""
+            hint = "; give the path of one of its videos" if _files(path, VIDEOS) else ""
             raise FileNotFoundError(
                 f"{path} has no images: no file in it ends in {', '.join(IMAGES)}{hint}"
             )
         items = [_of_file(os.path.join(path, name), name) for name in files]
         return Source(items)
     if not os.path.exists(path) and glob.has_magic(path):
-        found = sorted(filter(os.path.isfile, glob.glob(path, recursive=True)), key=natural_order)
-        if not found:
-            raise FileNotFoundError(f"no file matches {cut(path)}")
-        root = os.path.commonpath([os.path.dirname(name) or "." for name in found])
+        found, root = _matching(path)
         items = [_of_file(name, os.path.relpath(name, root)) for name in found]
         return Source(items)
     if not os.path.exists(path):
@@ -103,6 +99,10 @@ def _of_path(path: str) -> Source:
 
 def image_files(folder: str) -> list[str]:
     """The images in a folder and the folders within it: paths below it, in natural order."""
+    return _files(folder, IMAGES)
+
+
+def _files(folder: str, ends: tuple[str, ...]) -> list[str]:
     found = []
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -110,9 +110,34 @@ def image_files(folder: str) -> list[str]:
         found += [
             os.path.normpath(os.path.join(inside, name))
             for name in names
-            if name.lower().endswith(IMAGES) and not name.startswith(".")
+            if name.lower().endswith(ends) and not name.startswith(".")
         ]
     return sorted(found, key=natural_order)
+
+
+def video_files(source: str, counts: Callable[[str], bool]) -> list[tuple[str, str]]:
+    """(path, name) of a video, or of those in a folder without images, or of a pattern.
+
+    [] where the source has none, or images too. Names are as those of images; in a folder only
+    files whose name `counts` are seen.
+    """
+    path = os.path.expanduser(source)
+    if os.path.isdir(path):
+        names = [] if any(map(counts, image_files(path))) else _files(path, VIDEOS)
+        return [(os.path.join(path, name), name) for name in names if counts(name)]
+    if not os.path.exists(path) and glob.has_magic(path):
+        found, root = _matching(path)
+        are_videos = all(map(is_video, found))
+        return [(name, os.path.relpath(name, root)) for name in found] if are_videos else []
+    return [(path, os.path.basename(path))] if is_video(path) else []
+
+
+def _matching(pattern: str) -> tuple[list[str], str]:
+    """The files that match, at least one, and the folder that they share."""
+    found = sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)), key=natural_order)
+    if not found:
+        raise FileNotFoundError(f"no file matches {cut(pattern)}")
+    return found, os.path.commonpath([os.path.dirname(name) or "." for name in found])
 
 
 def is_video(source: Any) -> bool:

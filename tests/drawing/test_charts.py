@@ -104,6 +104,16 @@ def test_odd_values_do_not_stop_a_chart(series):
     assert plot_curves(series).shape == (360, 640, 3)
 
 
+def test_limits_of_x_are_the_ends_of_the_axis():
+    """A curve over half of them takes half of the width that it takes without."""
+    widths = []
+    for ends in (None, (0, 20)):
+        picture = plot_curves({"a": ([0, 10], [1, 1])}, y_limits=(0, 2), x_limits=ends)
+        columns = np.nonzero(like(picture, LINES[0]))[1]
+        widths.append(columns.max() - columns.min())
+    assert widths[1] == pytest.approx(widths[0] / 2, abs=4)
+
+
 @pytest.mark.parametrize("values", [([1, 2], [1, 2, 3]), "text", 5, [[1, 2], [3]]])
 def test_a_wrong_curve_is_named(values):
     with pytest.raises(ValueError, match="the curve 'mIoU' must be"):
@@ -113,6 +123,8 @@ def test_a_wrong_curve_is_named(values):
 def test_wrong_limits_and_sizes_are_named():
     with pytest.raises(ValueError, match="y_limits must be"):
         plot_curves({}, y_limits=(1, 1))
+    with pytest.raises(ValueError, match="x_limits must be"):
+        plot_curves({}, x_limits=(2, 1))
     with pytest.raises(ValueError, match="size must be"):
         plot_curves({}, size=(0, 100))
 

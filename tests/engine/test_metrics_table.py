@@ -130,6 +130,9 @@ def test_curves_are_of_losses_and_main_results():
     rows[2] |= {"sem_seg/pACC": 45.0}  # not a main one
     assert np.array_equal(draw_curves(rows), both)
     assert draw_curves({}).shape == losses.shape
+    result = draw_curves({3: {"sem_seg/mIoU": 40.0}} | {0: rows[0]})[len(losses) :]
+    columns = np.nonzero((result == LINES[0]).all(-1))[1]
+    assert columns.min() > 0.9 * result.shape[1]  # the dot is at the last iteration of the losses
 
 
 def test_curves_are_drawn_after_evaluations_and_then_ever_more_seldom(tmp_path, monkeypatch):

@@ -2,6 +2,8 @@
 
 import json
 import math
+import threading
+from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,8 +21,10 @@ from rankseg_d2.config import get_config
 from rankseg_d2.data.classes import load_classes
 from rankseg_d2.data.datasets import register_all
 from rankseg_d2.data.datasets.shapes import register_shapes
+from rankseg_d2.data.formats.video_frames import LazyFrames
 from rankseg_d2.engine import Trainer, train_or_evaluate
 from rankseg_d2.modeling.meta_arch.rankseg import RankSegVideoMaskFormer
+from rankseg_d2.modeling.video.windows import plan
 
 CATEGORIES, THINGS, TOPK = 20, 14, 6
 CONFIGS = ["r10t", "r10t_rankseg", "r10t_rankseg_gt"]
@@ -82,6 +86,9 @@ def test_each_config_trains_and_evaluates(task, config, root, tmp_path):
     rows = rows_of(tmp_path)
     assert math.isfinite(rows[0]["total_loss"])
     check_results(rows[-1], task, ranks=config == "r10t_rankseg")
+    assert [path.name for path in tmp_path.glob("val_*.jpg")] == [
+        f"val_shapes{CATEGORIES}_video_{TASKS[task][0]}_val.jpg"
+    ]
 
 
 @pytest.mark.slow
@@ -135,6 +142,35 @@ def test_one_window_over_the_video_writes_the_files_of_the_whole_video(task, roo
         written = [path for path in folder.rglob("*") if path.suffix in (".json", ".csv", ".png")]
         files.append({path.relative_to(folder): path.read_bytes() for path in written})
     assert len(files[0]) > 5 and files[0] == files[1]
+
+
+def test_the_evaluation_reads_the_next_window_while_one_runs(root, tmp_path, monkeypatch):
+    keys = {"TEST__VIDEO__WINDOW": 3, "TEST__VIDEO__OVERLAP": 1, "DATALOADER__NUM_WORKERS": 1}
+    cfg = video_config("semantic", "r10t_rankseg", tmp_path, TEST__PICTURES=0, **keys)
+    model = Trainer.build_model(cfg)
+    asked, read, network = defaultdict(threading.Event), LazyFrames.__getitem__, model.network
+    expected = [
+        record["file_names"][window.seen.stop - 1]
+        for record in DatasetCatalog.get(cfg.DATASETS.TEST[0])
+        for window in plan(record["length"], 3, 1)
+    ]
+    followers = [*expected[1:], None]
+
+    def get(self, index):
+        asked[self.paths[index]].set()
+        return read(self, index)
+
+    def run(*args):
+        """Ends only after the next window of the video has been asked for."""
+        now, following = expected.pop(0), followers.pop(0)
+        if following and Path(following).parent == Path(now).parent:
+            assert asked[following].wait(60)
+        return network(*args)
+
+    monkeypatch.setattr(LazyFrames, "__getitem__", get)
+    monkeypatch.setattr(model, "network", run)
+    Trainer.test(cfg, model)
+    assert not expected
 
 
 class Perfect(nn.Module):

@@ -250,7 +250,7 @@ def test_nothing_but_ignored_pixels_gives_nan(tmp_path):
 def test_wrong_input_is_named(data, sample, output, message):
     sample = {"file_name": data[0]["file_name"]} | sample
     with pytest.raises(ValueError, match=message):
-        SemanticEvaluator(NAME).process([sample], [output])
+        run_evaluator(SemanticEvaluator(NAME), [sample], [output])
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,8 @@ def test_a_record_without_ground_truth_is_an_error(ground_truth, message):
     try:
         evaluator = SemanticEvaluator(NAME)
         with pytest.raises(ValueError, match=message):
-            evaluator.process([{"file_name": "a.jpg"}], [{"sem_seg_labels": torch.zeros(3, 4)}])
+            output = {"sem_seg_labels": torch.zeros(3, 4)}
+            run_evaluator(evaluator, [{"file_name": "a.jpg"}], [output])
     finally:
         unregister(NAME)
 

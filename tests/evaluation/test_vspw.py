@@ -14,6 +14,7 @@ from rankseg_d2.evaluation import (
     build_evaluator,
 )
 from rankseg_d2.evaluation.video_consistency import Consistency
+from rankseg_d2.evaluation.video_pictures import VideoPictureSheet
 
 NAME = "test_vspw"
 
@@ -224,6 +225,7 @@ def test_config_and_data_set_choose(evaluator_type, has_truth):
     finally:
         unregister(NAME)
     kind = VideoInstanceEvaluator if evaluator_type == "ytvis" else VideoSemanticEvaluator
-    assert [type(one) for one in evaluators] == [kind, VideoMultiLabelEvaluator][: 1 + has_truth]
+    wanted = [kind, VideoMultiLabelEvaluator, VideoPictureSheet] if has_truth else [kind]
+    assert [type(one) for one in evaluators] == wanted
     assert evaluators[0].output_folder == "folder"
     assert not has_truth or len(evaluators[1].names) == (3 if evaluator_type == "ytvis" else 4)

@@ -302,19 +302,132 @@ def test_a_video_by_a_model_for_videos(predict, clip, tmp_path, capsys, monkeypa
     said = json.loads(capsys.readouterr().out)
     assert said["frames"] == 5 and sum(row["kept"] for row in said["categories"]) == 2
     assert predict(source=clip) == 1
-    assert "exists with other content" in capsys.readouterr().err
+    assert "exists; go on with what is missing by --continue" in capsys.readouterr().err
     assert predict("--overwrite", source=clip) == 0
-    assert predict("--continue", source=clip) == 1
-    assert "--continue and shards are for images" in capsys.readouterr().err
+    times = {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in wanted}
+    assert predict("--continue", source=clip) == 0
+    assert "nothing is left to do of" in capsys.readouterr().err
+    assert times == {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in wanted}
+    (tmp_path / "out/clip/00003.png").unlink()
+    assert predict("--continue", source=clip) == 0
+    assert files(tmp_path / "out") == sorted(wanted)
+    assert made.model.label_callbacks == []
     assert predict("--video", out=tmp_path / "folder") == 0
     assert len(files(tmp_path / "folder", "photos/**/*.png")) == len(NAMES)
 
 
 @pytest.fixture
-def clip(tmp_path):
-    path = tmp_path / "clip.mp4"
+def clips(tmp_path):
+    """A folder of three videos, of 2, 3 and 4 frames, one of them in a folder of its own."""
+    for count, name in ((2, "a.mp4"), (3, "b.v2.mp4"), (4, "more/a.mp4")):
+        write_clip(tmp_path / "clips" / name, count)
+    (tmp_path / "clips/notes.txt").write_text("no video")
+    return tmp_path / "clips"
+
+
+LENGTHS = {"a": 2, "b.v2": 3, "more/a": 4}
+
+
+def frames_of(*names):
+    return sorted(f"{name}/{i:05d}.png" for name in names for i in range(LENGTHS[name]))
+
+
+@pytest.fixture(params=["images", "videos"])
+def kind(request, monkeypatch):
+    """The kind of model that the weights are of."""
+    if request.param == "videos":
+        window = {"TEST.VIDEO.WINDOW": 3, "TEST.VIDEO.OVERLAP": 1}
+        made = ranking_predictor(VIDEO, window)
+        monkeypatch.setattr(Predictor, "from_checkpoint", lambda *args, **more: made)
+    return request.param
+
+
+def test_a_folder_of_videos(predict, clips, kind, tmp_path, capsys):
+    assert predict("--json", source=clips) == 0
+    overlays = {
+        "images": [name.replace(".png", "_overlay.jpg") for name in frames_of(*LENGTHS)],
+        "videos": [f"{name}_overlay.mp4" for name in LENGTHS],
+    }[kind]
+    assert files(tmp_path / "out") == sorted(frames_of(*LENGTHS) + overlays)
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(lines) == {"images": 9, "videos": 3}[kind]
+    if kind == "videos":
+        assert {one["name"]: one["frames"] for one in lines} == {
+            f"{name}.mp4": count for name, count in LENGTHS.items()
+        }
+    assert predict("--save", "label_png", source=f"{clips}/**/*.mp4", out=tmp_path / "two") == 0
+    assert files(tmp_path / "two") == frames_of(*LENGTHS)
+
+
+def test_a_folder_of_videos_goes_on_with_what_is_missing(predict, clips, kind, tmp_path, capsys):
+    assert predict(source=clips) == 0
+    out = tmp_path / "out"
+    assert predict(source=clips) == 1
+    assert "exists; go on with what is missing by --continue" in capsys.readouterr().err
+    (out / "b.v2/00001.png").unlink()
+    times = {name: (out / name).stat().st_mtime_ns for name in files(out)}
+    assert predict("--continue", source=clips) == 0
+    assert files(out, "**/*.png") == frames_of(*LENGTHS)
+    changed = {name for name, time in times.items() if (out / name).stat().st_mtime_ns != time}
+    assert all(name.startswith("b.v2") for name in changed)
+
+
+def test_shards_share_the_videos_of_a_folder(predict, clips, kind, tmp_path):
+    only = ("--save", "label_png")
+    for part, names in ((1, ("a", "more/a")), (2, ("b.v2",))):
+        out = tmp_path / str(part)
+        assert predict(*only, "--shard", f"{part}/2", source=clips, out=out) == 0
+        assert files(out) == frames_of(*names)
+    assert predict(*only, "--shard", "4/4", source=clips, out=tmp_path / "none") == 0
+    assert files(tmp_path / "none") == []
+
+
+def test_shards_of_one_video_are_of_its_frames_for_a_model_of_images(predict, clip, kind, tmp_path):
+    found = []
+    for part in (1, 2):
+        out = tmp_path / str(part)
+        assert predict("--save", "label_png", "--shard", f"{part}/2", source=clip, out=out) == 0
+        found.append([int(Path(name).stem) for name in files(out)])
+    assert found == {"images": [[0, 2, 4], [1, 3]], "videos": [[0, 1, 2, 3, 4], []]}[kind]
+
+
+def test_an_unreadable_video_is_named_and_skipped(predict, clips, kind, tmp_path, capsys):
+    (clips / "b.v2.mp4").write_bytes(b"no video" * 99)
+    assert predict("--save", "label_png", source=clips) == 1
+    text = capsys.readouterr().err
+    assert "b.v2.mp4 cannot be read: it is damaged, no video" in text
+    assert "1 of 3 videos were skipped" in text
+    assert files(tmp_path / "out") == frames_of("a", "more/a")
+    assert predict(source=clips / "b.v2.mp4") == 1
+    assert "b.v2.mp4 cannot be read" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_videos_of_one_stem_are_refused(predict, clips, tmp_path, capsys):
+    write_clip(clips / "a.mkv.mp4", 2)
+    (clips / "a.mkv.mp4").rename(clips / "a.avi")
+    assert predict(source=clips) == 1
+    assert "would be written to the same files" in capsys.readouterr().err
+    assert files(tmp_path / "out") == []
+
+
+def test_videos_in_the_folder_of_the_results_are_left_out(predict, clips, kind):
+    out = clips / "out"
+    assert predict("--overwrite", source=clips, out=out) == 0
+    (out / "a/00001.png").unlink()
+    assert predict("--overwrite", source=clips, out=out) == 0
+    assert files(out, "**/*.png") == frames_of(*LENGTHS)
+    assert not list(out.rglob("*overlay*overlay*"))
+
+
+def write_clip(path, count):
+    path.parent.mkdir(parents=True, exist_ok=True)
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 10, (48, 32))
-    for i in range(5):
+    for i in range(count):
         writer.write(pixels(i))
     writer.release()
     return path
+
+
+@pytest.fixture
+def clip(tmp_path):
+    return write_clip(tmp_path / "clip.mp4", 5)

@@ -44,7 +44,7 @@ def test_to_coco_of_segments_and_of_labels(result):
     for entry, segment in zip(entries, result.panoptic.segments, strict=True):
         mask = coco.decode(entry["segmentation"]).astype(bool)
         np.testing.assert_array_equal(mask, ids == segment["id"])
-        assert entry["image_id"] == 7 and entry["score"] == 1
+        assert entry["image_id"] == 7 and entry["score"] == segment["score"]
         assert entry["bbox"] == coco.toBbox(entry["segmentation"]).tolist()
     entries = only(result, "semantic").to_coco()
     assert [entry["category_id"] - 10 for entry in entries] == list(result.shares())
@@ -66,6 +66,7 @@ def test_to_hf_of_segments(result):
         assert set(one) == {"id", "label_id", "was_fused", "score"}
         assert (one["id"], one["label_id"]) == (own["id"], own["category_id"])
         assert one["was_fused"] == (own["category_id"] not in THINGS)
+        assert 0 < one["score"] == own["score"] < 1
     assert min(one["id"] for one in found["segments_info"]) == 1
 
 

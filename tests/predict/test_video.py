@@ -1,6 +1,8 @@
 """Videos: their frames, results by windows, and image models frame by frame."""
 
 import json
+import threading
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -22,6 +24,7 @@ from support.predicting import (
 from support.small import VIDEO
 
 from rankseg_d2.modeling.video.store import CompressedLabelMaps
+from rankseg_d2.modeling.video.windows import plan
 from rankseg_d2.predict.frames import ImageFrames, VideoFile, open_video
 from rankseg_d2.predict.video import Track
 
@@ -100,7 +103,7 @@ def test_files_that_are_no_videos_are_one_sentence(predictor, tmp_path):
     (tmp_path / "bad.mp4").write_bytes(b"no video" * 100)
     with pytest.raises(ValueError, match=r"the video .*bad\.mp4 cannot be read: it is damaged"):
         predictor(tmp_path / "bad.mp4")
-    with pytest.raises(FileNotFoundError, match="no.mp4 does not exist"):
+    with pytest.raises(FileNotFoundError, match="the video .*no.mp4 does not exist"):
         predictor(tmp_path / "no.mp4")
     with pytest.raises(FileNotFoundError, match="has no images"):
         predictor(tmp_path / "folder", video=True)
@@ -156,6 +159,28 @@ def test_frames_are_read_once_and_only_a_window_ahead(predictor, monkeypatch):
     assert reads == [0, *range(30)]  # the first one for its size
     assert len(done) == 7
     assert all(count <= 1 + 6 + 4 * (i + 1) for i, count in enumerate(done))
+
+
+def test_the_next_window_is_read_while_one_runs(predictor, monkeypatch):
+    asked, get, network = defaultdict(threading.Event), ImageFrames.__getitem__, []
+    windows = plan(30, 6, 2)
+
+    def noted(self, index):
+        asked[index].set()
+        return get(self, index)
+
+    def run(*args):
+        """Ends only after the next window has been asked for."""
+        network.append(args)
+        if len(network) < len(windows):
+            assert asked[windows[len(network)].seen.stop - 1].wait(60)
+        return forward(*args)
+
+    forward = predictor.model.network
+    monkeypatch.setattr(ImageFrames, "__getitem__", noted)
+    monkeypatch.setattr(predictor.model, "network", run)
+    predictor(frames_of(30), video=True)
+    assert len(network) == len(windows) == 7
 
 
 def test_models_that_take_videos_as_a_whole_take_windows_here():

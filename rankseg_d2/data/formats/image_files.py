@@ -35,6 +35,8 @@ def opened(path: str, kind: str) -> Iterator[BinaryIO]:
         raise FileNotFoundError(f"the {kind} {path} does not exist") from error
     except Exception as error:
         reason = str(error) or type(error).__name__
+        if type(error).__name__ == "UnidentifiedImageError":  # Pillow's words show the open file
+            reason = "it is damaged, or not an image of a known format"
         raise UnreadableError(
             f"the {kind} {path} cannot be read: {reason}. Save or download it again, or remove it."
         ) from error

@@ -1,5 +1,7 @@
-"""Config keys that follow from the data: data sets, number of classes, ignored label."""
+"""Config keys that follow from the data: data sets, number of classes, ignored label, κ."""
 
+import functools
+import logging
 import os
 
 from detectron2.config import CfgNode
@@ -8,8 +10,11 @@ from detectron2.data import MetadataCatalog
 from ..._yaml import beside
 from .register import register_own_data
 
+logger = logging.getLogger(__name__)
+
 _NUM_CLASSES = "MODEL.SEM_SEG_HEAD.NUM_CLASSES"
 _IGNORE_VALUE = "MODEL.SEM_SEG_HEAD.IGNORE_VALUE"
+_TOPK = "MODEL.RANKSEG.TOPK"
 _FOLLOWING = {"DATASETS.TRAIN", "DATASETS.TEST", _NUM_CLASSES, _IGNORE_VALUE}
 
 
@@ -24,6 +29,7 @@ def follow_data(cfg: CfgNode, sources: list[tuple[str, set[str]]], class_list: s
 
     A key stays if the source that names the data sets sets it, or a later source. Where these set
     all such keys, as a run's config.yaml does, the files may be absent: then they are not read.
+    The κ of a base, which cannot know the files, is at most their number of classes.
 
     Args:
         sources: of the config, later ones win: (name of the source, keys that it sets).
@@ -66,7 +72,7 @@ def _follow_metadata(cfg, dataset: str, said: set[str], class_list: str) -> None
     names = metadata.get(class_list) or metadata.get("thing_classes")
     if _NUM_CLASSES not in said and names:
         head.NUM_CLASSES = len(names)
-        _check_topk(cfg, dataset)
+        _check_topk(cfg, dataset, may_follow=bool(cfg.DATASETS.FILES) and _TOPK not in said)
     ignore = metadata.get("ignore_label", head.IGNORE_VALUE)
     if _IGNORE_VALUE not in said:
         head.IGNORE_VALUE = ignore
@@ -77,13 +83,27 @@ def _follow_metadata(cfg, dataset: str, said: set[str], class_list: str) -> None
         )
 
 
-def _check_topk(cfg, dataset: str) -> None:
+def _check_topk(cfg, dataset: str, may_follow: bool) -> None:
     ranking, number = cfg.MODEL.RANKSEG, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
-    if (ranking.FLAG or ranking.USE_GT) and number < ranking.TOPK:
+    if not (ranking.FLAG or ranking.USE_GT) or number >= ranking.TOPK:
+        return
+    if not may_follow:
         raise ValueError(
-            f"MODEL.RANKSEG.TOPK must be in [1, {number}], the number of classes of {dataset}; got "
+            f"{_TOPK} must be in [1, {number}], the number of classes of {dataset}; got "
             f"{ranking.TOPK}. `rankseg-d2 dataset stats` says how many categories an image has"
         )
+    _warn_of_topk(dataset, number, ranking.TOPK)
+    ranking.TOPK = number
+
+
+@functools.cache
+def _warn_of_topk(dataset: str, number: int, given: int) -> None:
+    """Once per process."""
+    logger.warning(
+        "%s is %d, all classes of %s, and not %d as in the base config; set it to keep fewer "
+        "(`rankseg-d2 dataset stats` says how many categories an image has)",
+        _TOPK, number, dataset, given,
+    )  # fmt: skip
 
 
 def _find(names, source: str) -> tuple[str, ...]:

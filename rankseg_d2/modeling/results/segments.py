@@ -179,10 +179,12 @@ def panoptic(
     sizes: Sizes,
     options: ResultOptions,
 ) -> tuple[Tensor, list[dict]]:
-    """Segment ids (T, H, W), 0 for none, and of each segment `id`, `isthing` and `category_id`.
+    """Segment ids (T, H, W), 0 for none, and of each `id`, `isthing`, `category_id`, `score`.
 
     Each pixel goes to the query whose class score times mask is highest, with `covered_only` if
     that query's own mask covers it. A query that has won too little of its mask is dropped.
+    A score is class times mean mask probability, as that of instances; of stuff that several
+    queries share, the mean over its pixels.
     """
     scores, columns = classes.probabilities.max(1)
     keep = (columns < len(classes.ids)) & (scores > options.object_mask_threshold)  # (Q,)
@@ -203,6 +205,9 @@ def panoptic(
     own, won, left = torch.stack(areas).cpu().double()  # (N,) each
     accepted = (own > 0) & (left > 0) & (won / own >= options.overlap_threshold)
     numbers, segments = _merge_stuff(categories.cpu()[accepted], options.things())
+    chosen = accepted.nonzero().flatten().tolist()
+    totals = [(maps[i] * inside[i]).sum() for i in chosen]  # one by one, for memory
+    _add_scores(segments, numbers, totals, own[chosen], left[chosen])
     table = torch.zeros(count, dtype=torch.int32).masked_scatter(accepted, numbers)
     return table.to(winner.device)[winner] * covered, segments
 
@@ -220,6 +225,23 @@ def _merge_stuff(categories: Tensor, thing_ids: Iterable[int]) -> tuple[Tensor, 
         for number, thing, category in zip(*(x[is_new].tolist() for x in columns), strict=True)
     ]
     return (numbers * (same & is_new)).sum(1).int(), segments
+
+
+def _add_scores(
+    segments: list[dict], numbers: Tensor, totals: list[Tensor], own: Tensor, left: Tensor
+) -> None:
+    """Give the segments a `score`, by what is known of each of n queries.
+
+    Args:
+        numbers: (n,), the id of its segment.
+        totals: of class times mask probability, over the pixels of its mask.
+        own, left: (n,), the pixels of its mask, and of those that it has in the result.
+    """
+    totals = torch.stack(totals).cpu() if totals else own  # (n,)
+    for segment in segments:
+        same = numbers == segment["id"]
+        weighted = totals[same] / own[same] * left[same]
+        segment["score"] = float(weighted.sum() / left[same].sum())
 
 
 def _best_pairs(classes: Classes, count: int) -> tuple[Tensor, Tensor, Tensor]:

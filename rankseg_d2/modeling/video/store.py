@@ -9,7 +9,7 @@ import numpy as np
 
 from ...files import inside, write_image
 
-IN_MEMORY = 2**24  # bytes of a video's results; more go to a file
+IN_MEMORY = 2**22  # bytes of a video's results; more go to a file
 
 
 class Store:

@@ -23,8 +23,8 @@ _MOST_POINTS = 600  # of a curve
 _HEADLINES = (
     ("sem_seg", "mIoU", "mIoU", "mean over the classes of intersection over union"),
     ("sem_seg", "pACC", "pixel accuracy", "share of the pixels that are right"),
-    ("sem_seg", "mVC8", "VC8", "consistency over 8 frames"),
-    ("sem_seg", "mVC16", "VC16", "consistency over 16 frames"),
+    ("sem_seg", "VC8", "VC8", "consistency over 8 frames"),
+    ("sem_seg", "VC16", "VC16", "consistency over 16 frames"),
     ("panoptic_seg", "PQ", "PQ", "panoptic quality: SQ times RQ, mean over the classes"),
     ("panoptic_seg", "SQ", "SQ", "how well the segments that were found are outlined"),
     ("panoptic_seg", "RQ", "RQ", "how many segments are found (F1)"),

@@ -24,6 +24,15 @@ def test_an_odd_file_is_an_error_with_its_name(tmp_path, read, name):
         read(str(path))
 
 
+@pytest.mark.parametrize("read", [read_rgb, read_values])
+def test_a_file_that_is_no_image_is_named_in_plain_words(tmp_path, read):
+    (tmp_path / "odd.png").write_bytes(b"no image" * 10)
+    with pytest.raises(UnreadableError) as error:
+        read(str(tmp_path / "odd.png"))
+    assert "cannot be read: it is damaged, or not an image of a known format. " in str(error.value)
+    assert "object at" not in str(error.value) and "<" not in str(error.value)
+
+
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("read", [*READERS, lambda path: image_size(path, "frame")])
 def test_a_pipe_a_folder_and_a_forbidden_file_are_errors(tmp_path, read):

@@ -12,6 +12,7 @@ from support.paths import ROOT
 
 from rankseg_d2.config import get_config
 from rankseg_d2.data.mappers import build_mapper
+from rankseg_d2.data.own import config_defaults
 from rankseg_d2.engine import check_datasets, check_num_classes
 
 MODEL = "MODEL: {META_ARCHITECTURE: MaskFormer, DEVICE: cpu}\n"
@@ -119,6 +120,21 @@ def test_more_ranks_than_classes_are_an_error_with_the_fix(tmp_path, config):
     with pytest.raises(ValueError, match=message):
         config(ranked, [*opts, 6])
     assert config(ranked, [*opts, 5]).MODEL.RANKSEG.TOPK == 5
+
+
+@pytest.mark.parametrize("ranking", ["", "_gt"])
+def test_the_ranks_of_a_base_are_at_most_the_classes(tmp_path, config, caplog, ranking):
+    own_data.semantic(tmp_path)
+    config_defaults._warn_of_topk.cache_clear()
+    base = f"_BASE_: own/semantic/lite0_small_rankseg{ranking}\nDATASETS: {{FILES: [../my.yaml]}}"
+    for _ in range(2):
+        assert config(base).MODEL.RANKSEG.TOPK == 5
+    said = [record.getMessage() for record in caplog.records if "TOPK" in record.getMessage()]
+    assert len(said) == 1
+    assert "MODEL.RANKSEG.TOPK is 5, all classes of street_train, and not 50 as in" in said[0]
+    assert config(base, ["MODEL.RANKSEG.TOPK", 3]).MODEL.RANKSEG.TOPK == 3
+    with pytest.raises(ValueError, match=r"TOPK must be in \[1, 5\], .*street_train; got 7"):
+        config(base, ["MODEL.RANKSEG.TOPK", 7])
 
 
 def test_a_missing_data_file_is_named(tmp_path, config):

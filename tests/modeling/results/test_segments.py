@@ -94,8 +94,8 @@ def plain_panoptic(logits, masks, shape, options):
             values = [float(score * mask[y, x]) for _, score, mask in kept]
             if values:
                 won[values.index(max(values))].append((y, x))
-    segments, stuff = [], {}
-    for (category, _, mask), pixels in zip(kept, won, strict=True):
+    segments, stuff, scores = [], {}, {}
+    for (category, probability, mask), pixels in zip(kept, won, strict=True):
         area = int((mask >= 0.5).sum())
         left = [(y, x) for y, x in pixels if mask[y, x] >= 0.5 or not options.covered_only]
         if not left or not area or len(pixels) / area < options.overlap_threshold:
@@ -107,8 +107,13 @@ def plain_panoptic(logits, masks, shape, options):
             number = len(segments) + 1
             stuff.setdefault(category, number)
             segments.append({"id": number, "isthing": is_thing, "category_id": category})
+        certainty = float(mask[mask >= 0.5].mean())
+        scores.setdefault(number, []).extend([probability * certainty] * len(left))
         for y, x in left:
             ids[y, x] = number
+    for segment in segments:
+        of_pixels = scores[segment["id"]]
+        segment["score"] = pytest.approx(sum(of_pixels) / len(of_pixels), abs=1e-5)
     return ids, segments
 
 
@@ -128,6 +133,11 @@ def plain_instances(logits, masks, shape, count, only=None):
     return sorted(found, key=lambda one: -one[0])
 
 
+def rounded(segments):
+    """Segments to compare with, whose scores may differ by rounding."""
+    return [s | {"score": pytest.approx(s["score"], abs=1e-4)} for s in segments]
+
+
 def assert_same(one, other):
     """Results of two ways, up to rounding."""
     assert one.keys() == other.keys()
@@ -135,7 +145,7 @@ def assert_same(one, other):
         torch.testing.assert_close(one[name], other[name], msg=lambda text, n=name: f"{n}: {text}")
     if "panoptic_seg" in one:
         assert torch.equal(one["panoptic_seg"][0], other["panoptic_seg"][0])
-        assert one["panoptic_seg"][1] == other["panoptic_seg"][1]
+        assert one["panoptic_seg"][1] == rounded(other["panoptic_seg"][1])
     if "instances" in one:
         a, b = one["instances"], other["instances"]
         assert torch.equal(a.pred_masks, b.pred_masks)
@@ -245,6 +255,17 @@ def test_stuff_of_one_category_is_one_segment_and_things_are_many():
     assert [s["category_id"] for s in segments] == [5, 0, 0, 6]
     assert [s["isthing"] for s in segments] == [False, True, True, False]
     assert all(type(s["id"]) is int and type(s["isthing"]) is bool for s in segments)
+
+
+def test_a_score_is_class_times_mask_and_that_of_shared_stuff_a_mean_over_pixels():
+    columns, chances = [(0, 2), (2, 8), (8, 12)], [0.5, 0.9, 0.7]
+    logits, masks, shape = stripes(*columns, categories=[5, 5, 0], scores=chances)
+    masks[2] = masks[2].clamp(max=1.0)  # a mask that is less sure
+    _, segments = image_result(logits, masks, None, shape, PANOPTIC)["panoptic_seg"]
+    sure = torch.tensor(1.0).sigmoid().item()
+    expected = [(2 * 0.5 + 6 * 0.9) / 8, 0.7 * sure]
+    assert [s["score"] for s in segments] == pytest.approx(expected, rel=1e-5)
+    assert all(type(s["score"]) is float for s in segments)
 
 
 def test_a_segment_needs_its_share_of_the_mask():
@@ -362,7 +383,7 @@ def test_one_frame_clip_equals_image():
     assert torch.equal(clip["sem_seg_scores"][:, 0], image["sem_seg_scores"])
     assert torch.equal(clip["sem_seg_labels"][0], image["sem_seg_labels"])
     assert torch.equal(clip["panoptic_seg"][0][0], image["panoptic_seg"][0])
-    assert clip["panoptic_seg"][1] == image["panoptic_seg"][1]
+    assert clip["panoptic_seg"][1] == rounded(image["panoptic_seg"][1])
 
 
 @pytest.mark.parametrize("resize_first", [False, True])
@@ -428,7 +449,7 @@ def test_fewer_categories_equal_all_without_the_others_columns(k):
     torch.testing.assert_close(few["sem_seg"], full["sem_seg"])
     assert torch.equal(few["sem_seg_labels"], full["sem_seg_labels"])
     assert torch.equal(few["panoptic_seg"][0], full["panoptic_seg"][0])
-    assert few["panoptic_seg"][1] == full["panoptic_seg"][1]
+    assert few["panoptic_seg"][1] == rounded(full["panoptic_seg"][1])
     found = full["instances"]
     found = found[found.scores > 0]
     few = few["instances"][: len(found)]
@@ -496,7 +517,9 @@ def test_one_category_one_pixel(result_of, queries):
     assert labels.numel() == 1 and labels.item() == 1
     ids, segments = result["panoptic_seg"]
     assert ids.numel() == 1 and ids.item() == 1
-    assert segments == [{"id": 1, "isthing": False, "category_id": 1}]
+    score = logits[0].softmax(0)[0].item() * torch.tensor(1.0).sigmoid().item()
+    expected = {"id": 1, "isthing": False, "category_id": 1, "score": pytest.approx(score)}
+    assert segments == [expected]
     result = result_of(logits, masks, ranking, shape, INSTANCE)
     labels = result["pred_labels"] if "pred_labels" in result else result["instances"].pred_classes
     assert labels.tolist() == [1] * queries
@@ -550,7 +573,7 @@ def test_gpu_gives_the_same():
     expected = image_result(logits, masks, ranking, SHAPE, ALL)
     scores = result["sem_seg_scores"].cpu()
     torch.testing.assert_close(scores, expected["sem_seg_scores"], atol=1e-4, rtol=1e-4)
-    assert result["panoptic_seg"][1] == expected["panoptic_seg"][1]
+    assert result["panoptic_seg"][1] == rounded(expected["panoptic_seg"][1])
     wrong = result["panoptic_seg"][0].cpu() != expected["panoptic_seg"][0]
     assert wrong.float().mean() < 0.01
     assert result["instances"].pred_classes.tolist() == expected["instances"].pred_classes.tolist()

@@ -14,7 +14,7 @@ from support.runs import KEPT, make_run, predictions, write_scenes
 
 from rankseg_d2 import cli
 from rankseg_d2.report.page import read_run, write_page
-from rankseg_d2.report.page.content import confused_pairs
+from rankseg_d2.report.page.content import confused_pairs, read_dataset
 
 NAME = "test_report"
 
@@ -132,6 +132,13 @@ def test_a_model_without_ranking_has_a_page_without_it(tmp_path):
     assert content["curves"] == []
     assert content["datasets"][0]["ranking"] is None
     assert [split["ranking"] for split in content["datasets"][0]["splits"]] == [0, 0]
+
+
+def test_videos_have_a_page_without_images(tmp_path):
+    results = {"sem_seg": {"mIoU": 30.0, "VC8": 80.0}, "segm": {"AP": 12.0, "AP50": 20.0}}
+    data = read_dataset(tmp_path, "clips", results)
+    assert [one["name"] for one in data["headlines"]] == ["mIoU", "VC8", "mask AP", "mask AP50"]
+    assert (data["examples"], data["splits"], data["ranking"]) == ([], [], None)
 
 
 def test_the_command_writes_one_page_that_needs_nothing_else(run, capsys):
