@@ -9,6 +9,7 @@ import sys
 
 from . import __version__, config_files, doctor
 from .config_reference import key_reference
+from .convert.cli import add_convert_parser
 from .errors import INTERRUPTED, nearest, sentence, shows_tracebacks
 from .predict.cli import add_pack_parser, add_predict_parser
 from .report.cli import add_analyze_parser, add_kappa_parser, add_report_parser
@@ -44,6 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     configs.set_defaults(run=_show_configs)
     add_predict_parser(commands)
     add_pack_parser(commands)
+    add_convert_parser(commands)
     add_kappa_parser(commands)
     add_report_parser(commands)
     add_analyze_parser(commands)

@@ -33,7 +33,7 @@ FLOORS = [
     ["config", "config_reference"],
     [""],
     ["engine"],
-    ["report", "predict"],
+    ["report", "predict", "convert"],
     ["doctor"],
     ["cli"],
 ]

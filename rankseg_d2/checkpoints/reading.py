@@ -31,6 +31,8 @@ def read_checkpoint(path: str | os.PathLike, matching_heuristics: bool = False) 
     data = read_weights(path)
     if "model" in data:
         checkpoint = data
+    elif isinstance(data.get("state_dict"), dict):  # mmsegmentation's
+        checkpoint = {"model": data["state_dict"]} | _class_names(data.get("meta"))
     elif "model_state" in data and os.fspath(path).endswith(".pyth"):
         checkpoint = {"model": data["model_state"], "__author__": "pycls"}
     elif file_format(path) == "pickle":
@@ -44,6 +46,15 @@ def read_checkpoint(path: str | os.PathLike, matching_heuristics: bool = False) 
         weights = checkpoint["model"].items()
         checkpoint["model"] = {name: x for name, x in weights if not name.endswith("_momentum")}
     return checkpoint
+
+
+def _class_names(meta: Any) -> dict[str, list[str]]:
+    """{"class_names": names} of the facts in a file of mmsegmentation, {} without them."""
+    if not isinstance(meta, dict):
+        return {}
+    facts = meta.get("dataset_meta") or {}
+    names = meta.get("CLASSES") or facts.get("classes") or facts.get("CLASSES")
+    return {"class_names": list(map(str, names))} if names else {}
 
 
 def read_weights(path: str | os.PathLike) -> dict:

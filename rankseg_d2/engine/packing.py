@@ -100,7 +100,7 @@ def pack(source: str | os.PathLike, output: str | os.PathLike | None = None) -> 
             "written by a training of this version; give Predictor.from_config a config and these "
             "weights, or train for 0 iterations from them"
         )
-    _write(output, content["model"], description)
+    write_packed(output, content["model"], description)
     return output
 
 
@@ -115,7 +115,8 @@ def _best_of(folder: Path) -> Path:
     )
 
 
-def _write(path: Path, weights: dict[str, torch.Tensor], description: dict) -> None:
+def write_packed(path: Path, weights: dict[str, torch.Tensor], description: dict) -> None:
+    """Write weights with their description as .safetensors."""
     from safetensors.torch import save_file
 
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}

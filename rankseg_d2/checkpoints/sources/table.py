@@ -50,6 +50,10 @@ class Table:
         """Whether a file with these names is of this library and model."""
         return set(self.marks) <= set(names)
 
+    def knows(self, names: Iterable[str]) -> bool:
+        """Whether each of our names has one of theirs."""
+        return all(any(_match(rule.ours, name) for rule in self.rules) for name in names)
+
     def to_ours(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The weights under our names; what no rule knows keeps its name, and is reported later."""
         left, found = dict(weights), {}

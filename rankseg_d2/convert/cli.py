@@ -1,0 +1,44 @@
+"""The options of `rankseg-d2 convert`; what they need is imported when it runs."""
+
+import argparse
+import sys
+from typing import Any
+
+_CONVERT = """\
+Make a checkpoint of another library a file of this package, which says what model and which
+classes it is of, for `rankseg-d2 predict`. CONFIG is the same model here. Training and evaluation
+need no conversion: MODEL.WEIGHTS may be such a file as it is.
+"""
+_EXAMPLES = """\
+examples:
+  rankseg-d2 convert segformer.pth segformer.safetensors --config ade20k/semantic/segformer_b0
+  rankseg-d2 convert model_final.pth theirs.pth --config my.yaml --to mmsegmentation
+"""
+
+
+def add_convert_parser(commands: Any) -> None:
+    """Add `convert` to the subcommands of `rankseg-d2`."""
+    parser = commands.add_parser(
+        "convert", help="checkpoints of other libraries, from and to", description=_CONVERT,
+        epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    add = parser.add_argument
+    add("weights", metavar="FILE", help="the checkpoint")
+    add("output", metavar="OUT", help="the file to write: .safetensors, or with --to .pth")
+    add("--config", required=True, metavar="CONFIG", help="a yaml file or a shipped config's name")
+    add("--set", nargs="+", default=[], metavar="KEY=VALUE", help="other keys of the config")
+    add("--to", metavar="LIBRARY", help="write for this library, such as mmsegmentation")
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from ..config import get_config
+    from . import convert, export
+
+    cfg = get_config(args.config, args.set)
+    if args.to:
+        path = export(cfg, args.weights, args.output, args.to)
+    else:
+        path = convert(cfg, args.weights, args.output)
+    sys.stdout.write(f"wrote {path} ({path.stat().st_size / 2**20:,.0f} MB)\n")
+    return 0
