@@ -133,6 +133,19 @@ KEYS = {
             "OUT_FEATURES": ["res2", "res3", "res4", "res5"],  # stages whose features are results
             "USE_CHECKPOINT": False,  # gradient checkpointing: less memory, more time
         },
+        "MIT": {  # ours: of MixTransformer, SegFormer's backbone; the defaults are MiT-B0's
+            "EMBED_DIMS": [32, 64, 160, 256],  # ours: channels of each stage
+            "DEPTHS": [2, 2, 2, 2],  # ours: blocks of each stage
+            "NUM_HEADS": [1, 2, 5, 8],  # ours: heads of attention, of each stage
+            # ours: the map of keys and values is so many times smaller, in each stage
+            "REDUCTIONS": [8, 4, 2, 1],
+            "MLP_RATIO": 4.0,  # ours: width inside the feed-forward layers
+            # ours: epsilon of its LayerNorms; 1e-5 for HuggingFace's and NVlabs' checkpoints
+            "NORM_EPS": 1e-6,
+            "DROP_PATH_RATE": 0.1,  # ours: of the last block, which is dropped so often
+            "OUT_FEATURES": ["res2", "res3", "res4", "res5"],  # ours: stages that are results
+            "USE_CHECKPOINT": False,  # ours: gradient checkpointing: less memory, more time
+        },
         "TIMM": {  # ours
             "NAME": "resnet18",  # a model of timm, for MODEL.BACKBONE.NAME TimmBackbone
             # package: weights of an installed package; hub or True: timm downloads its own; None

@@ -121,6 +121,16 @@ _SECTIONS = {
         "DROP_PATH_RATE": BELOW_ONE,
         "OUT_FEATURES": NAMES,
     },
+    "MODEL.MIT": {
+        "EMBED_DIMS": list_of(SIZE, 4),
+        "DEPTHS": list_of(whole(1, 1000), 4),
+        "NUM_HEADS": list_of(SIZE, 4),
+        "REDUCTIONS": list_of(SIZE, 4),
+        "MLP_RATIO": POSITIVE,
+        "NORM_EPS": POSITIVE,
+        "DROP_PATH_RATE": BELOW_ONE,
+        "OUT_FEATURES": NAMES,
+    },
     "MODEL.TIMM": {
         "NAME": NAME,
         "PRETRAINED": choice_or_not("package", "hub"),

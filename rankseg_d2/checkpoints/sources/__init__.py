@@ -2,9 +2,10 @@
 
 from collections.abc import Collection
 
+from . import segformer
 from .table import Rule, Table, same, transposed
 
-TABLES: tuple[Table, ...] = ()  # the more special first
+TABLES: tuple[Table, ...] = segformer.TABLES  # the more special first
 
 
 def find_table(names: Collection[str]) -> Table | None:

@@ -1,7 +1,7 @@
 """How the parameters of another library's model are called here, in both directions."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -31,10 +31,20 @@ class Rule:
     theirs: str | tuple[str, ...]
     to_ours: Function = same
     to_theirs: Function = same
+    shares: tuple[int, ...] | None = None  # of several names, in the first dimension; None: equal
 
     @cached_property
     def parts(self) -> tuple[str, ...]:
         return (self.theirs,) if isinstance(self.theirs, str) else self.theirs
+
+    def split(self, value: Tensor) -> Sequence[Tensor]:
+        """Our parameter as theirs, one for each of `parts`."""
+        value = self.to_theirs(value)
+        if len(self.parts) == 1:
+            return [value]
+        shares = self.shares or (1,) * len(self.parts)
+        unit = len(value) // sum(shares)
+        return value.split([unit * share for share in shares])
 
 
 @dataclass(frozen=True)
@@ -58,36 +68,36 @@ class Table:
         """The weights under our names; what no rule knows keeps its name, and is reported later."""
         left, found = dict(weights), {}
         for rule in self.rules:
-            for name in [name for name in left if _match(rule.parts[0], name)]:
+            for name in [name for name in left if _fits(rule.parts[0], name)]:
                 fields = _match(rule.parts[0], name)
                 names = [_fill(part, fields) for part in rule.parts]
                 if all(one in left for one in names):
                     values = [left.pop(one) for one in names]
                     whole = values[0] if len(values) == 1 else torch.cat(values)
                     found[_fill(rule.ours, fields)] = rule.to_ours(whole)
-        dropped = {name for name in left if any(_match(one, name) for one in self.unused)}
+        dropped = {name for name in left if any(_fits(one, name) for one in self.unused)}
         return found | {name: left[name] for name in left if name not in dropped}
 
     def to_theirs(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The weights under their names; KeyError for one that no rule knows."""
         found = {}
         for name, value in weights.items():
-            rule = next((rule for rule in self.rules if _match(rule.ours, name)), None)
+            rule = next((rule for rule in self.rules if _fits(rule.ours, name)), None)
             if rule is None:
                 raise KeyError(f"{name} has no name in a file of {self.name}")
             fields = _match(rule.ours, name)
-            parts = rule.to_theirs(value).chunk(len(rule.parts)) if len(rule.parts) > 1 else [
-                rule.to_theirs(value)
-            ]  # fmt: skip
-            for part, theirs in zip(parts, rule.parts, strict=True):
+            for part, theirs in zip(rule.split(value), rule.parts, strict=True):
                 found[_fill(theirs, fields)] = part
         return found
 
 
-def _match(template: str, name: str) -> dict[str, str] | None:
-    """The parts of a name that a template's fields stand for; None if it does not fit."""
-    found = _pattern(template).fullmatch(name)
-    return None if found is None else found.groupdict()
+def _fits(template: str, name: str) -> bool:
+    return _pattern(template).fullmatch(name) is not None
+
+
+def _match(template: str, name: str) -> dict[str, str]:
+    """The parts of a name that fits a template, which its fields stand for."""
+    return _pattern(template).fullmatch(name).groupdict()
 
 
 _PATTERNS: dict[str, re.Pattern] = {}

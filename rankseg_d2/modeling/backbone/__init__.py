@@ -4,6 +4,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import BACKBONE_REGISTRY
 
 from ...errors import unknown_name
+from .mit import MixTransformer
 from .resnet_deeplab import DeepLabStem, build_resnet_deeplab_backbone
 from .swin import D2SwinTransformer
 from .timm_backbone import TimmBackbone
@@ -11,6 +12,7 @@ from .timm_backbone import TimmBackbone
 __all__ = [
     "D2SwinTransformer",
     "DeepLabStem",
+    "MixTransformer",
     "TimmBackbone",
     "build_resnet_deeplab_backbone",
     "check_backbone",

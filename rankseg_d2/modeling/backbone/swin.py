@@ -10,6 +10,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..drop_path import drop_path, drop_rates
 from ..gradient_checkpointing import run_layer
 from ..registering import register
 
@@ -56,13 +57,12 @@ class D2SwinTransformer(Backbone):
             nn.init.trunc_normal_(self.absolute_pos_embed, std=0.02)
         self.pos_drop = nn.Dropout(drop_rate)
 
-        # Deeper blocks are dropped more often.
-        rates = torch.linspace(0, drop_path_rate, sum(depths), device="cpu").split(list(depths))
+        rates = drop_rates(drop_path_rate, depths)
         self.layers = nn.ModuleList()
         for i, name in enumerate(names):
             block = {"mlp_ratio": mlp_ratio, "drop_rate": drop_rate, **attention}
             dim, heads, is_last = embed_dim * 2**i, num_heads[i], i == len(names) - 1
-            self.layers.append(Stage(dim, heads, window_size, rates[i].tolist(), is_last, **block))
+            self.layers.append(Stage(dim, heads, window_size, rates[i], is_last, **block))
             if name in out_features:
                 self.add_module(f"norm{i}", nn.LayerNorm(dim))
         self.apply(_init_linear)
@@ -180,11 +180,7 @@ class Block(nn.Module):
         return x[:, :height, :width]
 
     def drop(self, branch: Tensor) -> Tensor:
-        """Drop the branch for a random part of the batch (stochastic depth)."""
-        if not self.training or self.drop_path == 0:
-            return branch
-        kept = branch.new_empty(len(branch), 1, 1, 1).bernoulli_(1 - self.drop_path)
-        return branch * (kept / (1 - self.drop_path))
+        return drop_path(branch, self.drop_path, self.training)
 
 
 class WindowAttention(nn.Module):
