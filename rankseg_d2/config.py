@@ -106,7 +106,7 @@ KEYS = {
             "PROJECT_FEATURES": ["res2"],  # not read: DeepLab's, in upstream's yaml files
             "PROJECT_CHANNELS": [48],  # not read: DeepLab's, in upstream's yaml files
             "ASPP_CHANNELS": 256,  # not read: DeepLab's, in upstream's yaml files
-            "ASPP_DILATIONS": [6, 12, 18],  # not read: DeepLab's, in upstream's yaml files
+            "ASPP_DILATIONS": [6, 12, 18],  # of the 3 x 3 convolutions of ASPPHead
             "ASPP_DROPOUT": 0.1,  # not read: DeepLab's, in upstream's yaml files
             "USE_DEPTHWISE_SEPARABLE_CONV": False,  # not read: DeepLab's, in upstream's yaml files
         },
@@ -114,6 +114,8 @@ KEYS = {
             "STEM_TYPE": "deeplab",  # three convolutions, as in R50c and R101c; basic: one of 7 x 7
             "RES4_DILATION": 1,  # 2: res4 keeps the size of res3
             "RES5_MULTI_GRID": [1, 2, 4],  # factors of the dilation, for each block of res5
+            # ours: True: the first block of a dilated stage has half of its dilation
+            "CONTRACT_DILATION": False,
         },
         "SWIN": {  # of D2SwinTransformer; the defaults are Swin-T's
             "PRETRAIN_IMG_SIZE": 224,  # image size of the absolute position embedding, if APE

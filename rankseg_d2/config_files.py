@@ -2,7 +2,8 @@
 
 Each shipped config can have RankSeg by its name: `r50_rankseg` is `r50.yaml` and, on top of it, the
 nearest `rankseg.yaml`, in the same folder or above. The oracle, `r50_rankseg_gt`, is `r50_rankseg`
-and the nearest `rankseg_gt.yaml`. If a file of such a name exists, it is read instead.
+and the nearest `rankseg_gt.yaml`. If a file of such a name exists, it is read instead. A family has
+overlays of its own: that of `deeplab_r101c_rankseg` is the nearest `rankseg_deeplab.yaml`.
 """
 
 import io
@@ -53,7 +54,7 @@ def shipped_names() -> list[str]:
 
 def is_part(name: str) -> bool:
     """Whether a shipped config is a `_BASE_` or an overlay of others, not a model."""
-    return re.fullmatch(r"parts/.*|(.*[/_])?base|(.*/)?rankseg(_gt)?", name) is not None
+    return re.fullmatch(r"parts/.*|(.*[/_])?base|(.*/)?rankseg(_\w+)?", name) is not None
 
 
 def _find(name: str, named_by: str = "") -> str:
@@ -91,7 +92,9 @@ def _overlaid(path: Path) -> tuple[Path, Path] | None:
         return None
     config_path = path.with_name(f"{config}_rankseg.yaml" if is_oracle else f"{config}.yaml")
     folders = [folder for folder in path.parents if folder.is_relative_to(shipped)]
-    overlays = [folder / f"{overlay}.yaml" for folder in folders]
+    family = config.partition("_")[0]
+    names = f"{overlay}_{family}.yaml", f"{overlay}.yaml"
+    overlays = [folder / name for name in names for folder in folders]
     overlay_path = next(filter(os.path.isfile, overlays), None)
     return (config_path, overlay_path) if overlay_path and _exists(config_path) else None
 

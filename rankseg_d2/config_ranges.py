@@ -104,7 +104,7 @@ _SECTIONS = {
         "NUM_GROUPS": SIZE,
         "WIDTH_PER_GROUP": SIZE,
         "RES4_DILATION": whole(1, 2),
-        "RES5_DILATION": whole(1, 2),
+        "RES5_DILATION": choice(1, 2, 4),
         "RES5_MULTI_GRID": list_of(SIZE, 3),
     },
     "MODEL.SWIN": {
@@ -152,7 +152,12 @@ _SECTIONS = {
         "DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES": NAMES,
         "DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS": SIZE,
         "DROPOUT": BELOW_ONE,
-        "AUXILIARY": {"CHANNELS": SIZE, "WEIGHT": WEIGHT},
+        "ASPP_DILATIONS": SIZES,
+    },
+    "MODEL.SEM_SEG_HEAD.AUXILIARY": {
+        "IN_FEATURE": NAME_OR_NONE,
+        "CHANNELS": SIZE,
+        "WEIGHT": WEIGHT,
     },
     "MODEL.MASK_FORMER": {
         "TRANSFORMER_DECODER_NAME": NAME,

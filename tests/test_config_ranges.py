@@ -14,7 +14,7 @@ UNREAD = {"LOG_OUTPUT", "MODEL.SEM_SEG_HEAD.LOSS_TYPE"} | {
     f"MODEL.SEM_SEG_HEAD.{key}"
     for key in (
         "DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS", "PROJECT_FEATURES", "PROJECT_CHANNELS",
-        "ASPP_CHANNELS", "ASPP_DILATIONS", "ASPP_DROPOUT",
+        "ASPP_CHANNELS", "ASPP_DROPOUT",
     )
 }  # fmt: skip
 NAN, INF = float("nan"), float("inf")

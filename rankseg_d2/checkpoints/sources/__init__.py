@@ -2,10 +2,13 @@
 
 from collections.abc import Collection
 
-from . import segformer
+from . import deeplab, segformer
 from .table import Rule, Table, same, transposed
 
-TABLES: tuple[Table, ...] = segformer.TABLES  # the more special first
+TABLES: tuple[Table, ...] = (  # the more special first
+    *deeplab.TABLES,
+    *segformer.TABLES,
+)
 
 
 def find_table(names: Collection[str]) -> Table | None:

@@ -43,6 +43,9 @@ def build_resnet_deeplab_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNe
     for i, dilation in enumerate((1, 1, options.RES4_DILATION, options.RES5_DILATION)):
         count = _NUM_BLOCKS[options.DEPTH][i]
         grid = options.RES5_MULTI_GRID if i == 3 else [1] * count
+        dilations = [dilation * factor for factor in grid]
+        if options.CONTRACT_DILATION and dilation > 1:
+            dilations[0] = dilation // 2 * grid[0]
         # A dilated stage has no stride.
         stride = 2 if i > 0 and dilation == 1 else 1
         stages.append(
@@ -53,7 +56,7 @@ def build_resnet_deeplab_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNe
                 out_channels=out_channels,
                 bottleneck_channels=width * 2**i,
                 stride_per_block=[stride] + [1] * (count - 1),
-                dilation_per_block=[dilation * factor for factor in grid],
+                dilation_per_block=dilations,
                 num_groups=options.NUM_GROUPS,
                 norm=options.NORM,
                 stride_in_1x1=options.STRIDE_IN_1X1,

@@ -1,9 +1,11 @@
 """A fully convolutional head on an earlier level, whose loss helps the backbone in training."""
 
 from detectron2.config import CfgNode
-from detectron2.layers import Conv2d, ShapeSpec, get_norm
+from detectron2.layers import ShapeSpec
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from .convolution import conv_norm_relu, pixel_classifier
 
 
 class AuxiliaryHead(nn.Module):
@@ -21,14 +23,8 @@ class AuxiliaryHead(nn.Module):
     ):
         super().__init__()
         self.in_feature, self.weight, self.dropout = in_feature, weight, dropout
-        self.conv = Conv2d(
-            in_channels, channels, 3, padding=1, bias=False, norm=get_norm(norm, channels),
-            activation=F.relu,
-        )  # fmt: skip
-        self.predictor = nn.Conv2d(channels, num_classes, 1)
-        nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
-        nn.init.normal_(self.predictor.weight, std=0.01)
-        nn.init.zeros_(self.predictor.bias)
+        self.conv = conv_norm_relu(in_channels, channels, 3, norm)
+        self.predictor = pixel_classifier(channels, num_classes)
 
     @classmethod
     def from_config(

@@ -1,0 +1,141 @@
+"""DeepLabV3, alone and with RankSeg, computes what the public reference computes.
+
+Weights and images follow from rules (`pixel_golden.py`). Dropout is off, and all is in double
+precision: in single precision a ResNet's gradients depend on the number of threads.
+"""
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+from support import pixel_golden
+from torch import nn
+
+from rankseg_d2.checkpoints.sources.deeplab import DEEPLAB, DEEPLAB_RANKSEG
+from rankseg_d2.config import get_config
+
+KAPPA = 50
+CASES = {"deeplabv3_r50": ("", DEEPLAB), "deeplabv3_rankseg_r50": ("_rankseg", DEEPLAB_RANKSEG)}
+R50 = ["MODEL.DEVICE=cpu", "MODEL.RESNETS.DEPTH=50", "MODEL.RESNETS.NORM=BN"]
+R50 += ["MODEL.SEM_SEG_HEAD.NORM=BN", "MODEL.SEM_SEG_HEAD.DROPOUT=0.0"]
+# Our names of the reference's losses
+LOSSES = {
+    "decode.loss_seg": "loss_sem_seg",
+    "decode.loss_img": "loss_ml",
+    "aux.loss_seg": "loss_aux",
+}
+
+
+class Case:
+    """A golden case: its arrays and facts, the model with the reference's weights, and samples."""
+
+    def __init__(self, name: str):
+        suffix, self.table = CASES[name]
+        self.arrays, self.facts = pixel_golden.load(name)
+        self.ranks = bool(suffix)
+        self.model = build_model(get_config(f"ade20k/semantic/deeplab_r101c{suffix}", R50))
+        pixel_golden.fill(self.model, self.table)
+        self.model.double()
+        for module in self.model.modules():
+            if isinstance(getattr(module, "dropout", None), float):
+                module.dropout = 0.0
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+        size, classes = self.facts["hw"], self.facts["classes"]
+        self.samples = [
+            {
+                "image": pixel_golden.image(seed, *size),
+                "sem_seg": pixel_golden.labels(seed, *size, classes),
+            }
+            for seed in self.facts["image_seeds"]
+        ]
+
+    def theirs(self, weights: dict) -> dict:
+        """Weights, or their gradients, under the reference's names."""
+        return self.table.to_theirs(weights)
+
+    def train(self, batch_statistics: bool) -> tuple[dict, dict]:
+        """The losses, and the gradients of their sum under the reference's names."""
+        for module in self.model.train().modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.train(batch_statistics)
+        self.model.zero_grad()
+        losses = self.model(self.samples)
+        sum(losses.values()).backward()
+        own = {name: parameter.grad for name, parameter in self.model.named_parameters()}
+        return losses, self.theirs(own)
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request):
+    return Case(request.param)
+
+
+def near(array, x, error=1e-3):
+    return array.diff(x)[1] <= error
+
+
+def test_every_stage_is_the_references(case):
+    model, arrays, found = case.model.eval(), case.arrays, {}
+
+    def keep(module, name):
+        return module.register_forward_hook(lambda *args: found.update({name: args[-1]}))
+
+    pyramid = model.sem_seg_head.pyramid
+    hooks = [keep(branch, f"aspp_branch/{i}") for i, branch in enumerate(pyramid.branches)]
+    hooks += [keep(pyramid.pool, "aspp_pool"), keep(model.sem_seg_head.bottleneck, "aspp_bottleneck")]
+    with torch.no_grad():
+        clips = model.preprocess(case.samples)
+        found |= {f"feat/{i}": x for i, x in enumerate(model.backbone(clips.tensor).values())}
+        outputs = model.decide(model.run_network(clips))
+    for hook in hooks:
+        hook.remove()
+    found["masks" if case.ranks else "logits"] = outputs.logits[-1]
+    if case.ranks:
+        found["img_pred"] = outputs.scores
+        assert outputs.ranking.index.tolist() == arrays["index"].values.tolist()
+    for name, x in found.items():
+        assert near(arrays[name], x), name
+    assert len(found) == 11 + case.ranks
+
+
+def test_results_are_the_references(case):
+    with torch.no_grad():
+        results = case.model.eval()(case.samples)
+    labels = torch.stack([result["sem_seg_labels"] for result in results])
+    assert (labels.numpy() == case.arrays["argmax"].values).mean() > 0.9999
+    if not case.ranks:
+        maps = torch.stack([result["sem_seg"] for result in results])
+        assert maps.argmax(1).equal(labels)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch_statistics", [False, True], ids=["stored", "batch"])
+def test_losses_and_gradients_are_the_references(case, batch_statistics):
+    part = "loss_bn_batch" if batch_statistics else "loss"
+    weights = {name: x.clone() for name, x in case.model.state_dict().items()}
+    losses, gradients = case.train(batch_statistics)
+    after = case.theirs({name: x.clone() for name, x in case.model.state_dict().items()})
+    case.model.load_state_dict(weights)
+    expected = dict(zip(case.facts["loss_names"], case.arrays[f"{part}/values"].values, strict=True))
+    expected = {LOSSES[name]: value for name, value in expected.items() if name in LOSSES}
+    assert losses.keys() == expected.keys()
+    for name, value in expected.items():
+        assert losses[name].item() == pytest.approx(value, rel=1e-3), name
+    names = case.facts["grad_names"]
+    assert set(names) == {name for name, x in gradients.items() if x is not None}
+    norms = case.arrays.get("grad_norm" if part == "loss" else f"{part}/grad_norm")
+    if norms is not None:
+        # With batch statistics the reference differs from itself by up to 5 %: two pooled values.
+        error = 5e-2 if batch_statistics else 1e-2
+        for name, norm in zip(names, norms.values, strict=True):
+            assert gradients[name].norm().item() == pytest.approx(norm, rel=error), name
+    if not batch_statistics:
+        sampled = [name for name in case.arrays if name.startswith("grad/")]
+        assert len(sampled) > 10
+        for name in sampled:
+            assert near(case.arrays[name], gradients[name.removeprefix("grad/")], 5e-2), name
+    elif "bn_after/running_mean" in case.arrays:
+        norms = [name.removesuffix(".bias") for name in names if f"{name[:-4]}running_mean" in after]
+        for statistic in ("running_mean", "running_var"):
+            values = torch.cat([after[f"{norm}.{statistic}"] for norm in norms])
+            assert near(case.arrays[f"bn_after/{statistic}"], values), statistic
