@@ -73,6 +73,14 @@ def test_the_overlay_of_the_folder_wins_over_that_of_the_data_set():
     assert [cfg.MODEL.RANKSEG.TOPK for cfg in cfgs] == [75, 75, 50]
 
 
+def test_the_overlay_of_a_family_wins_over_those_of_all_models():
+    assert ranking(get_config("ade20k/semantic/deeplab_r101c_rankseg")) == (True, 50, False)
+    assert ranking(get_config("ade20k/semantic/deeplab_r101c_rankseg_gt")) == (True, 50, True)
+    assert ranking(get_config("coco_lvis/semantic/deeplab_r101c_rankseg")) == (True, 100, False)
+    assert "rankseg_deeplab" in shipped_names()
+    assert "rankseg_deeplab_rankseg" not in shipped_names()
+
+
 def test_an_overlay_is_found_by_path_too(monkeypatch):
     path = "ade20k/semantic/swin_l_rankseg.yaml"
     by_name = get_config(path)

@@ -349,6 +349,17 @@ def test_r101c_has_a_stem_of_three_convolutions():
     assert len(model.res4) == 23
 
 
+@pytest.mark.parametrize("contract, first", [(True, (1, 2)), (False, (2, 4))])
+def test_the_first_block_of_a_dilated_stage_can_have_half_of_its_dilation(contract, first):
+    opts = ["MODEL.RESNETS.RES4_DILATION", 2, "MODEL.RESNETS.RES5_DILATION", 4]
+    opts += ["MODEL.RESNETS.RES5_MULTI_GRID", [1, 1, 1]]
+    with torch.device("meta"):
+        model = deeplab([*opts, "MODEL.RESNETS.CONTRACT_DILATION", contract])
+    dilations = [[block.conv2.dilation[0] for block in stage] for stage in model.stages]
+    assert dilations == [[1] * 3, [1] * 4, [first[0], *[2] * 5], [first[1], 4, 4]]
+    assert [shape.stride for shape in model.output_shape().values()] == [4, 8, 8, 8]
+
+
 def test_every_parameter_of_deeplab_resnet_gets_a_gradient_but_the_frozen_ones():
     opts = ["MODEL.RESNETS.NORM", "BN", "MODEL.BACKBONE.FREEZE_AT"]
     assert train_step(deeplab([*opts, 0]), torch.randn(2, 3, 64, 64))[1] == []

@@ -1,0 +1,80 @@
+"""The tables of names know mmsegmentation's models and RankSeg's models in it."""
+
+import gzip
+import json
+
+import pytest
+import torch
+from detectron2.modeling import META_ARCH_REGISTRY
+from support import golden, pixel_golden
+
+from rankseg_d2.checkpoints.sources import find_table
+from rankseg_d2.checkpoints.sources.deeplab import DEEPLAB, DEEPLAB_RANKSEG, RESNET_V1C
+from rankseg_d2.config import get_config
+
+KEYS = golden.DATA / pixel_golden.FOLDER / "keys_deeplab_encnet.json.gz"
+FILES = {  # config, table, and which file the model is
+    "deeplabv3_r101_ade150": ("ade20k/semantic/deeplab_r101c", DEEPLAB),
+    "deeplabv3_rankseg_r101_cocostuff171": (
+        "coco_stuff/semantic/deeplab_r101c_rankseg",
+        DEEPLAB_RANKSEG,
+    ),
+}
+
+
+def shapes_of(file):
+    """{name: shape} of a public file, or of the part of it that is known."""
+    return {name: tuple(shape) for name, shape in json.loads(gzip.open(KEYS).read())[file]}
+
+
+def weights_of(config):
+    """The names of a model's weights, without their values."""
+    cfg = get_config(config, ["MODEL.DEVICE", "cpu"])
+    with torch.device("meta"):
+        return META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg).state_dict()
+
+
+def shapes(weights):
+    return {name: tuple(weight.shape) for name, weight in weights.items()}
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_models_weights_have_the_names_and_shapes_of_the_public_file(file):
+    config, table = FILES[file]
+    ours, public = weights_of(config), shapes_of(file)
+    theirs = table.to_theirs(ours)
+    parts = {name.partition(".")[0] for name in public}
+    found = {name: shape for name, shape in shapes(theirs).items() if name.split(".")[0] in parts}
+    assert found == public
+    assert shapes(table.to_ours(theirs)) == shapes(ours)
+    assert find_table(theirs) is table
+
+
+def test_values_come_back_from_the_other_names():
+    names = shapes_of("deeplabv3_rankseg_r101_cocostuff171")
+    weights = {
+        name: torch.randn(shape) for name, shape in names.items() if "aspp" not in name and shape
+    }
+    back = DEEPLAB_RANKSEG.to_theirs(DEEPLAB_RANKSEG.to_ours(weights))
+    assert back.keys() == weights.keys()
+    for name, weight in weights.items():
+        assert back[name].equal(weight), name
+
+
+def test_imagenet_weights_of_the_backbone_alone_are_known():
+    public = shapes_of("deeplabv3_r101_ade150")
+    bare = {
+        name.removeprefix("backbone."): torch.empty(shape, device="meta")
+        for name, shape in public.items()
+        if name.startswith("backbone.")
+    }
+    classifier = {"fc.weight": torch.empty(1000, 2048), "fc.bias": torch.empty(1000)}
+    assert find_table(bare | classifier) is RESNET_V1C
+    ours = shapes(weights_of("ade20k/semantic/deeplab_r101c"))
+    expected = {name: x for name, x in ours.items() if name.startswith("backbone.")}
+    assert shapes(RESNET_V1C.to_ours(bare | classifier)) == expected
+
+
+def test_files_with_our_own_names_have_no_table():
+    assert find_table(weights_of("ade20k/semantic/deeplab_r101c")) is None
+    assert find_table(["stem.conv1.weight", "res2.0.conv1.weight"]) is None
