@@ -102,6 +102,10 @@ KEYS = {
                 "CHANNELS": 256,  # ours: of its convolution
                 "WEIGHT": 0.4,  # ours: of its loss
             },
+            "ENCODING": {  # ours: EncNet's, of the pixels that a head reads
+                "CODES": 0,  # ours: code words, such as 64; 0: no encoding
+                "WEIGHT": 0.2,  # ours: of the loss of which classes are present
+            },
             "LOSS_TYPE": "hard_pixel_mining",  # not read: DeepLab's, in upstream's yaml files
             "PROJECT_FEATURES": ["res2"],  # not read: DeepLab's, in upstream's yaml files
             "PROJECT_CHANNELS": [48],  # not read: DeepLab's, in upstream's yaml files

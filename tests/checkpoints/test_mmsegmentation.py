@@ -5,12 +5,15 @@ import json
 
 import pytest
 import torch
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import META_ARCH_REGISTRY
 from support import golden, pixel_golden
 
-from rankseg_d2.checkpoints.sources import find_table
+from rankseg_d2.checkpoints.sources import Table, find_table
 from rankseg_d2.checkpoints.sources.deeplab import DEEPLAB, DEEPLAB_RANKSEG, RESNET_V1C
+from rankseg_d2.checkpoints.sources.encnet import ENC_HEAD
 from rankseg_d2.config import get_config
+from rankseg_d2.modeling.pixel_heads import ContextEncoding, EncHead
 
 KEYS = golden.DATA / pixel_golden.FOLDER / "keys_deeplab_encnet.json.gz"
 FILES = {  # config, table, and which file the model is
@@ -48,6 +51,19 @@ def test_a_models_weights_have_the_names_and_shapes_of_the_public_file(file):
     assert found == public
     assert shapes(table.to_ours(theirs)) == shapes(ours)
     assert find_table(theirs) is table
+
+
+def test_enc_head_has_the_names_and_shapes_of_the_public_file():
+    with torch.device("meta"):
+        head = EncHead(
+            [("res5", ShapeSpec(channels=768, stride=16))],
+            channels=512, encoding=ContextEncoding(768, 512, 150, 64, "BN"), dropout=0.1,
+            norm="BN", num_classes=150, stride=16, coarse_width=768, class_width=512,
+        )  # fmt: skip
+    table = Table("EncHead", marks=(), rules=ENC_HEAD)
+    ours = {f"sem_seg_head.{name}": weight for name, weight in head.state_dict().items()}
+    assert shapes(table.to_theirs(ours)) == shapes_of("encnet_head_on_vitb_ade150")
+    assert shapes(table.to_ours(table.to_theirs(ours))) == shapes(ours)
 
 
 def test_values_come_back_from_the_other_names():

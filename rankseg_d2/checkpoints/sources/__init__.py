@@ -2,11 +2,12 @@
 
 from collections.abc import Collection
 
-from . import deeplab, segformer
+from . import deeplab, encnet, segformer
 from .table import Rule, Table, same, transposed
 
 TABLES: tuple[Table, ...] = (  # the more special first
     *deeplab.TABLES,
+    *encnet.TABLES,
     *segformer.TABLES,
 )
 

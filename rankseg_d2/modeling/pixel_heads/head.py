@@ -71,6 +71,7 @@ class PixelHead(nn.Module):
             "average_all": head.AVERAGE_ALL,
             "stretch": head.STRETCH,
             "auxiliary": AuxiliaryHead.from_config(cfg, input_shape),
+            "presence_weight": head.ENCODING.WEIGHT,
             "rank_pool": cfg.MODEL.RANKSEG.POOL,
         }
 
