@@ -6,13 +6,14 @@ import json
 import pytest
 import torch
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.modeling import META_ARCH_REGISTRY, build_model
 from support import golden, pixel_golden
 
 from rankseg_d2.checkpoints.sources import Table, find_table
 from rankseg_d2.checkpoints.sources.deeplab import DEEPLAB, DEEPLAB_RANKSEG, RESNET_V1C
 from rankseg_d2.checkpoints.sources.encnet import ENC_HEAD
 from rankseg_d2.config import get_config
+from rankseg_d2.engine import Checkpointer
 from rankseg_d2.modeling.pixel_heads import ContextEncoding, EncHead
 
 KEYS = golden.DATA / pixel_golden.FOLDER / "keys_deeplab_encnet.json.gz"
@@ -94,3 +95,16 @@ def test_imagenet_weights_of_the_backbone_alone_are_known():
 def test_files_with_our_own_names_have_no_table():
     assert find_table(weights_of("ade20k/semantic/deeplab_r101c")) is None
     assert find_table(["stem.conv1.weight", "res2.0.conv1.weight"]) is None
+
+
+def test_a_public_file_loads_as_it_is(tmp_path):
+    opts = ["MODEL.DEVICE", "cpu", "MODEL.RESNETS.DEPTH", 50, "MODEL.RESNETS.WIDTH_PER_GROUP", 2]
+    opts += ["MODEL.RESNETS.RES2_OUT_CHANNELS", 8, "MODEL.RESNETS.STEM_OUT_CHANNELS", 4]
+    opts += ["MODEL.SEM_SEG_HEAD.CONVS_DIM", 16, "MODEL.RANKSEG.HIDDEN_DIM", 64]
+    cfg = get_config("ade20k/semantic/deeplab_r101c_rankseg", opts)
+    trained, model = build_model(cfg), build_model(cfg)
+    file = {"state_dict": DEEPLAB_RANKSEG.to_theirs(trained.state_dict()), "meta": {"epoch": 3}}
+    torch.save(file, tmp_path / "theirs.pth")
+    Checkpointer(model).load(str(tmp_path / "theirs.pth"))
+    for name, weight in model.state_dict().items():
+        assert weight.equal(trained.state_dict()[name]), name

@@ -1,7 +1,8 @@
 """The convolutions of which the published pixel heads are made."""
 
 from detectron2.layers import Conv2d, get_norm
-from torch import nn
+from detectron2.utils.comm import get_world_size
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 
@@ -21,6 +22,18 @@ def conv_norm_relu(
     )
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     return conv
+
+
+def pooled_conv(conv: Conv2d, x: Tensor, cells: int) -> Tensor:
+    """The averages of so many regions squared through a `conv_norm_relu`: (B, D', cells, cells)."""
+    x, norm = F.adaptive_avg_pool2d(x, cells), conv.norm
+    learns = isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.training
+    if learns and x[:, 0].numel() == get_world_size() == 1:
+        raise ValueError(
+            "a batch norm of pooled maps cannot learn from one image in a step; raise "
+            "SOLVER.IMS_PER_BATCH to 2 or more, or set MODEL.SEM_SEG_HEAD.NORM to GN"
+        )
+    return conv(x)
 
 
 def pixel_classifier(in_channels: int, num_classes: int) -> nn.Conv2d:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ..outputs import PixelPredictions
 from ..pixel_decoder.build import by_stride
 from ..registering import register
-from .convolution import conv_norm_relu, pixel_classifier
+from .convolution import conv_norm_relu, pixel_classifier, pooled_conv
 from .head import PixelHead
 
 
@@ -83,5 +83,5 @@ class Pyramid(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """A map (B, C, h, w) -> (B, channels, h, w), the mean first."""
-        pooled = self.pool(F.adaptive_avg_pool2d(x, 1)).expand(-1, -1, *x.shape[-2:])
+        pooled = pooled_conv(self.pool, x, 1).expand(-1, -1, *x.shape[-2:])
         return torch.cat([pooled, *(branch(x) for branch in self.branches)], dim=1)
