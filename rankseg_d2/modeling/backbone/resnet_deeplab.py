@@ -44,7 +44,8 @@ def build_resnet_deeplab_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNe
         count = _NUM_BLOCKS[options.DEPTH][i]
         grid = options.RES5_MULTI_GRID if i == 3 else [1] * count
         dilations = [dilation * factor for factor in grid]
-        if options.CONTRACT_DILATION and dilation > 1:
+        # The key is ours: a config of detectron2's DeepLab does not have it.
+        if options.get("CONTRACT_DILATION", False) and dilation > 1:
             dilations[0] = dilation // 2 * grid[0]
         # A dilated stage has no stride.
         stride = 2 if i > 0 and dilation == 1 else 1
