@@ -33,7 +33,7 @@ def add_convert_parser(commands: Any) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from ..config import get_config
-    from . import convert, export
+    from .converting import convert, export
 
     cfg = get_config(args.config, args.set)
     if args.to:

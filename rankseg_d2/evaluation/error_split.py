@@ -13,8 +13,6 @@ import logging
 from typing import NamedTuple
 
 import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from ..tables import text_table, write_tables
 from .panoptic_quality import Counts, Segments, count_matches, quality, segment_ious
@@ -71,6 +69,9 @@ def pixel_causes(
 
 def connected_regions(labels: np.ndarray, runs: np.ndarray) -> np.ndarray:
     """The 4-connected region, from 0, of each run of a label map (H, W), which begin at `runs`."""
+    from scipy.sparse import coo_matrix  # takes half a second, which a training need not wait for
+    from scipy.sparse.csgraph import connected_components
+
     begins = _row_runs(labels)
     below = labels[1:] == labels[:-1]
     below[:, 1:] &= begins[1:, 1:] | begins[:-1, 1:]  # once for each pair of runs

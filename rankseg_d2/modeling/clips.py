@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from detectron2.structures import ImageList, Instances
+from detectron2.structures import Instances
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -58,9 +58,22 @@ def batch_clips(clips: list[list[Tensor]], mean: Tensor, std: Tensor, divisibili
             )
     device = mean.device
     frames = [(to_device(frame, device) - mean) / std for clip in clips for frame in clip]
-    images = ImageList.from_tensors(frames, divisibility)
-    num_frames = lengths[0]
-    return Clips(images.tensor, images.image_sizes[::num_frames], num_frames)
+    sizes = [tuple(clip[0].shape[-2:]) for clip in clips]
+    return Clips(pad_to_one_size(frames, divisibility), sizes, lengths[0])
+
+
+def pad_to_one_size(maps: list[Tensor], divisibility: int = 0, value: float = 0) -> Tensor:
+    """Maps (..., h, w) as a batch (N, ..., H, W), padded at the right and the bottom.
+
+    As detectron2's ImageList does, which reads values that tensors without data do not have.
+    """
+    size = [max(sides) for sides in zip(*(one.shape[-2:] for one in maps), strict=True)]
+    if divisibility > 1:
+        size = [-(-side // divisibility) * divisibility for side in size]
+    batch = maps[0].new_full((len(maps), *maps[0].shape[:-2], *size), value)
+    for one, place in zip(maps, batch, strict=True):
+        place[..., : one.shape[-2], : one.shape[-1]].copy_(one)
+    return batch
 
 
 def check_samples(batched_inputs: Any) -> None:

@@ -4,13 +4,12 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from detectron2.config import CfgNode, configurable
-from detectron2.structures import ImageList
 from torch import Tensor
 from torch.nn import functional as F
 
 from ...checkpoints import Rows
 from ...ranking import Ranking, multi_hot
-from ..clips import Clips, to_device
+from ..clips import Clips, pad_to_one_size, to_device
 from ..outputs import PixelPredictions
 from ..pixel_heads.head import PixelHead
 from ..results import Sizes, pixel_result
@@ -68,7 +67,7 @@ class PixelClassifier(Segmentation):
                     "mask_former_semantic, or call model.eval() to predict"
                 )
         labels = [to_device(sample["sem_seg"], self.device).long() for sample in batched_inputs]
-        labels = ImageList.from_tensors(labels, 0, self.sem_seg_head.ignore_value).tensor
+        labels = pad_to_one_size(labels, value=self.sem_seg_head.ignore_value)
         return PixelTargets(labels, labels)
 
     def losses(self, outputs: PixelPredictions, targets: PixelTargets) -> dict[str, Tensor]:
