@@ -152,6 +152,19 @@ KEYS = {
             "OUT_FEATURES": ["res2", "res3", "res4", "res5"],  # ours: stages that are results
             "USE_CHECKPOINT": False,  # ours: gradient checkpointing: less memory, more time
         },
+        "BEIT": {  # ours: of BEiT; the defaults are BEiT-B's
+            "IMG_SIZE": [512, 512],  # height and width of the largest images; windows for larger
+            "PATCH_SIZE": 16,  # pixels of a side of a patch
+            "EMBED_DIM": 768,  # channels
+            "DEPTH": 12,  # blocks
+            "NUM_HEADS": 12,  # heads of attention
+            "MLP_RATIO": 4.0,  # width inside the feed-forward layers, relative to the channels
+            "LAYER_SCALE": 0.1,  # first value of the factors of attention and feed-forward
+            "DROP_PATH_RATE": 0.1,  # of the last block, which is dropped so often; rises from 0
+            "OUT_BLOCKS": [4, 6, 8, 12],  # the blocks that give res2 to res5, counted from 1
+            "NORM": "SyncBN",  # of the layers that enlarge res2
+            "USE_CHECKPOINT": False,  # gradient checkpointing: less memory, more time
+        },
         "TIMM": {  # ours
             "NAME": "resnet18",  # a model of timm, for MODEL.BACKBONE.NAME TimmBackbone
             # package: weights of an installed package; hub or True: timm downloads its own; None

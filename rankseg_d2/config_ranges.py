@@ -131,6 +131,18 @@ _SECTIONS = {
         "DROP_PATH_RATE": BELOW_ONE,
         "OUT_FEATURES": NAMES,
     },
+    "MODEL.BEIT": {
+        "IMG_SIZE": PAIR,
+        "PATCH_SIZE": SIZE,
+        "EMBED_DIM": SIZE,
+        "DEPTH": whole(1, 1000),
+        "NUM_HEADS": SIZE,
+        "MLP_RATIO": POSITIVE,
+        "LAYER_SCALE": POSITIVE,
+        "DROP_PATH_RATE": BELOW_ONE,
+        "OUT_BLOCKS": list_of(SIZE, 4),
+        "NORM": NAME_OR_NONE,
+    },
     "MODEL.TIMM": {
         "NAME": NAME,
         "PRETRAINED": choice_or_not("package", "hub"),

@@ -1,7 +1,8 @@
-"""Sine position encodings of feature maps: in the plane, and in the plane plus time."""
+"""Sine position encodings of feature maps, and biases of offsets for maps of other sizes."""
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -66,3 +67,43 @@ def _waves(positions: Tensor, num_feats: int) -> Tensor:
     angles = positions[..., None] / _TEMPERATURE ** (2 * pair.float() / num_feats)
     pairs = torch.stack([angles[..., 0::2].sin(), angles[..., 1::2].cos()], dim=-1)
     return pairs.flatten(-2)
+
+
+def resize_offsets(table: Tensor, grid: tuple[int, int], others: int = 0) -> Tensor:
+    """Biases of the offsets in a square grid, (offsets + others, M), for a grid of another size.
+
+    As in BEiT, the old offsets lie among the new ones in a geometric progression, with cubic
+    splines between them: near offsets keep their biases. The last `others` rows are kept.
+    """
+    offsets, rest = table.split([len(table) - others, others])
+    side = math.isqrt(len(offsets))
+    if side**2 != len(offsets) or side % 2 == 0:
+        raise ValueError(f"its {len(offsets)} offsets are not those of a square grid")
+    maps = offsets.T.unflatten(1, (side, side)).double()  # (M, side, side)
+    down, right = (_spline(side, 2 * length - 1).to(maps) for length in grid)
+    maps = down @ maps @ right.mT  # (M, 2h-1, 2w-1)
+    return torch.cat([maps.flatten(1).T.to(table), rest])
+
+
+def _spline(old: int, new: int) -> Tensor:
+    """(new, old): what values at `new` offsets are of those at `old`, both around zero."""
+    from scipy.interpolate import make_interp_spline
+
+    if old == 1:
+        return torch.ones(new, 1)
+    steps = _progression(old // 2, new // 2)
+    places = np.concatenate([-steps[::-1], [0.0], steps])
+    spline = make_interp_spline(places, np.eye(old), k=3 if old > 3 else 1)
+    return torch.from_numpy(spline(np.arange(-(new // 2), new // 2 + 1)))
+
+
+def _progression(count: int, last: int) -> np.ndarray:
+    """1, 1 + q, 1 + q + q², ..., of which the last is `last`, for a q of at least 1.01."""
+    low, high = 1.01, max(1.5, last)
+    while high - low > 1e-6:
+        ratio = (low + high) / 2
+        if (ratio**count - 1) / (ratio - 1) > last:
+            high = ratio
+        else:
+            low = ratio
+    return np.cumsum(ratio ** np.arange(count))

@@ -3,9 +3,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.interpolate import RectBivariateSpline
+from scipy.optimize import brentq
 from support.paths import GOLDEN as FILES
 
 from rankseg_d2.position_encoding import (
+    resize_offsets,
     sine_encoding_2d,
     sine_encoding_3d,
     sine_position,
@@ -49,3 +52,50 @@ def test_a_frame_alone_is_an_image_and_frames_differ_by_time_only():
     time = clip - image.permute(1, 2, 0)
     torch.testing.assert_close(time, time[:, :1, :1].expand_as(time))
     assert (time[0] - time[1]).abs().max() > 0.1
+
+
+def spline_resized(table, grid):
+    """The same by FITPACK's bicubic spline, with places from a root of the geometric sum."""
+    side = math.isqrt(len(table))
+    places, at = [], []
+    for new in (2 * length - 1 for length in grid):
+        count, last = side // 2, new // 2
+
+        def beyond(q, count=count, last=last):
+            return sum(q**i for i in range(count)) - last
+
+        ratio = brentq(beyond, 1.01, 50) if beyond(1.01) < 0 else 1.01
+        steps = np.cumsum([ratio**i for i in range(count)])
+        places.append([*-steps[::-1], 0, *steps])
+        at.append(np.arange(-last, last + 1))
+    columns = [
+        RectBivariateSpline(*places, column.reshape(side, side))(*at).ravel()
+        for column in table.numpy().T
+    ]
+    return torch.from_numpy(np.stack(columns, axis=1))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [(14, (40, 40)), (14, (32, 32)), (4, (8, 12)), (14, (14, 30)), (20, (7, 9))]
+)
+def test_offsets_are_resized_by_a_cubic_spline_over_a_geometric_progression(old, new):
+    torch.manual_seed(0)
+    table = torch.randn((2 * old - 1) ** 2 + 3, 4, dtype=torch.float64)
+    found = resize_offsets(table, new, others=3)
+    assert found.shape == ((2 * new[0] - 1) * (2 * new[1] - 1) + 3, 4)
+    assert found[-3:].equal(table[-3:])
+    torch.testing.assert_close(found[:-3], spline_resized(table[:-3], new), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("old", "new"), [(1, (3, 4)), (2, (1, 5)), (2, (1, 1)), (5, (1, 2))])
+def test_offsets_of_the_smallest_grids_are_resized(old, new):
+    table = torch.full(((2 * old - 1) ** 2, 3), 2.5)
+    found = resize_offsets(table, new)
+    assert found.shape == ((2 * new[0] - 1) * (2 * new[1] - 1), 3)
+    torch.testing.assert_close(found, torch.full_like(found, 2.5))
+
+
+@pytest.mark.parametrize("count", [7, 4, 15])
+def test_offsets_of_no_square_grid_are_an_error(count):
+    with pytest.raises(ValueError, match=f"its {count} offsets are not those of a square grid"):
+        resize_offsets(torch.zeros(count, 2), (3, 3))

@@ -4,12 +4,14 @@ from detectron2.config import CfgNode
 from detectron2.modeling import BACKBONE_REGISTRY
 
 from ...errors import unknown_name
+from .beit import BEiT
 from .mit import MixTransformer
 from .resnet_deeplab import DeepLabStem, build_resnet_deeplab_backbone
 from .swin import D2SwinTransformer
 from .timm_backbone import TimmBackbone
 
 __all__ = [
+    "BEiT",
     "D2SwinTransformer",
     "DeepLabStem",
     "MixTransformer",

@@ -23,6 +23,8 @@ class D2SwinTransformer(Backbone):
     is built only if it or a later one is in `out_features`. `attention` goes to WindowAttention.
     """
 
+    any_size = True  # without padding; `size_divisibility` is what decoders want
+
     @configurable
     def __init__(
         self,

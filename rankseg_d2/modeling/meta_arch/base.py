@@ -154,5 +154,6 @@ class Segmentation(nn.Module):
         return {"backbone": "BACKBONE_MULTIPLIER"}
 
     def checkpoint_rows(self) -> dict[str, Rows]:
-        """Parameters whose rows stand for classes, queries or ranks, by name."""
-        return {}
+        """Parameters whose rows stand for classes, queries, ranks or positions, by name."""
+        rows = getattr(self.backbone, "checkpoint_rows", dict)()
+        return {f"backbone.{name}": value for name, value in rows.items()}

@@ -90,7 +90,8 @@ class MaskFormer(Segmentation):
         queries, classes = Rows("queries"), Rows("classes", closed=True)
         rows = {f"query_{kind}.weight": queries for kind in ("feat", "embed")}
         rows |= {f"class_embed.{kind}": classes for kind in ("weight", "bias")}
-        return {f"sem_seg_head.predictor.{name}": value for name, value in rows.items()}
+        rows = {f"sem_seg_head.predictor.{name}": value for name, value in rows.items()}
+        return super().checkpoint_rows() | rows
 
 
 class VideoMaskFormer(MaskFormer):

@@ -44,7 +44,9 @@ class PixelClassifier(Segmentation):
                 f"classify pixels, as {cls.__name__} does; set it to PerPixelBaselineHead, or "
                 "MODEL.META_ARCHITECTURE to MaskFormer"
             )
-        return options | {"size_divisibility": -1}  # what the backbone needs, as detectron2's
+        # Padding is what the backbone needs, as detectron2's; none if the model takes any size.
+        any_size = all(getattr(options[p], "any_size", False) for p in ("backbone", "sem_seg_head"))
+        return options | {"size_divisibility": 1 if any_size else -1}
 
     @property
     def num_classes(self) -> int:
@@ -138,7 +140,8 @@ class PixelClassifier(Segmentation):
 
     def checkpoint_rows(self) -> dict[str, Rows]:
         names = ("weight", "bias", "query_feat.weight", "query_embed.weight")
-        return {f"sem_seg_head.predictor.{name}": Rows("classes") for name in names}
+        rows = {f"sem_seg_head.predictor.{name}": Rows("classes") for name in names}
+        return super().checkpoint_rows() | rows
 
 
 def cross_entropy(

@@ -19,6 +19,7 @@ class PixelHead(nn.Module):
     together once the ranking is known (`refine`), and normalise the logits (`class_norm`).
     """
 
+    any_size = False  # takes levels whose sides are no multiples of each other
     cosine = False  # logits are cosines, not products
     class_norm: nn.Module | None = None  # of the C logits of a pixel; RankSeg has its own
 
