@@ -55,13 +55,13 @@ UPERNET_MMSEG_BEIT = Table(
     unused=(INDEX,),
 )
 HUGGINGFACE_UPERNET_SWIN = Table(
-    "HuggingFace's UPerNet with Swin",
+    "transformers' UPerNet with Swin",
     marks=(_MARK, "backbone.hidden_states_norms.stage1.weight"),
     rules=(*HUGGINGFACE_SWIN, *_head("batch_norm", "classifier"), _THEIR_CLASSIFIER),
     unused=("backbone.swin.layernorm.{p}", "backbone.layernorm.{p}"),
 )
 HUGGINGFACE_UPERNET_BEIT = Table(
-    "HuggingFace's BEiT for segmentation",
+    "transformers' UPerNet with BEiT",
     marks=(_MARK, "beit.embeddings.cls_token"),
     rules=(*HUGGINGFACE_BEIT, *_head(classifier="classifier"), _THEIR_CLASSIFIER),
     unused=(HUGGINGFACE_INDEX, "beit.layernorm.{p}", "beit.pooler.layernorm.{p}"),

@@ -168,13 +168,15 @@ def huggingface(kind):
     return model.eval()
 
 
-@pytest.mark.parametrize("kind", ["swin", "beit"])
-def test_huggingfaces_model_computes_the_same(kind, tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "size"), [("swin", (64, 64)), ("swin", (37, 75)), ("beit", (64, 64))]
+)
+def test_huggingfaces_model_computes_the_same(kind, size, tmp_path):
     theirs = huggingface(kind)
     theirs.save_pretrained(tmp_path)
     model = small({"swin": SWIN, "beit": BEIT}[kind])
     Checkpointer(model).load(str(tmp_path / "model.safetensors"))
-    images = torch.randn(2, 3, 64, 64)
+    images = torch.randn(2, 3, *size)
     with torch.no_grad():
         expected = theirs(pixel_values=images).logits
         found = model.decide(model.network(images)).logits[-1]

@@ -9,7 +9,15 @@ import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
 from support import pixel_golden
-from support.small import CHANNELS, CLASSES, RANKSEG, make_config, picture
+from support.small import (
+    CHANNELS,
+    CLASSES,
+    RANKSEG,
+    make_config,
+    picture,
+    train,
+    without_gradient,
+)
 from torch import nn
 from torch.nn import functional as F
 
@@ -201,11 +209,10 @@ def test_a_batch_equals_its_images_one_by_one_at_any_size(options, size):
 
 @KINDS
 def test_every_parameter_has_a_gradient_in_training(options):
-    model = small(options).train()
-    losses = model([sample(0), sample(1)])
+    model = small(options)
+    losses = train(model, [sample(0), sample(1)])
     assert {"loss_sem_seg", "loss_aux"} <= losses.keys()
-    sum(losses.values()).backward()
-    assert [n for n, x in model.named_parameters() if x.grad is None or not x.grad.any()] == []
+    assert without_gradient(model) == []
 
 
 def test_images_are_not_padded_since_the_model_takes_any_size():
