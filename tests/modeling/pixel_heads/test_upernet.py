@@ -289,3 +289,38 @@ def test_a_head_takes_any_number_of_levels(levels):
 def test_a_level_that_the_backbone_lacks_is_an_error():
     with pytest.raises(KeyError, match=r"IN_FEATURES: 'res6' is not known; .* res2, res3"):
         small({"MODEL.SEM_SEG_HEAD.IN_FEATURES": ["res5", "res6"]})
+
+
+# Recipes
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "decay", "updates", "kappa", "weight", "shared"),
+    [
+        ("ade20k/semantic/upernet_swin_t", 6e-5, 0.01, 160_000, 50, 10, True),
+        ("ade20k/semantic/upernet_swin_b", 6e-5, 0.01, 160_000, 50, 10, True),
+        ("ade20k/semantic/upernet_beit_b", 3e-5, 0.05, 160_000, 50, 5, False),
+        ("ade20k/semantic/upernet_beit_l", 2e-5, 0.05, 80_000, 50, 5, False),
+        ("coco_stuff/semantic/upernet_swin_b", 6e-5, 0.01, 40_000, 50, 10, True),
+        ("coco_lvis/semantic/upernet_swin_b", 6e-5, 0.01, 160_000, 100, 10, True),
+    ],
+)
+def test_configs_have_the_published_recipes(name, rate, decay, updates, kappa, weight, shared):
+    cfg, ranked = get_config(name), get_config(f"{name}_rankseg")
+    solver = cfg.SOLVER
+    assert (solver.BASE_LR, solver.WEIGHT_DECAY, solver.MAX_ITER) == (rate, decay, updates)
+    assert (solver.OPTIMIZER, solver.IMS_PER_BATCH, solver.POLY_LR_POWER) == ("ADAMW", 16, 1.0)
+    assert (solver.WARMUP_ITERS, solver.WARMUP_FACTOR) == (1500, 1e-6)
+    options = ranked.MODEL.RANKSEG
+    assert (options.TOPK, options.LOSS_WEIGHT, options.SHARE_EMBEDDING) == (kappa, weight, shared)
+    assert options.HIDDEN_DIM == (512 if shared else 1024) and options.HEAD == "separable"
+    assert not ranked.MODEL.SEM_SEG_HEAD.USE_LAYERNORM
+    assert cfg.TEST.SLIDING_WINDOW.ENABLED is ("beit" in name)
+
+
+def test_the_remedy_is_a_base_after_a_config(tmp_path):
+    path = tmp_path / "remedy.yaml"
+    path.write_text("_BASE_: [ade20k/semantic/upernet_swin_b_rankseg, parts/rankseg_remedy]")
+    cfg = get_config(path)
+    assert (cfg.MODEL.RANKSEG.LOSS_WEIGHT, cfg.SOLVER.MLHEAD_MULTIPLIER) == (5, 0.1)
+    assert (cfg.MODEL.RANKSEG.FLAG, cfg.MODEL.RANKSEG.TOPK) == (True, 50)
