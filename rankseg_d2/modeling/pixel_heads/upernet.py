@@ -14,7 +14,7 @@ from ..outputs import PixelPredictions
 from ..pixel_decoder.build import by_stride
 from ..registering import register
 from ..results.resizing import resize
-from .convolution import conv_norm_relu, pixel_classifier
+from .convolution import conv_norm_relu, pixel_classifier, pooled_conv
 from .head import PixelHead
 
 
@@ -101,5 +101,5 @@ class UPerNetHead(PixelHead):
         """The coarsest level beside its averages over regions: (B, C, h, w) -> (B, D, h, w)."""
         maps = [x]
         for scale, conv in zip(self.pool_scales, self.pooled_convs, strict=True):
-            maps.append(resize(conv(F.adaptive_avg_pool2d(x, scale)), x.shape[-2:]))
+            maps.append(resize(pooled_conv(conv, x, scale), x.shape[-2:]))
         return self.pyramid_conv(torch.cat(maps, dim=1))

@@ -286,6 +286,12 @@ def test_a_head_takes_any_number_of_levels(levels):
     assert head(features).pixels.shape == (2, 6, 3, 4)
 
 
+def test_one_image_in_a_training_step_is_an_error_that_names_the_batch_size():
+    with pytest.raises(ValueError, match="raise SOLVER.IMS_PER_BATCH to 2 or more"):
+        small().train()([sample()])
+    assert small({"MODEL.SEM_SEG_HEAD.NORM": ""}).train()([sample()])
+
+
 def test_a_level_that_the_backbone_lacks_is_an_error():
     with pytest.raises(KeyError, match=r"IN_FEATURES: 'res6' is not known; .* res2, res3"):
         small({"MODEL.SEM_SEG_HEAD.IN_FEATURES": ["res5", "res6"]})
@@ -308,12 +314,12 @@ def test_a_level_that_the_backbone_lacks_is_an_error():
 def test_configs_have_the_published_recipes(name, rate, decay, updates, kappa, weight, shared):
     cfg, ranked = get_config(name), get_config(f"{name}_rankseg")
     solver = cfg.SOLVER
-    assert (solver.BASE_LR, solver.WEIGHT_DECAY, solver.MAX_ITER) == (rate, decay, updates)
+    assert (rate, decay, updates) == (solver.BASE_LR, solver.WEIGHT_DECAY, solver.MAX_ITER)
     assert (solver.OPTIMIZER, solver.IMS_PER_BATCH, solver.POLY_LR_POWER) == ("ADAMW", 16, 1.0)
     assert (solver.WARMUP_ITERS, solver.WARMUP_FACTOR) == (1500, 1e-6)
     options = ranked.MODEL.RANKSEG
-    assert (options.TOPK, options.LOSS_WEIGHT, options.SHARE_EMBEDDING) == (kappa, weight, shared)
-    assert options.HIDDEN_DIM == (512 if shared else 1024) and options.HEAD == "separable"
+    assert (kappa, weight, shared) == (options.TOPK, options.LOSS_WEIGHT, options.SHARE_EMBEDDING)
+    assert (512 if shared else 1024) == options.HIDDEN_DIM and options.HEAD == "separable"
     assert not ranked.MODEL.SEM_SEG_HEAD.USE_LAYERNORM
     assert cfg.TEST.SLIDING_WINDOW.ENABLED is ("beit" in name)
 
