@@ -77,9 +77,7 @@ def _transformers_rules() -> Iterator[Rule]:
         names = (f"{theirs}.attention.self.{part}.{kind}" for part in ("query", "key", "value"))
         yield Rule(f"{block}.attn.qkv.{kind}", tuple(names))
     yield from _affine(f"{_STAGE}.norm", f"{root}.layer_norm.{{s}}")
-    level, their_level = f"{_HEAD}.levels.{{s}}", "decode_head.linear_c.{s}.proj"
-    yield Rule(f"{level}.weight", f"{their_level}.weight", _as_conv, _flat)
-    yield Rule(f"{level}.bias", f"{their_level}.bias")
+    yield from _affine(f"{_HEAD}.levels.{{s}}", "decode_head.linear_c.{s}.proj")
     yield Rule(f"{_HEAD}.fuse.weight", "decode_head.linear_fuse.weight")
     yield from _batch_norm(f"{_HEAD}.fuse.norm", "decode_head.batch_norm")
     yield from _affine(f"{_HEAD}.predictor", "decode_head.classifier")
@@ -102,9 +100,7 @@ def _official_backbone(prefix: str) -> Iterator[Rule]:
 
 def _official_head() -> Iterator[Rule]:
     for s in _STAGES:
-        level, their_level = f"{_HEAD}.levels.{s}", f"decode_head.linear_c{s + 1}.proj"
-        yield Rule(f"{level}.weight", f"{their_level}.weight", _as_conv, _flat)
-        yield Rule(f"{level}.bias", f"{their_level}.bias")
+        yield from _affine(f"{_HEAD}.levels.{s}", f"decode_head.linear_c{s + 1}.proj")
     yield Rule(f"{_HEAD}.fuse.weight", "decode_head.linear_fuse.conv.weight")
     yield from _batch_norm(f"{_HEAD}.fuse.norm", "decode_head.linear_fuse.bn")
     yield from _affine(f"{_HEAD}.predictor", "decode_head.linear_pred")

@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from ..outputs import PixelPredictions
 from ..registering import register
-from ..results.resizing import resize
 from .head import PixelHead
 
 
@@ -25,7 +24,7 @@ class SegFormerHead(PixelHead):
     wide as all levels together.
     """
 
-    fused_first = -1  # the level that the first columns of the fusing weights are for: the coarsest
+    order = -1  # of the levels in the fusing weights: the coarsest first
 
     @configurable
     def __init__(
@@ -57,7 +56,7 @@ class SegFormerHead(PixelHead):
         )
         self.fuse = Conv2d(
             len(levels) * width, width, 1, bias=False, norm=get_norm(norm, width),
-            activation=F.relu,
+            activation=F.relu_,
         )  # fmt: skip
         self.predictor = nn.Conv2d(width, self.num_classes, 1)
         nn.init.kaiming_normal_(self.fuse.weight, mode="fan_out", nonlinearity="relu")
@@ -77,7 +76,7 @@ class SegFormerHead(PixelHead):
 
     def build_projection(self, channels: int, width: int, norm: str) -> nn.Module:
         """The module that gives a level (B, channels, h, w) the head's width."""
-        return nn.Conv2d(channels, width, 1)
+        return PixelLinear(channels, width)
 
     def forward(
         self, features: dict[str, Tensor], num_frames: int = 1, every_layer: bool = True
@@ -91,13 +90,13 @@ class SegFormerHead(PixelHead):
     def fused(self, maps: Sequence[Tensor]) -> Tensor:
         """The levels as one map of the finest's size: (B, D, h, w)."""
         size = maps[0].shape[-2:]
-        parts = self.fuse.weight.split(self.width, dim=1)  # each (D, D, 1, 1)
-        if self.fused_first == -1:
-            parts = parts[::-1]
+        parts = self.fuse.weight.flatten(1).split(self.width, dim=1)  # each (D, D)
         fused = None
-        for x, project, part in zip(maps, self.levels, parts, strict=True):
-            x = resize(F.conv2d(project(x), part), size)
-            fused = x if fused is None else fused + x
+        for x, project, part in zip(maps, self.levels, parts[:: self.order], strict=True):
+            x = F.linear(project(x).permute(0, 2, 3, 1), part).permute(0, 3, 1, 2)
+            if fused is not None:
+                x = F.interpolate(x, size, mode="bilinear", align_corners=False)
+            fused = x if fused is None else x.add_(fused)
         return self.fuse.activation(self.fuse.norm(fused))
 
     def class_embedding(self) -> Tensor:
@@ -108,14 +107,21 @@ class SegFormerHead(PixelHead):
 class SegFormerConvHead(SegFormerHead):
     """mmsegmentation's: each level also has a norm and a ReLU; the finest is fused first."""
 
-    fused_first = 0
+    order = 1
 
     def build_projection(self, channels: int, width: int, norm: str) -> nn.Module:
         projection = Conv2d(
-            channels, width, 1, bias=False, norm=get_norm(norm, width), activation=F.relu
+            channels, width, 1, bias=False, norm=get_norm(norm, width), activation=F.relu_
         )
         nn.init.kaiming_normal_(projection.weight, mode="fan_out", nonlinearity="relu")
         return projection
+
+
+class PixelLinear(nn.Linear):
+    """The same linear layer for each pixel: (B, C, h, w) -> (B, D, h, w)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 def _check_levels(in_features: Sequence[str], input_shape: dict[str, ShapeSpec]) -> None:
