@@ -1,4 +1,4 @@
-"""The tables of names know SegFormer's files of mmsegmentation, transformers and the official code."""
+"""The tables of names know SegFormer of mmsegmentation, transformers and the official code."""
 
 import gzip
 import json
@@ -10,6 +10,7 @@ from support import golden, pixel_golden
 
 from rankseg_d2.checkpoints.sources import find_table, segformer
 from rankseg_d2.config import get_config
+from rankseg_d2.convert import convert, export
 from rankseg_d2.engine import Checkpointer
 
 KEYS = golden.DATA / pixel_golden.FOLDER / "keys_segformer.json.gz"
@@ -20,6 +21,7 @@ FILES = {
     "hf_segformer_b0_ade150": (segformer.TRANSFORMERS, PLAIN),
     "sithu_segformer_b0_ade150": (segformer.OFFICIAL, PLAIN),
 }
+LIBRARIES = dict(zip(FILES, ("mmsegmentation", "transformers", "nvlabs"), strict=True))
 ALL = pytest.mark.parametrize("file", FILES)
 
 
@@ -52,7 +54,7 @@ def test_a_public_file_has_exactly_the_models_weights(file):
 
 
 @ALL
-def test_a_public_file_is_loaded_as_it_is(file, tmp_path, caplog):
+def test_a_public_file_is_loaded_as_it_is(file, tmp_path):
     table, opts = FILES[file]
     theirs = weights_of(file)
     key = "state_dict" if "mmseg" in file else "model"
@@ -84,6 +86,21 @@ def test_imagenet_weights_are_loaded_into_the_backbone(source, tmp_path):
     assert all(loaded[name].equal(x) for name, x in own.items())
 
 
+@pytest.mark.parametrize("file, library", LIBRARIES.items())
+def test_a_public_file_is_converted_and_back(file, library, tmp_path):
+    _, opts = FILES[file]
+    cfg, theirs = get_config("ade20k/semantic/segformer_b0", opts), weights_of(file)
+    public, ours, back = (
+        tmp_path / name for name in ("theirs.pth", "ours.safetensors", "back.pth")
+    )
+    torch.save({"state_dict": theirs}, public)
+    convert(cfg, public, ours)
+    export(cfg, ours, back, library)
+    weights = torch.load(back)["state_dict"]
+    assert weights.keys() == theirs.keys()
+    assert all(weights[name].equal(x) for name, x in theirs.items())
+
+
 def test_query_key_and_value_are_one_parameter():
     theirs = weights_of("sithu_segformer_b0_ade150")
     ours = segformer.OFFICIAL.to_ours(theirs)["backbone.stages.2.blocks.1.attn.qkv.weight"]
@@ -103,11 +120,8 @@ def test_a_model_of_transformers_gives_the_same_numbers(tmp_path):
         for parameter in theirs.parameters():
             parameter.normal_(std=0.2)
     theirs.save_pretrained(tmp_path)
-    from safetensors.torch import load_file
-
-    torch.save(load_file(tmp_path / "model.safetensors"), tmp_path / "model.pth")
     model = make([*PLAIN, "MODEL.MIT.NORM_EPS=1e-5"]).eval()
-    Checkpointer(model).load(str(tmp_path / "model.pth"))
+    Checkpointer(model).load(str(tmp_path / "model.safetensors"))
     for size in ((64, 96), (75, 113)):
         images = torch.randn(2, 3, *size)
         with torch.no_grad():

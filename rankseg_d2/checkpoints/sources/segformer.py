@@ -107,30 +107,30 @@ def _official_head() -> Iterator[Rule]:
 
 
 MMSEGMENTATION = Table(
-    "mmsegmentation's SegFormer",
+    "mmsegmentation",
     ("backbone.layers.0.1.0.attn.attn.in_proj_weight", "decode_head.fusion_conv.conv.weight"),
     tuple(_mmseg_rules()),
 )
 TRANSFORMERS = Table(
-    "transformers' SegFormer",
+    "transformers",
     ("segformer.encoder.patch_embeddings.0.proj.weight",),
     tuple(_transformers_rules()),
     unused=("classifier.weight", "classifier.bias"),  # of ImageNet
 )
 OFFICIAL = Table(
-    "the official SegFormer",
+    "nvlabs",
     ("backbone.patch_embed1.proj.weight", "decode_head.linear_c1.proj.weight"),
     (*_official_backbone("backbone."), *_official_head()),
     unused=("decode_head.conv_seg.weight", "decode_head.conv_seg.bias"),  # of its base class
 )
 OFFICIAL_BACKBONE = Table(
-    "the official MiT",
+    "nvlabs",
     ("patch_embed1.proj.weight", "block1.0.attn.q.weight"),
     tuple(_official_backbone("")),
     unused=("head.weight", "head.bias"),
 )
 MMSEGMENTATION_BACKBONE = Table(
-    "mmsegmentation's MiT",
+    "mmsegmentation",
     ("layers.0.0.projection.weight", "layers.0.1.0.attn.attn.in_proj_weight"),
     tuple(
         Rule(rule.ours, rule.theirs.removeprefix("backbone."), rule.to_ours, rule.to_theirs)
