@@ -195,14 +195,13 @@ def test_the_fusion_is_that_of_the_enlarged_and_concatenated_levels(head):
         torch.randn(2, level.channels, *size, dtype=torch.float64)
         for level, size in zip(SHAPES.values(), sizes, strict=True)
     ]
-    levels = [
-        F.interpolate(project(x), sizes[0], mode="bilinear", align_corners=False)
-        for project, x in zip(head.levels, maps, strict=True)
-    ]
     if isinstance(head, SegFormerConvHead):
+        levels = [project(x) for project, x in zip(head.levels, maps, strict=True)]
         assert all((x >= 0).all() for x in levels)
     else:
-        levels.reverse()
+        layers = zip(head.levels, maps, strict=True)
+        levels = [project(x.movedim(1, -1)).movedim(-1, 1) for project, x in layers][::-1]
+    levels = [F.interpolate(x, sizes[0], mode="bilinear", align_corners=False) for x in levels]
     expected = head.fuse(torch.cat(levels, 1))
     torch.testing.assert_close(head.fused(maps), expected)
     assert expected.shape == (2, 12, 11, 7) and expected.any()
@@ -308,10 +307,9 @@ TABLE = {
 MMSEG_PARAMETERS = {"b0": 3.75, "b1": 13.72, "b2": 24.76, "b3": 44.64, "b4": 61.41, "b5": 82.01}
 
 
-def saved_by_fusing_early(width, side):
-    """Multiply-adds of fusing at the finest level's size, less those at each level's own size."""
-    pixels = [(side // stride) ** 2 for stride in (4, 8, 16, 32)]
-    return width**2 * sum(pixels[0] - own for own in pixels)
+def saved_by_fusing_early(width, channels, side):
+    """Multiply-adds of fusing the concatenated levels, less those of multiplying the weights."""
+    return 4 * width**2 * (side // 4) ** 2 - width**2 * (sum(channels) + 4)
 
 
 @pytest.mark.parametrize(
@@ -321,7 +319,8 @@ def test_parameters_and_flops_are_those_of_the_table(size):
     parameters, flops, side = TABLE[size]
     cfg = get_config(f"ade20k/semantic/segformer_{size}", ["MODEL.DEVICE=cpu"])
     whole = count_config(cfg, (side, side))[0]
-    saved = saved_by_fusing_early(cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM, side)
+    width, channels = cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM, cfg.MODEL.MIT.EMBED_DIMS
+    saved = saved_by_fusing_early(width, channels, side)
     enlarging = 4 * 150 * side**2  # of the logits, which fvcore counts
     assert whole.parameters / 1e6 == pytest.approx(parameters, rel=0.01)
     assert (whole.flops + saved + enlarging) / 1e9 == pytest.approx(flops, rel=0.03)
