@@ -10,7 +10,7 @@ from support import golden, pixel_golden
 
 from rankseg_d2.checkpoints.sources import find_table, segformer
 from rankseg_d2.config import get_config
-from rankseg_d2.convert import convert, export
+from rankseg_d2.convert.converting import convert, export
 from rankseg_d2.engine import Checkpointer
 
 KEYS = golden.DATA / pixel_golden.FOLDER / "keys_segformer.json.gz"
