@@ -165,3 +165,46 @@ def test_video_configs_name_known_data_sets_with_as_many_classes(name):
     assert cfg.DATASETS.TEST[0].endswith("_held_out") is (
         cfg.MODEL.RANKSEG.USE_GT and name.startswith("ytvis")
     )
+
+
+SEGFORMER = [
+    f"{data}/semantic/segformer_b{size}"
+    for data in ("ade20k", "cityscapes", "coco_stuff")
+    for size in range(6)
+]
+
+
+@pytest.mark.parametrize("row", SEGFORMER)
+def test_segformer_is_trained_by_the_published_recipe(row):
+    data, size = row.partition("/")[0], int(row[-1])
+    is_cityscapes = data == "cityscapes"
+    crop = 1024 if is_cityscapes else 640 if (data, size) == ("ade20k", 5) else 512
+    published = {
+        "SOLVER.OPTIMIZER": "ADAMW",
+        "SOLVER.BASE_LR": 6e-4,
+        "SOLVER.BACKBONE_MULTIPLIER": 0.1,
+        "SOLVER.WEIGHT_DECAY": 0.01,
+        "SOLVER.WEIGHT_DECAY_NORM": 0.0,
+        "SOLVER.WARMUP_ITERS": 1500,
+        "SOLVER.WARMUP_FACTOR": 1e-6,
+        "SOLVER.POLY_LR_POWER": 1.0,
+        "SOLVER.IMS_PER_BATCH": 8 if is_cityscapes else 16,
+        "SOLVER.MAX_ITER": 80000 if data == "coco_stuff" else 160000,
+        "SOLVER.CLIP_GRADIENTS.ENABLED": False,
+        "INPUT.CROP.SIZE": [crop, crop],
+        "INPUT.SIZE_DIVISIBILITY": crop,
+        "INPUT.MIN_SIZE_TRAIN": [crop // 2, 2 * crop],
+        "INPUT.MIN_SIZE_TEST": crop,
+        "TEST.SLIDING_WINDOW.ENABLED": is_cityscapes,
+        "MODEL.SEM_SEG_HEAD.CONVS_DIM": 256 if size < 2 else 768,
+    }
+    if is_cityscapes:
+        windows = {"SIZE": [1024, 1024], "STRIDE": [768, 768]}
+        published |= {f"TEST.SLIDING_WINDOW.{key}": value for key, value in windows.items()}
+    found = dict(leaves(get_config(row)))
+    assert {key: plain(found[key]) for key in published} == published
+    assert f"/mit_b{size}_" in found["MODEL.WEIGHTS"]
+    ranking = dict(leaves(get_config(f"{row}_rankseg")))
+    kept = 15 if is_cityscapes else 50
+    assert ranking["MODEL.RANKSEG.TOPK"] == kept
+    assert ranking["MODEL.SEM_SEG_HEAD.USE_LAYERNORM"] is False

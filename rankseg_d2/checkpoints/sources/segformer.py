@@ -77,9 +77,7 @@ def _transformers_rules() -> Iterator[Rule]:
         names = (f"{theirs}.attention.self.{part}.{kind}" for part in ("query", "key", "value"))
         yield Rule(f"{block}.attn.qkv.{kind}", tuple(names))
     yield from _affine(f"{_STAGE}.norm", f"{root}.layer_norm.{{s}}")
-    level, their_level = f"{_HEAD}.levels.{{s}}", "decode_head.linear_c.{s}.proj"
-    yield Rule(f"{level}.weight", f"{their_level}.weight", _as_conv, _flat)
-    yield Rule(f"{level}.bias", f"{their_level}.bias")
+    yield from _affine(f"{_HEAD}.levels.{{s}}", "decode_head.linear_c.{s}.proj")
     yield Rule(f"{_HEAD}.fuse.weight", "decode_head.linear_fuse.weight")
     yield from _batch_norm(f"{_HEAD}.fuse.norm", "decode_head.batch_norm")
     yield from _affine(f"{_HEAD}.predictor", "decode_head.classifier")
@@ -102,39 +100,37 @@ def _official_backbone(prefix: str) -> Iterator[Rule]:
 
 def _official_head() -> Iterator[Rule]:
     for s in _STAGES:
-        level, their_level = f"{_HEAD}.levels.{s}", f"decode_head.linear_c{s + 1}.proj"
-        yield Rule(f"{level}.weight", f"{their_level}.weight", _as_conv, _flat)
-        yield Rule(f"{level}.bias", f"{their_level}.bias")
+        yield from _affine(f"{_HEAD}.levels.{s}", f"decode_head.linear_c{s + 1}.proj")
     yield Rule(f"{_HEAD}.fuse.weight", "decode_head.linear_fuse.conv.weight")
     yield from _batch_norm(f"{_HEAD}.fuse.norm", "decode_head.linear_fuse.bn")
     yield from _affine(f"{_HEAD}.predictor", "decode_head.linear_pred")
 
 
 MMSEGMENTATION = Table(
-    "mmsegmentation's SegFormer",
+    "mmsegmentation",
     ("backbone.layers.0.1.0.attn.attn.in_proj_weight", "decode_head.fusion_conv.conv.weight"),
     tuple(_mmseg_rules()),
 )
 TRANSFORMERS = Table(
-    "transformers' SegFormer",
+    "transformers",
     ("segformer.encoder.patch_embeddings.0.proj.weight",),
     tuple(_transformers_rules()),
     unused=("classifier.weight", "classifier.bias"),  # of ImageNet
 )
 OFFICIAL = Table(
-    "the official SegFormer",
+    "nvlabs",
     ("backbone.patch_embed1.proj.weight", "decode_head.linear_c1.proj.weight"),
     (*_official_backbone("backbone."), *_official_head()),
     unused=("decode_head.conv_seg.weight", "decode_head.conv_seg.bias"),  # of its base class
 )
 OFFICIAL_BACKBONE = Table(
-    "the official MiT",
+    "nvlabs",
     ("patch_embed1.proj.weight", "block1.0.attn.q.weight"),
     tuple(_official_backbone("")),
     unused=("head.weight", "head.bias"),
 )
 MMSEGMENTATION_BACKBONE = Table(
-    "mmsegmentation's MiT",
+    "mmsegmentation",
     ("layers.0.0.projection.weight", "layers.0.1.0.attn.attn.in_proj_weight"),
     tuple(
         Rule(rule.ours, rule.theirs.removeprefix("backbone."), rule.to_ours, rule.to_theirs)
