@@ -96,7 +96,13 @@ KEYS = {
             # ours: True: a pixel classifier's loss is divided by all pixels, ignored ones included
             "AVERAGE_ALL": False,
             "STRETCH": False,  # ours: True: maps are resized to the image as if it had no padding
-            "DROPOUT": 0.1,  # ours: before the classifier of a pixel head
+            # ours: before the classifier of a pixel head, or in the blocks of Segmenter's decoder
+            "DROPOUT": 0.1,
+            "NUM_BLOCKS": 2,  # ours: SegmenterMaskHead: transformer blocks over pixels and classes
+            "ESSNET": {  # ours: of SegmenterESSNetHead
+                "NEIGHBOURS": 64,  # ours: so many classes compete for each pixel
+                "DIM": 64,  # ours: width in which pixels and classes are compared
+            },
             "AUXILIARY": {  # ours: a head on an earlier level, for training alone
                 "IN_FEATURE": "",  # ours: the level, such as res4; none: no such head
                 "CHANNELS": 256,  # ours: of its convolution
@@ -151,6 +157,25 @@ KEYS = {
             "DROP_PATH_RATE": 0.1,  # ours: of the last block, which is dropped so often
             "OUT_FEATURES": ["res2", "res3", "res4", "res5"],  # ours: stages that are results
             "USE_CHECKPOINT": False,  # ours: gradient checkpointing: less memory, more time
+        },
+        "VIT": {  # ours: of VisionTransformer; the defaults are ViT-B/16's
+            "IMAGE_SIZE": 512,  # side of the images that the position embedding is made for
+            "PATCH_SIZE": 16,  # pixels of a side of a patch
+            "PATCH_BIAS": True,  # the patch embedding has a bias; not in mmsegmentation 1
+            "EMBED_DIM": 768,  # channels
+            "DEPTH": 12,  # blocks
+            "NUM_HEADS": 12,  # heads of attention
+            "MLP_RATIO": 4.0,  # width inside the feed-forward layers, relative to the channels
+            "NORM_EPS": 1e-6,  # of the norms; 1e-5 in Segmenter's own repository
+            "DROP_RATE": 0.0,  # dropout of features and attention weights
+            "DROP_PATH_RATE": 0.1,  # of the last block, which is dropped so often; rises from 0
+            # of the position embedding: bicubic, or bilinear as in Segmenter's own repository
+            "INTERPOLATION": "bicubic",
+            # last: the last block's output after the norm; block1, block2, ...: other blocks'
+            "OUT_FEATURES": ["last"],
+            # True: class embeddings enter the backbone before its last block (OCE)
+            "CLASS_EMBEDDING": False,
+            "USE_CHECKPOINT": False,  # gradient checkpointing: less memory, more time
         },
         "TIMM": {  # ours
             "NAME": "resnet18",  # a model of timm, for MODEL.BACKBONE.NAME TimmBackbone

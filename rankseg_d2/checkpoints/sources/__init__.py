@@ -2,13 +2,14 @@
 
 from collections.abc import Collection
 
-from . import deeplab, encnet, segformer
+from . import deeplab, encnet, segformer, segmenter
 from .table import Rule, Table, same, transposed
 
 TABLES: tuple[Table, ...] = (  # the more special first
     *deeplab.TABLES,
     *encnet.TABLES,
     *segformer.TABLES,
+    *segmenter.TABLES,
 )
 
 

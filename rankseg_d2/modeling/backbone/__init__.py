@@ -8,12 +8,14 @@ from .mit import MixTransformer
 from .resnet_deeplab import DeepLabStem, build_resnet_deeplab_backbone
 from .swin import D2SwinTransformer
 from .timm_backbone import TimmBackbone
+from .vit import VisionTransformer
 
 __all__ = [
     "D2SwinTransformer",
     "DeepLabStem",
     "MixTransformer",
     "TimmBackbone",
+    "VisionTransformer",
     "build_resnet_deeplab_backbone",
     "check_backbone",
 ]

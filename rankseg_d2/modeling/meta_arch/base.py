@@ -143,8 +143,8 @@ class Segmentation(nn.Module):
         """The input of a multi-label head: (B, N, D)."""
         raise NotImplementedError
 
-    def class_embedding(self) -> Tensor:
-        """The class embeddings that a multi-label head can share: (C, D)."""
+    def class_embedding(self, outputs: Outputs) -> Tensor:
+        """The class embeddings that a multi-label head can share: (C, D), or (B, C, D)."""
         raise NotImplementedError
 
     # For the optimizer and the checkpointer.
@@ -154,5 +154,6 @@ class Segmentation(nn.Module):
         return {"backbone": "BACKBONE_MULTIPLIER"}
 
     def checkpoint_rows(self) -> dict[str, Rows]:
-        """Parameters whose rows stand for classes, queries or ranks, by name."""
-        return {}
+        """Parameters whose rows stand for classes, queries, ranks or positions, by name."""
+        rows = getattr(self.backbone, "checkpoint_rows", dict)()
+        return {f"backbone.{name}": value for name, value in rows.items()}

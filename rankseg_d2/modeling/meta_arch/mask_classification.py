@@ -83,14 +83,15 @@ class MaskFormer(Segmentation):
     def rank_features(self, outputs: MaskPredictions) -> Tensor:
         return outputs.layers[self.rank_layer - 1]  # (B, Q, D)
 
-    def class_embedding(self) -> Tensor:
+    def class_embedding(self, outputs: MaskPredictions) -> Tensor:
         return self.sem_seg_head.predictor.class_embed.weight[:-1]
 
     def checkpoint_rows(self) -> dict[str, Rows]:
         queries, classes = Rows("queries"), Rows("classes", closed=True)
         rows = {f"query_{kind}.weight": queries for kind in ("feat", "embed")}
         rows |= {f"class_embed.{kind}": classes for kind in ("weight", "bias")}
-        return {f"sem_seg_head.predictor.{name}": value for name, value in rows.items()}
+        rows = {f"sem_seg_head.predictor.{name}": value for name, value in rows.items()}
+        return super().checkpoint_rows() | rows
 
 
 class VideoMaskFormer(MaskFormer):

@@ -4,6 +4,7 @@ from .deeplab import ASPPHead
 from .encnet import ContextEncoding, EncHead
 from .per_pixel_baseline import PerPixelBaselineHead, PerPixelBaselinePlusHead
 from .segformer import SegFormerConvHead, SegFormerHead
+from .segmenter import SegmenterESSNetHead, SegmenterLinearHead, SegmenterMaskHead
 
 __all__ = [
     "ASPPHead",
@@ -13,4 +14,7 @@ __all__ = [
     "PerPixelBaselinePlusHead",
     "SegFormerConvHead",
     "SegFormerHead",
+    "SegmenterESSNetHead",
+    "SegmenterLinearHead",
+    "SegmenterMaskHead",
 ]
