@@ -34,7 +34,8 @@ KEYS = {
             "HEAD": "encoder",
             "POOL": 0,  # ours: pixel classifiers: the head reads a map of so many cells squared
             "LAYER": 3,  # ours: it reads the queries after this decoder layer, counted from 1
-            "LOSS": "asymmetric",  # ours: the multi-label loss, or bce
+            # ours: the multi-label loss: asymmetric, shifted_bce (without focusing) or bce
+            "LOSS": "asymmetric",
             # ours: above 0: of the TOPK, keep only categories more probable than this
             "THRESHOLD": 0.0,
             # ours: True: training keeps the true categories, whatever their scores

@@ -58,6 +58,8 @@ def resize_positions(
     """The embedding of a class token and a square grid, (1, 1+N, D), for a grid of another size."""
     first, grid = embedding[:, :1], embedding[:, 1:]
     side = round(grid.shape[1] ** 0.5)
+    if side**2 != grid.shape[1]:
+        raise ValueError(f"{grid.shape[1]} positions are no square grid beside a class token")
     grid = grid.mT.unflatten(2, (side, side))  # (1, D, side, side)
     grid = F.interpolate(grid, size, mode=interpolation, align_corners=False)
     return torch.cat([first, grid.flatten(2).mT], dim=1)

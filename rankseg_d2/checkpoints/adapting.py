@@ -6,8 +6,9 @@ Weights are dicts of names and tensors, as in `state_dict()`; `own` are the mode
 import copy
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,11 +19,15 @@ _CONSTANTS = re.compile(r"criterion\.empty_weight|.*\.relative_position_index")
 
 @dataclass(frozen=True)
 class Rows:
-    """The meaning of a weight's rows along `dim`; with `closed` the last row is no-object."""
+    """The meaning of a weight's rows along `dim`; with `closed` the last row is no-object.
 
-    meaning: str  # classes, queries or ranks
+    Rows that stand for places have `resize`, which makes the file's weight as long as the model's.
+    """
+
+    meaning: str  # classes, queries, ranks or offsets
     dim: int = 0
     closed: bool = False
+    resize: Callable[[Tensor], Tensor] | None = None
 
 
 @dataclass
@@ -55,7 +60,8 @@ def adapt(
     for name in [name for name in weights if name in own]:
         kind = rows.get(name) if rows else None
         if kind and _same_but(kind.dim, weights[name], own[name]):
-            fitted, note = _fit_rows(kind, weights[name], own[name], classes, own_classes)
+            fit = _fit_rows if kind.resize is None else _resize_rows
+            fitted, note = fit(kind, weights[name], own[name], classes, own_classes)
         else:
             fitted, note = _fit(name, weights[name], own[name])
         if fitted is None:
@@ -133,6 +139,16 @@ def _fit_rows(
     sources, targets = torch.tensor(pairs, device=own.device).T
     kept = value.to(own).index_select(rows.dim, sources)
     return own.index_copy(rows.dim, targets, kept), f"{how} (the file has {in_file})"
+
+
+def _resize_rows(rows: Rows, value: Tensor, own: Tensor, *_: Any) -> tuple[Tensor | None, str]:
+    if value.shape == own.shape:
+        return value, ""
+    in_file, in_model = (x.shape[rows.dim] for x in (value, own))
+    try:
+        return rows.resize(value), f"resized from {in_file} to {in_model} {rows.meaning}"
+    except ValueError as error:
+        return None, str(error)
 
 
 def _class_pairs(

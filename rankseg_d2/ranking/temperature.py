@@ -32,7 +32,7 @@ class RankNorm(nn.LayerNorm):
         logits = at_least_float(logits).masked_fill(~valid, 0)
         logits = logits - logits.sum(dim=-1, keepdim=True) / count
         logits = logits.masked_fill(~valid, 0)
-        count = (count - self.unbiased).clamp(min=1)
+        count = (count - int(self.unbiased)).clamp(min=1)
         variance = logits.square().sum(dim=-1, keepdim=True) / count
         logits = logits * (variance + self.eps).rsqrt() * weight + bias
         return logits.masked_fill(~valid, LOW_LOGIT)

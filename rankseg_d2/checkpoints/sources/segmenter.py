@@ -167,7 +167,8 @@ def _augreg(prefix: str) -> Table:
     for ours, theirs in names.items():
         rules.append(Rule(f"backbone.norm.{ours}", f"{prefix}Transformer/encoder_norm/{theirs}"))
         for number, norm in enumerate(("LayerNorm_0", "LayerNorm_2"), 1):
-            rules.append(Rule(f"backbone.blocks.{{n}}.norm{number}.{ours}", f"{block}/{norm}/{theirs}"))
+            own = f"backbone.blocks.{{n}}.norm{number}.{ours}"
+            rules.append(Rule(own, f"{block}/{norm}/{theirs}"))
     for number in (1, 2):
         layer = f"{block}/MlpBlock_3/Dense_{number - 1}"
         ours = f"backbone.blocks.{{n}}.mlp.fc{number}"

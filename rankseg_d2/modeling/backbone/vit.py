@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -165,7 +166,8 @@ class VisionTransformer(Backbone):
 
     def checkpoint_rows(self) -> dict[str, Rows]:
         """Parameters whose rows stand for positions or classes, by name."""
-        rows = {"pos_embed": Rows("positions", dim=1)}
+        resize = partial(resize_positions, size=(self.grid, self.grid))
+        rows = {"pos_embed": Rows("positions", dim=1, resize=resize)}
         if self.class_embedding is not None:
             rows["class_embedding"] = Rows("classes", dim=1)
         return rows

@@ -85,7 +85,8 @@ class SegmenterMaskHead(_SegmenterHead):
     ):
         """
         Args:
-            compared_width: channels in which patches and classes are compared; None: the backbone's.
+            compared_width: channels in which patches and classes are compared; None: those of the
+                backbone.
             own_classes: the head has class embeddings; else the backbone gives them.
             normalize: a norm over the C logits of each patch; RankSeg has its own over the ranks.
         """
