@@ -24,7 +24,8 @@ KEYS = {
     "MODEL": {
         "RANKSEG": {
             "FLAG": False,  # rank the categories first, then classify among the first TOPK
-            "TOPK": 0,  # kappa, the number of categories kept: 1 to NUM_CLASSES
+            # kappa, the number of categories kept: 1 to NUM_CLASSES; 0: the oracle keeps all
+            "TOPK": 0,
             "USE_GT": False,  # the oracle: rank by the labels, to measure the ceiling
             "LOSS_WEIGHT": 0,  # weight of the multi-label loss; 10 in the paper
             "HIDDEN_DIM": 512,  # width of the multi-label head

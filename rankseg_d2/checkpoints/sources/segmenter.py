@@ -144,6 +144,11 @@ def _stacked(x: Tensor) -> Tensor:
     return torch.cat([part.flatten(1).mT for part in x.chunk(3)])
 
 
+def _split_heads(x: Tensor) -> Tensor:
+    """The inverse, for the published models, whose heads have 64 channels."""
+    return x.unflatten(0, (3, -1)).mT.unflatten(2, (-1, 64)).flatten(0, 1)
+
+
 def _augreg(prefix: str) -> Table:
     """The table of a ViT's .npz file; some have a prefix in front of all names."""
     block = f"{prefix}Transformer/encoderblock_{{n}}"
@@ -157,11 +162,12 @@ def _augreg(prefix: str) -> Table:
              lambda x: x.permute(3, 2, 0, 1), lambda x: x.permute(2, 3, 1, 0)),
         Rule("backbone.patch_embed.proj.bias", f"{prefix}embedding/bias"),
         Rule("backbone.blocks.{n}.attn.qkv.weight",
-             tuple(f"{attention}/{part}/kernel" for part in parts), _stacked),
+             tuple(f"{attention}/{part}/kernel" for part in parts), _stacked, _split_heads),
         Rule("backbone.blocks.{n}.attn.qkv.bias",
-             tuple(f"{attention}/{part}/bias" for part in parts), torch.flatten),
+             tuple(f"{attention}/{part}/bias" for part in parts),
+             torch.flatten, lambda x: x.unflatten(0, (-1, 64))),
         Rule("backbone.blocks.{n}.attn.proj.weight", f"{attention}/out/kernel",
-             lambda x: x.flatten(0, 1).mT),
+             lambda x: x.flatten(0, 1).mT, lambda x: x.mT.unflatten(0, (-1, 64))),
         Rule("backbone.blocks.{n}.attn.proj.bias", f"{attention}/out/bias"),
     ]  # fmt: skip
     for ours, theirs in names.items():

@@ -62,7 +62,7 @@ class Table:
 
     def knows(self, names: Iterable[str]) -> bool:
         """Whether each of our names has one of theirs."""
-        return all(any(_match(rule.ours, name) for rule in self.rules) for name in names)
+        return all(any(_fits(rule.ours, name) for rule in self.rules) for name in names)
 
     def to_ours(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The weights under our names; what no rule knows keeps its name, and is reported later."""

@@ -91,6 +91,8 @@ class VisionTransformer(Backbone):
             nn.init.trunc_normal_(self.class_embedding, std=0.02)
         self._resized_to: set[tuple[int, int]] = set()  # grids that the log has named
         self.apply(_init_linear)
+        if patch_bias:  # as if there were none, until it is trained or loaded
+            nn.init.zeros_(self.patch_embed.proj.bias)
         for embedding in (self.cls_token, self.pos_embed):
             nn.init.trunc_normal_(embedding, std=0.02)
 

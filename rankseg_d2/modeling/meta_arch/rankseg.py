@@ -81,8 +81,8 @@ class RankSeg:
             _check_head(cfg, own["sem_seg_head"])
             ml_head = _build_ml_head(cfg, *cls.rank_widths(own["sem_seg_head"]))
         ranker = Ranker(
-            # The oracle alone, without a number of ranks, keeps all categories that are present.
-            topk=options.TOPK if options.FLAG or options.TOPK else num_classes,
+            # The oracle without a number of ranks keeps all categories that are present.
+            topk=options.TOPK or num_classes,
             threshold=options.THRESHOLD or None,
             keep_true=options.KEEP_TRUE,
             oracle=options.USE_GT,
@@ -295,7 +295,7 @@ def _check_options(cfg: CfgNode, name: str) -> None:
             "MODEL.RANKSEG.FLAG True, or USE_GT for the oracle; without a ranking it is "
             f"{name.removeprefix('RankSeg')}"
         )
-    if (options.FLAG or options.TOPK) and not 1 <= options.TOPK <= num_classes:
+    if (options.TOPK or not options.USE_GT) and not 1 <= options.TOPK <= num_classes:
         raise ValueError(
             f"MODEL.RANKSEG.TOPK must be in [1, {num_classes}], the number of classes; got "
             f"{options.TOPK}. {num_classes} keeps every category."

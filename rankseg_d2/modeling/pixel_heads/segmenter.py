@@ -46,11 +46,15 @@ class SegmenterLinearHead(_SegmenterHead):
     """A linear classifier of the patches."""
 
     @configurable
-    def __init__(self, **options: Any):
+    def __init__(self, *, bias: bool = True, **options: Any):
         super().__init__(**options)
-        self.predictor = nn.Linear(self.coarse_width, self.num_classes)
-        nn.init.trunc_normal_(self.predictor.weight, std=0.02)
-        nn.init.zeros_(self.predictor.bias)
+        self.predictor = nn.Linear(self.coarse_width, self.num_classes, bias)
+        _init_linear(self.predictor)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        is_cosine = _ranks(cfg) and cfg.MODEL.SEM_SEG_HEAD.USE_LAYERNORM
+        return super().from_config(cfg, input_shape) | {"bias": not is_cosine}
 
     def forward(
         self, features: dict[str, Tensor], num_frames: int = 1, every_layer: bool = True
@@ -111,12 +115,12 @@ class SegmenterMaskHead(_SegmenterHead):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        head, ranking = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.RANKSEG
+        head = cfg.MODEL.SEM_SEG_HEAD
         return super().from_config(cfg, input_shape) | {
             "num_blocks": head.NUM_BLOCKS,
             "dropout": head.DROPOUT,
             "own_classes": CLASSES not in input_shape,
-            "normalize": not (ranking.FLAG or ranking.USE_GT),
+            "normalize": not _ranks(cfg),
         }
 
     def forward(
@@ -161,8 +165,6 @@ class SegmenterESSNetHead(SegmenterMaskHead):
 
     In training these are the pixel's own class and the best others, in inference the best ones.
     """
-
-    joint = False
 
     @configurable
     def __init__(self, *, neighbours: int = 64, **options: Any):
@@ -210,6 +212,10 @@ def with_best_others(
     others = logits.scatter(1, own, -torch.inf).topk(min(count, logits.shape[1] - 1), dim=1).values
     logits = torch.cat([logits.gather(1, own), others], dim=1)
     return logits, torch.zeros_like(labels).masked_fill(ignored, ignore_value)
+
+
+def _ranks(cfg: CfgNode) -> bool:
+    return cfg.MODEL.RANKSEG.FLAG or cfg.MODEL.RANKSEG.USE_GT
 
 
 def _init_linear(module: nn.Module) -> None:
