@@ -60,7 +60,7 @@ def _class_names(meta: Any) -> dict[str, list[str]]:
 
 
 def read_weights(path: str | os.PathLike) -> dict:
-    """The content of a .pkl, .pth, .safetensors or .npz file; its first bytes decide, not its name."""
+    """The content of a .pkl, .pth, .safetensors or .npz file, which its first bytes tell."""
     path = os.fspath(path)
     read = _READERS[file_format(path)]
     try:
