@@ -247,6 +247,22 @@ def test_rank_norm_of_valid_ranks_only_equals_layer_norm():
     torch.testing.assert_close(norm(logits, ranking), norm(logits), rtol=1e-5, atol=1e-5)
 
 
+def test_unbiased_rank_norm_divides_by_the_number_of_valid_ranks_less_one():
+    norm = RankNorm(4, no_object=False, unbiased=True)
+    nn.init.normal_(norm.weight, 1)
+    nn.init.normal_(norm.bias)
+    present = torch.zeros(3, 9, dtype=torch.bool)
+    present[0, [2, 5, 6]] = present[1, 4] = True  # and nothing in the last image
+    ranking, logits = rank_from_labels(present, 4), torch.randn(3, 6, 4)
+    normed = norm(logits, ranking)
+    kept = logits[0, :, :3]
+    expected = (kept - kept.mean(-1, keepdim=True)) / (kept.var(-1, keepdim=True) + 1e-5).sqrt()
+    expected = expected * norm.weight[:3] + norm.bias[:3]
+    torch.testing.assert_close(normed[0, :, :3], expected)
+    assert (normed[0, :, 3:] == LOW_LOGIT).all() and (normed[2] == LOW_LOGIT).all()
+    torch.testing.assert_close(normed[1, :, 0], norm.bias[0].expand(6))
+
+
 @pytest.mark.parametrize("no_object", [True, False])
 @pytest.mark.parametrize("threshold", [None, 0.0])
 def test_rank_norm_of_fewer_ranks_equals_one_that_loads_its_first_rows(no_object, threshold):
