@@ -14,6 +14,7 @@ from ...transformer_block import Block
 from ..backbone.vit import CLASSES
 from ..outputs import PixelPredictions
 from ..registering import register
+from .encnet import ContextEncoding
 from .head import PixelHead
 
 
@@ -71,7 +72,8 @@ class SegmenterLinearHead(_SegmenterHead):
 class SegmenterMaskHead(_SegmenterHead):
     """Transformer blocks over patches and class embeddings; a logit is the cosine of the two.
 
-    The class embeddings are the head's own, or those that come out of the backbone (OCE).
+    The class embeddings are the head's own, or those that come out of the backbone (OCE). An
+    encoding of the whole image may weigh the patches before (EncNet).
     """
 
     cosine = joint = unbiased = True
@@ -85,6 +87,7 @@ class SegmenterMaskHead(_SegmenterHead):
         dropout: float = 0.1,
         own_classes: bool = True,
         normalize: bool = True,
+        encoding: ContextEncoding | None = None,
         **options: Any,
     ):
         """
@@ -97,6 +100,7 @@ class SegmenterMaskHead(_SegmenterHead):
         super().__init__(**options)
         dim = self.coarse_width
         compared_width = compared_width or dim
+        self.encoding = encoding
         self.proj_dec = nn.Linear(dim, dim)
         self.cls_emb = nn.Parameter(torch.empty(1, self.num_classes, dim)) if own_classes else None
         self.blocks = nn.ModuleList(
@@ -107,7 +111,8 @@ class SegmenterMaskHead(_SegmenterHead):
         self.proj_classes = nn.Linear(dim, compared_width, bias=False)
         if normalize:
             self.class_norm = nn.LayerNorm(self.num_classes)
-        self.apply(_init_linear)
+        for part in (self.proj_dec, self.blocks):
+            part.apply(_init_linear)
         for projection in (self.proj_patch, self.proj_classes):
             nn.init.normal_(projection.weight, std=dim**-0.5)
         if own_classes:
@@ -116,7 +121,10 @@ class SegmenterMaskHead(_SegmenterHead):
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         head = cfg.MODEL.SEM_SEG_HEAD
-        return super().from_config(cfg, input_shape) | {
+        options = super().from_config(cfg, input_shape)
+        width = options["coarse_width"]
+        return options | {
+            "encoding": ContextEncoding.from_config(cfg, width, width),
             "num_blocks": head.NUM_BLOCKS,
             "dropout": head.DROPOUT,
             "own_classes": CLASSES not in input_shape,
@@ -127,10 +135,12 @@ class SegmenterMaskHead(_SegmenterHead):
         self, features: dict[str, Tensor], num_frames: int = 1, every_layer: bool = True
     ) -> PixelPredictions:
         """Features (B, D, h, w) by name -> projected pixels, class embeddings, the last feature."""
-        coarse = features[self.in_feature]
+        coarse, presence = features[self.in_feature], None
+        if self.encoding is not None:
+            coarse, presence = self.encoding(coarse)
         pixels = self.proj_dec(coarse.flatten(2).mT).mT.unflatten(2, coarse.shape[-2:])
         classes = features[CLASSES] if self.cls_emb is None else self.cls_emb
-        return PixelPredictions(pixels, [classes], None, coarse)
+        return PixelPredictions(pixels, [classes], None, coarse, presence=presence)
 
     def shared_embedding(self, outputs: PixelPredictions) -> Tensor:
         return outputs.classes[0]

@@ -1,4 +1,4 @@
-"""Names of other libraries' Segmenters and ViTs: both ways, and whole files through Checkpointer."""
+"""Names of other libraries' Segmenters and ViTs, both ways, and whole files by Checkpointer."""
 
 import gzip
 import hashlib
@@ -81,7 +81,8 @@ def test_names_are_mapped_there_and_back_without_a_change_of_values():
 
 def test_a_file_of_mmsegmentation_loads_as_it_is(tmp_path, caplog):
     opts = ["MODEL.DEVICE=cpu", "MODEL.VIT.DEPTH=2", "MODEL.VIT.IMAGE_SIZE=64"]
-    source, model = (build_model(get_config("ade20k/semantic/segmenter_vit_ti", opts)) for _ in "ab")
+    cfg = get_config("ade20k/semantic/segmenter_vit_ti", opts)
+    source, model = build_model(cfg), build_model(cfg)
     table = find_table(["decode_head.patch_proj.weight", "backbone.ln1.weight"])
     theirs = table.to_theirs(source.state_dict())
     del theirs["backbone.patch_embed.projection.bias"]  # zero here, which theirs does not have
