@@ -4,8 +4,6 @@ from detectron2.modeling import build_model
 from support.small import CLASSES, RANKSEG, make_config, picture
 from torch.nn import functional as F
 
-from rankseg_d2.config import get_config
-from rankseg_d2.engine.checks import build_on_meta
 from rankseg_d2.modeling.meta_arch import PixelClassifier, RankSegPixelClassifier
 from rankseg_d2.modeling.passes import SlidingWindow, TestTimeAugmentation
 from rankseg_d2.modeling.pixel_heads.segmenter import keep_best, with_best_others
@@ -144,34 +142,6 @@ def test_its_network_is_one_graph():
         expected = model([sample()])[0]["sem_seg_scores"]
         model.compile(backend="eager", fullgraph=True)
         assert model([sample()])[0]["sem_seg_scores"].allclose(expected, atol=1e-5)
-
-
-# Millions of parameters: of the paper's Table 1, and of models that were counted in the references
-ADE, COCO, LVIS = (f"{name}/semantic/segmenter_" for name in ("ade20k", "coco_stuff", "coco_lvis"))
-PARAMETERS = {
-    f"{ADE}vit_b": 102.498,
-    f"{COCO}vit_b": 102.514,
-    f"{LVIS}vit_b": 103.371,
-    f"{ADE}encnet_vit_b": 109.154,
-    f"{COCO}encnet_vit_b": 109.186,
-    f"{ADE}essnet_vit_b": 101.416,
-    f"{COCO}essnet_vit_b": 101.432,
-    f"{ADE}vit_b_rankseg": 109.702,
-    f"{COCO}vit_b_rankseg": 109.734,
-    f"{LVIS}vit_b_rankseg": 111.445,
-    f"{COCO}decoder_vit_b_rankseg": 114.27,
-    f"{COCO}pooling_vit_b_rankseg": 103.24,
-    f"{ADE}vit_ti_rankseg": 7.19,
-    f"{ADE}vit_s_rankseg": 27.87,
-}
-
-
-@pytest.mark.parametrize("config", PARAMETERS)
-def test_it_has_as_many_parameters_as_published(config):
-    model = build_on_meta(get_config(config, ["MODEL.DEVICE=cpu"]))
-    count = sum(parameter.numel() for parameter in model.parameters())
-    digits = len(str(PARAMETERS[config]).partition(".")[2])
-    assert round(count / 1e6, digits) == PARAMETERS[config]
 
 
 # RankSeg
