@@ -46,8 +46,7 @@ def test_weights_of_timm_give_timms_features():
 def test_a_config_builds_it():
     cfg = get_cfg()
     add_rankseg_config(cfg)
-    keys = ["NAME", "VisionTransformer"]
-    cfg.merge_from_list([f"MODEL.BACKBONE.{keys[0]}", keys[1], "MODEL.VIT.DEPTH", 2])
+    cfg.merge_from_list(["MODEL.BACKBONE.NAME", "VisionTransformer", "MODEL.VIT.DEPTH", 2])
     cfg.merge_from_list(["MODEL.VIT.CLASS_EMBEDDING", True, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 9])
     with torch.device("meta"):
         model = build_backbone(cfg)
@@ -135,6 +134,7 @@ def test_every_parameter_gets_a_gradient_and_checkpointing_changes_none(classes)
         assert gradients[1][name].allclose(gradient, atol=1e-5), name
 
 
+@pytest.mark.slow
 def test_a_compiled_backbone_is_one_graph_and_gives_the_same():
     model = tiny(num_classes=3)
     compiled = torch.compile(model, backend="eager", fullgraph=True)
