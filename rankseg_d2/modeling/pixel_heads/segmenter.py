@@ -96,6 +96,7 @@ class SegmenterMaskHead(_SegmenterHead):
                 backbone.
             own_classes: the head has class embeddings; else the backbone gives them.
             normalize: a norm over the C logits of each patch; RankSeg has its own over the ranks.
+            encoding: EncNet's, of the backbone's map; its width stays.
         """
         super().__init__(**options)
         dim = self.coarse_width
