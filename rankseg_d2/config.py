@@ -24,7 +24,8 @@ KEYS = {
     "MODEL": {
         "RANKSEG": {
             "FLAG": False,  # rank the categories first, then classify among the first TOPK
-            "TOPK": 0,  # kappa, the number of categories kept: 1 to NUM_CLASSES
+            # kappa, the number of categories kept: 1 to NUM_CLASSES; 0: the oracle keeps all
+            "TOPK": 0,
             "USE_GT": False,  # the oracle: rank by the labels, to measure the ceiling
             "LOSS_WEIGHT": 0,  # weight of the multi-label loss; 10 in the paper
             "HIDDEN_DIM": 512,  # width of the multi-label head
@@ -34,7 +35,8 @@ KEYS = {
             "HEAD": "encoder",
             "POOL": 0,  # ours: pixel classifiers: the head reads a map of so many cells squared
             "LAYER": 3,  # ours: it reads the queries after this decoder layer, counted from 1
-            "LOSS": "asymmetric",  # ours: the multi-label loss, or bce
+            # ours: the multi-label loss: asymmetric, shifted_bce (without focusing) or bce
+            "LOSS": "asymmetric",
             # ours: above 0: of the TOPK, keep only categories more probable than this
             "THRESHOLD": 0.0,
             # ours: True: training keeps the true categories, whatever their scores
@@ -96,7 +98,13 @@ KEYS = {
             # ours: True: a pixel classifier's loss is divided by all pixels, ignored ones included
             "AVERAGE_ALL": False,
             "STRETCH": False,  # ours: True: maps are resized to the image as if it had no padding
-            "DROPOUT": 0.1,  # ours: before the classifier of a pixel head
+            # ours: before the classifier of a pixel head, or in the blocks of Segmenter's decoder
+            "DROPOUT": 0.1,
+            "NUM_BLOCKS": 2,  # ours: SegmenterMaskHead: transformer blocks over pixels and classes
+            "ESSNET": {  # ours: of SegmenterESSNetHead
+                "NEIGHBOURS": 64,  # ours: so many classes compete for each pixel
+                "DIM": 64,  # ours: width in which pixels and classes are compared
+            },
             "AUXILIARY": {  # ours: a head on an earlier level, for training alone
                 "IN_FEATURE": "",  # ours: the level, such as res4; none: no such head
                 "CHANNELS": 256,  # ours: of its convolution
@@ -151,6 +159,25 @@ KEYS = {
             "DROP_PATH_RATE": 0.1,  # ours: of the last block, which is dropped so often
             "OUT_FEATURES": ["res2", "res3", "res4", "res5"],  # ours: stages that are results
             "USE_CHECKPOINT": False,  # ours: gradient checkpointing: less memory, more time
+        },
+        "VIT": {  # ours: of VisionTransformer; the defaults are ViT-B/16's
+            "IMAGE_SIZE": 512,  # side of the images that the position embedding is made for
+            "PATCH_SIZE": 16,  # pixels of a side of a patch
+            "PATCH_BIAS": True,  # the patch embedding has a bias; not in mmsegmentation 1
+            "EMBED_DIM": 768,  # channels
+            "DEPTH": 12,  # blocks
+            "NUM_HEADS": 12,  # heads of attention
+            "MLP_RATIO": 4.0,  # width inside the feed-forward layers, relative to the channels
+            "NORM_EPS": 1e-6,  # of the norms; 1e-5 in Segmenter's own repository
+            "DROP_RATE": 0.0,  # dropout of features and attention weights
+            "DROP_PATH_RATE": 0.1,  # of the last block, which is dropped so often; rises from 0
+            # of the position embedding: bicubic, or bilinear as in Segmenter's own repository
+            "INTERPOLATION": "bicubic",
+            # last: the last block's output after the norm; block1, block2, ...: other blocks'
+            "OUT_FEATURES": ["last"],
+            # True: class embeddings enter the backbone before its last block (OCE)
+            "CLASS_EMBEDDING": False,
+            "USE_CHECKPOINT": False,  # gradient checkpointing: less memory, more time
         },
         "BEIT": {  # ours: of BEiT; the defaults are BEiT-B's
             "IMG_SIZE": [512, 512],  # height and width of the largest images; windows for larger

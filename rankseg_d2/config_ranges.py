@@ -131,6 +131,19 @@ _SECTIONS = {
         "DROP_PATH_RATE": BELOW_ONE,
         "OUT_FEATURES": NAMES,
     },
+    "MODEL.VIT": {
+        "IMAGE_SIZE": SIZE,
+        "PATCH_SIZE": SIZE,
+        "EMBED_DIM": SIZE,
+        "DEPTH": whole(1, 1000),
+        "NUM_HEADS": SIZE,
+        "MLP_RATIO": POSITIVE,
+        "NORM_EPS": POSITIVE,
+        "DROP_RATE": BELOW_ONE,
+        "DROP_PATH_RATE": BELOW_ONE,
+        "INTERPOLATION": choice("bicubic", "bilinear"),
+        "OUT_FEATURES": NAMES,
+    },
     "MODEL.BEIT": {
         "IMG_SIZE": PAIR,
         "PATCH_SIZE": SIZE,
@@ -164,6 +177,7 @@ _SECTIONS = {
         "DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES": NAMES,
         "DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS": SIZE,
         "DROPOUT": BELOW_ONE,
+        "NUM_BLOCKS": LAYERS,
         "ASPP_DILATIONS": SIZES,
     },
     "MODEL.SEM_SEG_HEAD.AUXILIARY": {
@@ -172,6 +186,7 @@ _SECTIONS = {
         "WEIGHT": WEIGHT,
     },
     "MODEL.SEM_SEG_HEAD.ENCODING": {"CODES": COUNT, "WEIGHT": WEIGHT},
+    "MODEL.SEM_SEG_HEAD.ESSNET": {"NEIGHBOURS": SIZE, "DIM": SIZE},
     "MODEL.MASK_FORMER": {
         "TRANSFORMER_DECODER_NAME": NAME,
         "TRANSFORMER_IN_FEATURE": NAME,

@@ -1,10 +1,11 @@
-"""Sine position encodings of feature maps, and biases of offsets for maps of other sizes."""
+"""Positions in maps: sine encodings, and learnt embeddings and biases for other sizes."""
 
 import math
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 _TEMPERATURE = 10000
 _EPSILON = 1e-6
@@ -50,6 +51,19 @@ def sine_position(
     if frames == 1:
         return sine_encoding_2d((h, w), dim // 2, device=device).permute(0, 2, 3, 1)
     return sine_encoding_3d(size, dim // 2, device=device)[0].permute(0, 2, 3, 1)
+
+
+def resize_positions(
+    embedding: Tensor, size: tuple[int, int], interpolation: str = "bicubic"
+) -> Tensor:
+    """The embedding of a class token and a square grid, (1, 1+N, D), for a grid of another size."""
+    first, grid = embedding[:, :1], embedding[:, 1:]
+    side = round(grid.shape[1] ** 0.5)
+    if side**2 != grid.shape[1]:
+        raise ValueError(f"{grid.shape[1]} positions are no square grid beside a class token")
+    grid = grid.mT.unflatten(2, (side, side))  # (1, D, side, side)
+    grid = F.interpolate(grid, size, mode=interpolation, align_corners=False)
+    return torch.cat([first, grid.flatten(2).mT], dim=1)
 
 
 def _positions(real: Tensor, axis: int, normalize: bool) -> Tensor:

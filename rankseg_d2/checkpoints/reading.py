@@ -19,6 +19,8 @@ from .safe_pickle import Refusal, untrusted
 _FETCH_AGAIN = "Remove it and download or copy it again."
 _DETECTRON2_HOST = "https://dl.fbaipublicfiles.com/detectron2/"  # of detectron2://
 
+_VIT = "Transformer/encoder_norm/scale"  # an array of each ViT's .npz file
+
 _LEGACY_TORCH = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the first number in files of torch < 1.6
 
 
@@ -58,7 +60,7 @@ def _class_names(meta: Any) -> dict[str, list[str]]:
 
 
 def read_weights(path: str | os.PathLike) -> dict:
-    """The content of a .pkl, .pth or .safetensors file; its first bytes decide, not its name."""
+    """The content of a .pkl, .pth, .safetensors or .npz file, which its first bytes tell."""
     path = os.fspath(path)
     read = _READERS[file_format(path)]
     try:
@@ -174,6 +176,8 @@ def _check_arrays(path: str | os.PathLike, weights: object) -> None:
 def _read_zip(path: str) -> Any:
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
+    if entries and all(entry.filename.endswith(".npy") for entry in entries):
+        return _read_npz(path, entries)
     if not any(entry.filename.endswith("/data.pkl") for entry in entries):
         raise Refusal("is a zip archive, but not one of torch's weights. Unpack it first.")
     if sum(entry.file_size for entry in entries) > os.path.getsize(path):
@@ -184,6 +188,20 @@ def _read_zip(path: str) -> Any:
         if content.find(b"constants.pkl") >= 0:
             raise Refusal("is a TorchScript program, not weights. Save its state_dict() instead.")
     return _read_torch(path)
+
+
+def _read_npz(path: str, entries: list[zipfile.ZipInfo]) -> dict[str, torch.Tensor]:
+    """The arrays of a ViT's file, as AugReg's are; other .npz files are refused."""
+    if not any(entry.filename.endswith(f"{_VIT}.npy") for entry in entries):
+        raise Refusal(
+            f"is an .npz file, but not of a ViT's weights, which would have an array {_VIT}. Give "
+            "one of AugReg's files, or a .pth or .safetensors file."
+        )
+    if sum(entry.file_size for entry in entries) > 2 * os.path.getsize(path):
+        raise Refusal("is an .npz file that unpacks to more than twice its bytes; weights do not")
+    with np.load(path, allow_pickle=False) as arrays:
+        found = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    return {name: x.float() if x.dtype == torch.float16 else x for name, x in found.items()}
 
 
 def _read_legacy(path: str) -> Any:

@@ -12,6 +12,7 @@ need no conversion: MODEL.WEIGHTS may be such a file as it is.
 _EXAMPLES = """\
 examples:
   rankseg-d2 convert segformer.pth segformer.safetensors --config ade20k/semantic/segformer_b0
+  rankseg-d2 convert L_16.npz vit_l.safetensors --config ade20k/semantic/segmenter_vit_l
   rankseg-d2 convert model_final.pth theirs.pth --config my.yaml --to mmsegmentation
 """
 

@@ -16,20 +16,28 @@ from ..engine.packing import write_packed
 from ..errors import unknown_name
 from ..files import replacing
 
+_BACKBONE = "backbone."
 _SHOWN = 5  # of the names that do not fit
 
 
 def convert(cfg: CfgNode, weights: str | os.PathLike, output: str | os.PathLike) -> Path:
-    """Write the weights of a config's model, from any library that we know, as .safetensors."""
+    """Write the weights of a config's model, from any library that we know, as .safetensors.
+
+    Weights of its backbone alone, such as timm's, are written without what the model predicts.
+    """
     output = Path(output)
     if output.suffix != ".safetensors":
         raise ValueError(f"the file to write, {output}, must end in .safetensors")
+    found = _fitting(cfg, weights)
+    if all(name.startswith(_BACKBONE) for name in found):
+        write_packed(output, found, None)
+        return output
     description = describe(cfg)
     if description is None:
         raise ValueError(
             "the data sets of this config have no class names; name one in DATASETS.TEST by --set"
         )
-    write_packed(output, _fitting(cfg, weights), description)
+    write_packed(output, found, description)
     return output
 
 
@@ -45,7 +53,10 @@ def export(
 
 
 def _fitting(cfg: CfgNode, weights: str | os.PathLike) -> dict[str, Tensor]:
-    """The weights of a file under our names; ValueError unless they are all of the model's."""
+    """The weights of a file under our names; ValueError unless they are all of the model's.
+
+    Or all of its backbone's. Those that stand for places are resized to the config's images.
+    """
     model = build_on_meta(cfg)
     if model is None:
         raise ValueError(
@@ -55,6 +66,12 @@ def _fitting(cfg: CfgNode, weights: str | os.PathLike) -> dict[str, Tensor]:
     own = model.state_dict()
     rename(found, own)
     found = {name: torch.as_tensor(value) for name, value in found.items()}
+    if all(name.startswith(_BACKBONE) for name in found.keys() & own.keys()):
+        own = {name: value for name, value in own.items() if name.startswith(_BACKBONE)}
+        found = {name: value for name, value in found.items() if name in own}
+    for name, rows in model.checkpoint_rows().items():
+        if rows.resize is not None and name in found and found[name].shape != own[name].shape:
+            found[name] = rows.resize(found[name])
     buffers = {name for name, _ in model.named_buffers()}
     wrong = [one for one in differences(found, own) if one.split(" ", 1)[0] not in buffers]
     if wrong:

@@ -115,13 +115,14 @@ def _best_of(folder: Path) -> Path:
     )
 
 
-def write_packed(path: Path, weights: dict[str, torch.Tensor], description: dict) -> None:
-    """Write weights with their description as .safetensors."""
+def write_packed(path: Path, weights: dict[str, torch.Tensor], description: dict | None) -> None:
+    """Write weights, and their description if they have one, as .safetensors."""
     from safetensors.torch import save_file
 
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         mode = temporary.stat().st_mode  # save_file lets nobody else read its files
-        save_file(tensors, temporary, {"format": "pt", METADATA: json.dumps(description)})
+        described = {METADATA: json.dumps(description)} if description else {}
+        save_file(tensors, temporary, {"format": "pt"} | described)
         temporary.chmod(mode)

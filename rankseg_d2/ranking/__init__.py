@@ -21,6 +21,7 @@ from .calibration import Calibration, Reliability, fit_calibration, reliability
 from .conformal import Rule, choose_threshold, choose_topk, image_shares, images_needed
 from .heads import (
     HEADS,
+    BlockHead,
     DecoderHead,
     EncoderHead,
     MultiLabelHead,
@@ -49,6 +50,7 @@ __all__ = [
     "HEADS",
     "LOSSES",
     "LOW_LOGIT",
+    "BlockHead",
     "Calibration",
     "DecoderHead",
     "EncoderHead",

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from ..dtypes import at_least_float
 from ..position_encoding import sine_encoding_2d
+from ..transformer_block import Block
 
 
 class MultiLabelHead(nn.Module):
@@ -51,16 +52,16 @@ class MultiLabelHead(nn.Module):
         """Make the modules that `mix` needs."""
 
     def mix(self, tokens: Tensor, features: Tensor) -> Tensor:
-        """Tokens (1, C, D) that have read the features (B, N, D): (B, C, D)."""
+        """Tokens (1 or B, C, D) that have read the features (B, N, D): (B, C, D)."""
         raise NotImplementedError
 
     def forward(self, features: Tensor, class_embedding: Tensor | None = None) -> Tensor:
-        tokens = self.class_tokens(class_embedding)  # (1, C, D)
+        tokens = self.class_tokens(class_embedding)  # (1 or B, C, D)
         tokens = self.mix(tokens, self.proj_dec(features))  # (B, C, D)
         return self.fc(self.norm(tokens))
 
     def class_tokens(self, class_embedding: Tensor | None) -> Tensor:
-        """One token per category, (1, C, D)."""
+        """One token per category: (1, C, D), or (B, C, D) of an embedding for each image."""
         if self.shared_dim is None:
             if class_embedding is not None:
                 raise ValueError(
@@ -70,12 +71,13 @@ class MultiLabelHead(nn.Module):
             return self.cls_emb
         expected = (self.num_classes, self.shared_dim)
         given = None if class_embedding is None else tuple(class_embedding.shape)
-        if given != expected:
+        if given is None or given[-2:] != expected:
             raise ValueError(
                 f"A multi-label head with a shared embedding needs one of shape {expected}, "
                 f"without no-object; got {given}."
             )
-        return self.proj_emb(class_embedding).unsqueeze(0)
+        tokens = self.proj_emb(class_embedding)
+        return tokens if tokens.dim() == 3 else tokens.unsqueeze(0)
 
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters without weight decay: the class tokens."""
@@ -85,23 +87,15 @@ class MultiLabelHead(nn.Module):
 class EncoderHead(MultiLabelHead):
     """The paper's head: features and class tokens in one pre-norm transformer encoder block."""
 
-    def build_projection(self, in_dim: int, dim: int) -> nn.Module:
-        """The module that gives features (B, N, D_in) the head's width."""
-        return nn.Linear(in_dim, dim)
-
     def build_mixer(self, dim: int, heads: int, dropout: float) -> None:
         self.block = ClassBlock(dim, heads, dropout)
 
     def mix(self, tokens: Tensor, features: Tensor) -> Tensor:
-        return self.block(tokens, features)
+        return self.block.tokens(tokens, features)
 
 
 class DecoderHead(MultiLabelHead):
     """Class tokens query the features in a transformer decoder of two layers (Query2Label)."""
-
-    def build_projection(self, in_dim: int, dim: int) -> nn.Module:
-        """The module that gives features (B, N, D_in) the head's width."""
-        return nn.Linear(in_dim, dim)
 
     def build_mixer(self, dim: int, heads: int, dropout: float) -> None:
         self.layers = nn.ModuleList(
@@ -186,6 +180,45 @@ class CrossAttentionLayer(nn.Module):
         return self.norm3(x + self.dropout(self.linear2(hidden)))
 
 
+class BlockHead(EncoderHead):
+    """Segmenter's: the first block of its decoder, over pixels and class embeddings.
+
+    Both are changed by it: the classifier goes on with what `joint` returns. Width and tokens are
+    the decoder's, whatever `hidden_dim` and `shared_dim` say.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        num_classes: int,
+        hidden_dim: int = 512,
+        dropout: float = 0.1,
+        shared_dim: int | None = None,
+    ):
+        super().__init__(in_dim, num_classes, in_dim, dropout, shared_dim=in_dim)
+
+    def build_projection(self, in_dim: int, dim: int) -> nn.Module:
+        return nn.Identity()
+
+    def joint(
+        self, pixels: Tensor, pooled: Tensor | None, class_embedding: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits (B, C), pixels (B, N, D) and class embeddings (B, C, D) that go on.
+
+        The block reads the `pooled` pixels (B, M, D), and the pixels go on as they are. Without
+        them it reads the pixels, and those that it returns go on.
+        """
+        tokens = self.class_tokens(class_embedding)
+        if pooled is not None:
+            tokens = self.block.tokens(tokens, pooled)
+        else:
+            count = pixels.shape[1]
+            both = torch.cat([pixels, tokens.expand(len(pixels), -1, -1)], dim=1)
+            pixels, tokens = self.block(both).split([count, self.num_classes], dim=1)
+        tokens = self.norm(tokens)
+        return self.fc(tokens), pixels, tokens
+
+
 class ConvPoolingHead(nn.Module):
     """The mean of the features through two layers, as published; it has no tokens."""
 
@@ -229,63 +262,24 @@ class ClassLinear(nn.Module):
         return (at_least_float(tokens) * self.W).sum(dim=-1) + self.b
 
 
-class ClassBlock(nn.Module):
-    """A pre-norm transformer encoder block over features and class tokens; returns the tokens.
+class ClassBlock(Block):
+    """A transformer encoder block over features and class tokens."""
 
-    Only the tokens have queries and a feed-forward; the features give keys and values. The tokens
-    are the same as those of the block over both.
-    """
+    def tokens(self, tokens: Tensor, features: Tensor) -> Tensor:
+        """Class tokens (B or 1, C, D) that have read the features (B, N, D): (B, C, D).
 
-    def __init__(self, dim: int, heads: int, dropout: float):
-        super().__init__()
-        self.norm1 = nn.LayerNorm(dim)
-        self.attn = ClassAttention(dim, heads, dropout)
-        self.norm2 = nn.LayerNorm(dim)
-        self.mlp = Mlp(dim, 4 * dim, dropout)
-
-    def forward(self, tokens: Tensor, features: Tensor) -> Tensor:
-        tokens = tokens + self.attn(self.norm1(tokens), self.norm1(features))  # (B, C, D)
-        return tokens + self.mlp(self.norm2(tokens))
-
-
-class ClassAttention(nn.Module):
-    """Self-attention of features and tokens, computed for the tokens alone: (B, C, D)."""
-
-    def __init__(self, dim: int, heads: int, dropout: float):
-        super().__init__()
-        self.heads, self.dropout = heads, dropout
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
-
-    def forward(self, tokens: Tensor, features: Tensor) -> Tensor:
-        B, _, D = features.shape
+        They are those of the block over both, but only they have queries and a feed-forward; the
+        features give keys and values.
+        """
+        D, attention = features.shape[2], self.attn
         # tokens (1, C, D) are the same for all images: so are their queries, keys and values
-        tokens = self.qkv(tokens).expand(B, -1, -1)  # (B, C, 3D)
-        features = F.linear(features, self.qkv.weight[D:], self.qkv.bias[D:])  # (B, N, 2D)
-        queries, token_kv = tokens.split([D, 2 * D], dim=-1)
-        keys, values = torch.cat([features, token_kv], dim=1).chunk(2, dim=-1)  # (B, N+C, D)
-        read = F.scaled_dot_product_attention(
-            self.split(queries),
-            self.split(keys),
-            self.split(values),
-            dropout_p=self.dropout if self.training else 0.0,
-        )  # (B, M, C, D/M)
-        read = self.proj(read.transpose(1, 2).flatten(2))  # (B, C, D)
-        return F.dropout(read, self.dropout, self.training)
-
-    def split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, M, L, D/M)
-
-
-class Mlp(nn.Module):
-    def __init__(self, dim: int, hidden_dim: int, dropout: float):
-        super().__init__()
-        self.fc1 = nn.Linear(dim, hidden_dim)
-        self.fc2 = nn.Linear(hidden_dim, dim)
-        self.drop = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.drop(self.fc2(self.drop(F.gelu(self.fc1(x)))))
+        own = attention.qkv(self.norm1(tokens)).expand(len(features), -1, -1)  # (B, C, 3D)
+        queries, token_kv = own.split([D, 2 * D], dim=-1)
+        weight, bias = attention.qkv.weight[D:], attention.qkv.bias[D:]
+        feature_kv = F.linear(self.norm1(features), weight, bias)  # (B, N, 2D)
+        keys, values = torch.cat([feature_kv, token_kv], dim=1).chunk(2, dim=-1)  # (B, N+C, D)
+        tokens = tokens + attention.read(queries, keys, values)  # (B, C, D)
+        return tokens + self.mlp(self.norm2(tokens))
 
 
 HEADS = {
@@ -295,4 +289,5 @@ HEADS = {
     "separable": SeparableEncoderHead,
     "query2label": Query2LabelHead,
     "conv_pooling": ConvPoolingHead,
+    "block": BlockHead,
 }

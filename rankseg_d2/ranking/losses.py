@@ -1,6 +1,7 @@
 """Multi-label losses, and the multi-hot targets they need. Computed in float32 or better."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -38,7 +39,11 @@ def binary_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return loss / max(logits.numel(), 1)
 
 
-LOSSES = {"asymmetric": asymmetric_loss, "bce": binary_cross_entropy}
+LOSSES = {
+    "asymmetric": asymmetric_loss,
+    "shifted_bce": partial(asymmetric_loss, gamma_neg=0.0),  # without focusing: ASL(0, 0)
+    "bce": binary_cross_entropy,
+}
 
 
 def multi_hot(labels: Sequence[Tensor] | Tensor, num_classes: int) -> Tensor:

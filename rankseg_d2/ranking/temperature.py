@@ -17,9 +17,11 @@ class RankNorm(nn.LayerNorm):
     and of no-object: what a model with a smaller κ loads from the same checkpoint.
     """
 
-    def __init__(self, k: int, no_object: bool = True):
+    def __init__(self, k: int, no_object: bool = True, unbiased: bool = False):
+        """`unbiased`: where some ranks are invalid, divide the variance by their number less 1."""
         super().__init__(k + no_object)
         self.no_object = no_object
+        self.unbiased = unbiased
 
     def forward(self, logits: Tensor, ranking: Ranking | None = None) -> Tensor:
         weight, bias = self._of_columns(logits.shape[-1])
@@ -30,6 +32,7 @@ class RankNorm(nn.LayerNorm):
         logits = at_least_float(logits).masked_fill(~valid, 0)
         logits = logits - logits.sum(dim=-1, keepdim=True) / count
         logits = logits.masked_fill(~valid, 0)
+        count = (count - int(self.unbiased)).clamp(min=1)
         variance = logits.square().sum(dim=-1, keepdim=True) / count
         logits = logits * (variance + self.eps).rsqrt() * weight + bias
         return logits.masked_fill(~valid, LOW_LOGIT)

@@ -54,6 +54,13 @@ def test_asymmetric_loss_of_the_whole_model_equals_golden():
     torch.testing.assert_close(asymmetric_loss(logits, target), value, rtol=1e-6, atol=0)
 
 
+def test_shifted_bce_is_bce_of_absent_categories_that_are_less_probable_by_the_shift(batch):
+    logits, targets = batch
+    prob = logits.sigmoid()
+    likelihood = torch.where(targets, prob, (1 - prob + 0.05).clamp(max=1))
+    torch.testing.assert_close(LOSSES["shifted_bce"](logits, targets), -likelihood.log().mean())
+
+
 def test_bce_equals_its_definition(batch):
     logits, targets = batch
     prob = logits.sigmoid()

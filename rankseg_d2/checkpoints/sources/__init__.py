@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from . import deeplab, encnet, segformer, upernet
+from . import deeplab, encnet, segformer, segmenter, upernet
 from .table import Rule, Table, same, transposed
 
 TABLES: tuple[Table, ...] = (  # the more special first
@@ -10,6 +10,7 @@ TABLES: tuple[Table, ...] = (  # the more special first
     *encnet.TABLES,
     *segformer.TABLES,
     *upernet.TABLES,
+    *segmenter.TABLES,
 )
 
 

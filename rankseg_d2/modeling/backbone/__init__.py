@@ -9,6 +9,7 @@ from .mit import MixTransformer
 from .resnet_deeplab import DeepLabStem, build_resnet_deeplab_backbone
 from .swin import D2SwinTransformer
 from .timm_backbone import TimmBackbone
+from .vit import VisionTransformer
 
 __all__ = [
     "BEiT",
@@ -16,6 +17,7 @@ __all__ = [
     "DeepLabStem",
     "MixTransformer",
     "TimmBackbone",
+    "VisionTransformer",
     "build_resnet_deeplab_backbone",
     "check_backbone",
 ]

@@ -143,8 +143,8 @@ class Segmentation(nn.Module):
         """The input of a multi-label head: (B, N, D)."""
         raise NotImplementedError
 
-    def class_embedding(self) -> Tensor:
-        """The class embeddings that a multi-label head can share: (C, D)."""
+    def class_embedding(self, outputs: Outputs) -> Tensor:
+        """The class embeddings that a multi-label head can share: (C, D), or (B, C, D)."""
         raise NotImplementedError
 
     # For the optimizer and the checkpointer.

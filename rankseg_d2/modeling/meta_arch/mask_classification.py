@@ -83,7 +83,7 @@ class MaskFormer(Segmentation):
     def rank_features(self, outputs: MaskPredictions) -> Tensor:
         return outputs.layers[self.rank_layer - 1]  # (B, Q, D)
 
-    def class_embedding(self) -> Tensor:
+    def class_embedding(self, outputs: MaskPredictions) -> Tensor:
         return self.sem_seg_head.predictor.class_embed.weight[:-1]
 
     def checkpoint_rows(self) -> dict[str, Rows]:

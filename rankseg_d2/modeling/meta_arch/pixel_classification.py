@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...checkpoints import Rows
+from ...dtypes import at_least_float
 from ...ranking import Ranking, multi_hot
 from ..clips import Clips, pad_to_one_size, to_device
 from ..outputs import PixelPredictions
@@ -103,8 +104,8 @@ class PixelClassifier(Segmentation):
     def pixel_loss(self, logits: Tensor, labels: Tensor, size: tuple[int, int]) -> Tensor:
         """Cross-entropy of logits (B, K, h, w), enlarged to `size`, and labels (B, H, W)."""
         head = self.sem_seg_head
-        return cross_entropy(resize(logits.float(), size), labels, head.ignore_value,
-                             head.average_all)  # fmt: skip
+        logits, labels = head.compared(resize(at_least_float(logits), size), labels)
+        return cross_entropy(logits, labels, head.ignore_value, head.average_all)
 
     def decide(self, outputs: PixelPredictions) -> PixelPredictions:
         pixels, size = outputs.pixels.flatten(2).mT, outputs.pixels.shape[-2:]  # (B, h·w, D)
@@ -125,7 +126,7 @@ class PixelClassifier(Segmentation):
         return self.sem_seg_head.classify(pixels, classes, bias)
 
     def result(self, outputs: PixelPredictions, i: int, sizes: Sizes) -> dict:
-        logits = outputs.logits[-1][i : i + 1].float()  # (1, K, h, w)
+        logits = at_least_float(outputs.logits[-1][i : i + 1])  # (1, K, h, w)
         if self.sem_seg_head.stretch:  # the cells that have a pixel of the image
             height, width = (-(-side // self.sem_seg_head.stride) for side in sizes.image)
             logits = logits[..., :height, :width]
@@ -135,13 +136,12 @@ class PixelClassifier(Segmentation):
     def rank_features(self, outputs: PixelPredictions) -> Tensor:
         return self.sem_seg_head.pooled(outputs.coarse)
 
-    def class_embedding(self) -> Tensor:
-        return self.sem_seg_head.class_embedding()
+    def class_embedding(self, outputs: PixelPredictions) -> Tensor:
+        return self.sem_seg_head.shared_embedding(outputs)
 
     def checkpoint_rows(self) -> dict[str, Rows]:
-        names = ("weight", "bias", "query_feat.weight", "query_embed.weight")
-        rows = {f"sem_seg_head.predictor.{name}": Rows("classes") for name in names}
-        return super().checkpoint_rows() | rows
+        rows = self.sem_seg_head.class_rows()
+        return super().checkpoint_rows() | {f"sem_seg_head.{name}": rows[name] for name in rows}
 
 
 def cross_entropy(

@@ -21,6 +21,7 @@ from ...errors import unknown_name
 from ...ranking import (
     HEADS,
     LOSSES,
+    BlockHead,
     Ranker,
     Ranking,
     RankNorm,
@@ -30,7 +31,7 @@ from ...ranking import (
 )
 from ..clips import Clips, to_device
 from ..oracle import label_metadata, present_labels
-from ..outputs import Outputs
+from ..outputs import Outputs, PixelPredictions
 from ..pixel_heads.head import PixelHead
 from ..results import Sizes, ranking_result
 from .mask_classification import MaskFormer, VideoMaskFormer
@@ -66,7 +67,8 @@ class RankSeg:
         if ml_head is not None:
             self.ml_head = ml_head
         if rank_norm:
-            self.ml_norm = RankNorm(ranker.topk, self.no_object)
+            unbiased = ranker.oracle and getattr(self.sem_seg_head, "unbiased", False)
+            self.ml_norm = RankNorm(ranker.topk, self.no_object, unbiased)
         self.adapt_classifier()
 
     @classmethod
@@ -76,10 +78,11 @@ class RankSeg:
         own = super().from_config(cfg)
         ml_head = None
         if not options.USE_GT:
+            _check_head(cfg, own["sem_seg_head"])
             ml_head = _build_ml_head(cfg, *cls.rank_widths(own["sem_seg_head"]))
         ranker = Ranker(
-            # The oracle alone, without a number of ranks, keeps all categories that are present.
-            topk=options.TOPK if options.FLAG or options.TOPK else num_classes,
+            # The oracle without a number of ranks keeps all categories that are present.
+            topk=options.TOPK or num_classes,
             threshold=options.THRESHOLD or None,
             keep_true=options.KEEP_TRUE,
             oracle=options.USE_GT,
@@ -110,14 +113,18 @@ class RankSeg:
 
     def network(self, frames: Tensor, num_frames: int = 1) -> Outputs:
         outputs = super().network(frames, num_frames)
-        return outputs if self.ranker.oracle else replace(outputs, scores=self.score(outputs))
+        return outputs if self.ranker.oracle else self.scored(outputs)
+
+    def scored(self, outputs: Outputs) -> Outputs:
+        """The outputs with scores, and with whatever else the multi-label head changes."""
+        return replace(outputs, scores=self.score(outputs))
 
     def score(self, outputs: Outputs) -> Tensor:
         """Scores of the categories of each image: (B, C) logits."""
         features = self.rank_features(outputs)  # (B, N, D)
         if self.ml_head.shared_dim is None:
             return self.ml_head(features)
-        return self.ml_head(features, self.class_embedding())
+        return self.ml_head(features, self.class_embedding(outputs))
 
     def losses(self, outputs: Outputs, targets: Any) -> dict[str, Tensor]:
         present = multi_hot(self.labels_of(targets), self.num_classes)  # (B, C)
@@ -215,6 +222,17 @@ class RankedPixels(RankSeg):
     def rank_widths(head: PixelHead) -> tuple[int, int]:
         return head.coarse_width, head.class_width
 
+    def scored(self, outputs: PixelPredictions) -> PixelPredictions:
+        if not isinstance(self.ml_head, BlockHead):
+            return super().scored(outputs)
+        head, size = self.sem_seg_head, outputs.pixels.shape[-2:]
+        pooled = head.pooled(outputs.pixels) if head.rank_pool else None  # (B, M, D)
+        scores, pixels, classes = self.ml_head.joint(
+            outputs.pixels.flatten(2).mT, pooled, self.class_embedding(outputs)
+        )
+        pixels = pixels.mT.unflatten(2, size)  # (B, D, h, w)
+        return replace(outputs, scores=scores, pixels=pixels, classes=[classes])
+
     def labels_of(self, targets: PixelTargets) -> Tensor:
         return targets.classes  # (B, H, W)
 
@@ -277,7 +295,7 @@ def _check_options(cfg: CfgNode, name: str) -> None:
             "MODEL.RANKSEG.FLAG True, or USE_GT for the oracle; without a ranking it is "
             f"{name.removeprefix('RankSeg')}"
         )
-    if (options.FLAG or options.TOPK) and not 1 <= options.TOPK <= num_classes:
+    if (options.TOPK or not options.USE_GT) and not 1 <= options.TOPK <= num_classes:
         raise ValueError(
             f"MODEL.RANKSEG.TOPK must be in [1, {num_classes}], the number of classes; got "
             f"{options.TOPK}. {num_classes} keeps every category."
@@ -291,6 +309,16 @@ def _check_options(cfg: CfgNode, name: str) -> None:
         raise unknown_name("MODEL.RANKSEG.LOSS", options.LOSS, LOSSES)
     if options.HEAD not in HEADS:
         raise unknown_name("MODEL.RANKSEG.HEAD", options.HEAD, HEADS)
+
+
+def _check_head(cfg: CfgNode, head: nn.Module) -> None:
+    """Raise ValueError if the multi-label head does not fit the head of the model."""
+    if HEADS[cfg.MODEL.RANKSEG.HEAD] is BlockHead and not getattr(head, "joint", False):
+        raise ValueError(
+            "MODEL.RANKSEG.HEAD block is a part of Segmenter's decoder, but "
+            f"MODEL.SEM_SEG_HEAD.NAME is {cfg.MODEL.SEM_SEG_HEAD.NAME}; set it to "
+            "SegmenterMaskHead, or the multi-label head to encoder"
+        )
 
 
 def _check_layer(layer: int, num_layers: int) -> None:

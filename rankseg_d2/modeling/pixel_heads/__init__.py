@@ -4,6 +4,7 @@ from .deeplab import ASPPHead
 from .encnet import ContextEncoding, EncHead
 from .per_pixel_baseline import PerPixelBaselineHead, PerPixelBaselinePlusHead
 from .segformer import SegFormerConvHead, SegFormerHead
+from .segmenter import SegmenterESSNetHead, SegmenterLinearHead, SegmenterMaskHead
 from .upernet import UPerNetHead
 
 __all__ = [
@@ -15,4 +16,7 @@ __all__ = [
     "SegFormerConvHead",
     "SegFormerHead",
     "UPerNetHead",
+    "SegmenterESSNetHead",
+    "SegmenterLinearHead",
+    "SegmenterMaskHead",
 ]

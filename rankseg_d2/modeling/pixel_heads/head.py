@@ -7,6 +7,7 @@ from detectron2.layers import ShapeSpec
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...checkpoints import Rows
 from ...ranking import cosine_logits
 from ..outputs import PixelPredictions
 from .auxiliary import AuxiliaryHead
@@ -21,7 +22,8 @@ class PixelHead(nn.Module):
 
     any_size = False  # takes levels whose sides are no multiples of each other
     cosine = False  # logits are cosines, not products
-    class_norm: nn.Module | None = None  # of the C logits of a pixel; RankSeg has its own
+    joint = False  # pixels and class embeddings have one width: the multi-label head may mix them
+    unbiased = False  # the oracle's norm over the ranks divides by their number less one
 
     def __init__(
         self,
@@ -61,6 +63,7 @@ class PixelHead(nn.Module):
         self.auxiliary = auxiliary
         self.presence_weight = presence_weight
         self.rank_pool = rank_pool
+        self.class_norm: nn.Module | None = None  # of the C logits of a pixel; RankSeg has its own
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
@@ -92,6 +95,15 @@ class PixelHead(nn.Module):
             coarse = F.adaptive_avg_pool2d(coarse, self.rank_pool)
         return coarse.flatten(2).mT
 
+    def shared_embedding(self, outputs: PixelPredictions) -> Tensor:
+        """The same for the images of these outputs: (C, D), or (B, C, D) where they differ."""
+        return self.class_embedding()
+
+    def class_rows(self) -> dict[str, Rows]:
+        """Parameters whose rows stand for classes, by name."""
+        names = ("weight", "bias", "query_feat.weight", "query_embed.weight")
+        return {f"predictor.{name}": Rows("classes") for name in names}
+
     def refine(
         self, pixels: Tensor, classes: Tensor, valid: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -107,3 +119,7 @@ class PixelHead(nn.Module):
         logits = cosine_logits(pixels, classes) if self.cosine else pixels @ classes.mT
         logits = logits if bias is None else logits + bias
         return logits if self.class_norm is None else self.class_norm(logits)
+
+    def compared(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits (B, K, H, W) and the labels (B, H, W) of which the loss is computed."""
+        return logits, labels

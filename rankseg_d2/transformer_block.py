@@ -1,0 +1,82 @@
+"""The pre-norm transformer block of ViT, of Segmenter's decoder and of the multi-label head."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Block(nn.Module):
+    """Self-attention and an MLP, each after a norm and beside a shortcut: (B, N, D) -> (B, N, D).
+
+    `valid` (B, N) bool says which tokens are read by others; None: all.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        dropout: float = 0.0,
+        *,
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.0,
+        norm_eps: float = 1e-5,
+    ):
+        super().__init__()
+        self.drop_path = drop_path
+        self.norm1 = nn.LayerNorm(dim, norm_eps)
+        self.attn = SelfAttention(dim, heads, dropout)
+        self.norm2 = nn.LayerNorm(dim, norm_eps)
+        self.mlp = Mlp(dim, int(mlp_ratio * dim), dropout)
+
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        x = x + self.drop(self.attn(self.norm1(x), valid))
+        return x + self.drop(self.mlp(self.norm2(x)))
+
+    def drop(self, branch: Tensor) -> Tensor:
+        """Drop the branch for a random part of the batch (stochastic depth)."""
+        if not self.training or self.drop_path == 0:
+            return branch
+        kept = branch.new_empty(len(branch), 1, 1).bernoulli_(1 - self.drop_path)
+        return branch * (kept / (1 - self.drop_path))
+
+
+class SelfAttention(nn.Module):
+    """Self-attention of tokens (B, N, D), with one linear layer for queries, keys and values."""
+
+    def __init__(self, dim: int, heads: int, dropout: float = 0.0):
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"{heads} heads of attention cannot share {dim} channels")
+        self.heads, self.dropout = heads, dropout
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        return self.read(*self.qkv(x).chunk(3, dim=-1), valid)
+
+    def read(
+        self, queries: Tensor, keys: Tensor, values: Tensor, valid: Tensor | None = None
+    ) -> Tensor:
+        """What queries (B, L, D) read of the keys and values (B, N, D): (B, L, D)."""
+        read = F.scaled_dot_product_attention(
+            self.split(queries),
+            self.split(keys),
+            self.split(values),
+            attn_mask=None if valid is None else valid[:, None, None],  # (B, 1, 1, N)
+            dropout_p=self.dropout if self.training else 0.0,
+        )  # (B, M, L, D/M)
+        read = self.proj(read.transpose(1, 2).flatten(2))  # (B, L, D)
+        return F.dropout(read, self.dropout, self.training)
+
+    def split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, M, L, D/M)
+
+
+class Mlp(nn.Module):
+    def __init__(self, dim: int, hidden_dim: int, dropout: float):
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.drop(self.fc2(self.drop(F.gelu(self.fc1(x)))))
