@@ -381,10 +381,22 @@ def test_pycls_files_are_matched_by_suffix(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "meta", [{"CLASSES": ("a", "b")}, {"dataset_meta": {"classes": ("a", "b"), "palette": []}}]
+)
+def test_files_of_mmsegmentation_have_their_class_names(tmp_path, meta):
+    content = {"meta": meta, "state_dict": {"w": torch.ones(2)}}
+    read = read_checkpoint(save_torch(tmp_path / "a.pth", content))
+    assert list(read["model"]) == ["w"] and read["class_names"] == ["a", "b"]
+    del content["meta"]
+    assert read_checkpoint(save_torch(tmp_path / "b.pth", content)).keys() == {"model"}
+
+
+@pytest.mark.parametrize(
     "content, reason",
     [
         ({"model": [1]}, "has a list under 'model'"),
-        ({"state_dict": {"w": torch.ones(2)}}, "holds a dict under 'state_dict'"),
+        ({"optimizer": {"w": torch.ones(2)}}, "holds a dict under 'optimizer'"),
+        ({"state_dict": {"w": 1.0}}, "holds a float under 'w'"),
         ({"model": {"w": torch.ones(2), "lr": 0.5}}, "holds a float under 'lr'"),
     ],
 )

@@ -239,7 +239,7 @@ def test_rankseg_classifies_by_products_with_the_kept_classes():
     with torch.no_grad():
         outputs = model.decide(model.network(images))
         coarse = model.backbone(images)["res5"]
-        weight, bias = model.class_embedding(), model.sem_seg_head.predictor.bias
+        weight, bias = model.sem_seg_head.class_embedding(), model.sem_seg_head.predictor.bias
         scores = model.ml_head(F.adaptive_avg_pool2d(coarse, 2).flatten(2).mT, weight)
         kept = scores.sort(dim=1, descending=True).indices[:, :4]
         assert outputs.ranking.index.equal(kept)
