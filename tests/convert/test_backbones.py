@@ -8,7 +8,7 @@ from detectron2.modeling import build_model
 from safetensors.torch import load_file
 
 from rankseg_d2.config import get_config
-from rankseg_d2.convert import convert
+from rankseg_d2.convert.converting import convert
 from rankseg_d2.engine import Checkpointer
 from rankseg_d2.position_encoding import resize_positions
 
