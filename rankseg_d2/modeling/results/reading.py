@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ...data.formats.painting import paint
 from ...data.formats.rle import encode_columns
+from .best import best_index
 
 _LABELS = ("sem_seg_labels", "sem_seg", "sem_seg_scores")
 _SEMANTIC_ON = "Set MODEL.MASK_FORMER.TEST.SEMANTIC_ON True."
@@ -25,9 +26,9 @@ def label_map(result: dict) -> np.ndarray:
     if "sem_seg_labels" in result:
         labels = result["sem_seg_labels"]
     elif "sem_seg" in result:
-        labels = result["sem_seg"].max(0).indices  # on CPUs twice as fast as argmax
+        labels = best_index(result["sem_seg"])
     else:
-        labels = result["sem_seg_classes"][result["sem_seg_scores"].max(0).indices]
+        labels = result["sem_seg_classes"][best_index(result["sem_seg_scores"])]
     return labels.cpu().numpy()
 
 
