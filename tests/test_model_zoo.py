@@ -11,11 +11,15 @@ from rankseg_d2.config_files import is_part, shipped_names
 from rankseg_d2.report.counting import CLASSIFY, RESULT, count_config
 
 PAGE = (ROOT / "MODEL_ZOO.md").read_text(encoding="utf-8")
-PUBLISHED = "https://dl.fbaipublicfiles.com/maskformer/"
+PUBLISHED = {  # where weights are, and their ending and that of metrics
+    "https://dl.fbaipublicfiles.com/maskformer/": (".pkl", r"\d\d\.\d"),
+    "https://download.openmmlab.com/mmsegmentation/": (".pth", r"\d\d\.\d\d"),
+    "https://openmmlab.oss-accelerate.aliyuncs.com/mmsegmentation/": (".pth", r"\d\d\.\d\d"),
+}
 
 
-def rows_of(page):
-    """A dict for each row of the tables with a column `config`, by their heads."""
+def rows_of(page, first="config"):
+    """A dict for each row of the tables that begin with a column, by their heads."""
     rows, heads = [], []
     for line in page.splitlines():
         cells = [cell.strip() for cell in line.split("|")[1:-1]]
@@ -23,12 +27,13 @@ def rows_of(page):
             heads = []
         elif not heads:
             heads = cells
-        elif heads[0] == "config" and "---" not in cells[0]:
-            rows.append(dict(zip(heads, cells, strict=True)) | {"config": cells[0].strip("`")})
+        elif heads[0] == first and "---" not in cells[0]:
+            rows.append(dict(zip(heads, cells, strict=True)) | {first: cells[0].strip("`")})
     return rows
 
 
 ROWS = rows_of(PAGE)
+TABLE_1 = [row for row in rows_of(PAGE, "model") if "by its rule" in row]
 MODELS = [row for row in ROWS if "with RankSeg" in row]
 VOCABULARIES = [row for row in ROWS if "classes" in row]
 QUICK = ("ade20k/semantic/r50", "ade20k/semantic/per_pixel_r50", "shapes/video_semantic/r10t")
@@ -99,10 +104,12 @@ def test_published_numbers_are_marked_and_have_a_link_to_their_weights():
         link = re.fullmatch(r"\[weights\]\((.*)\)", row.get("weights", ""))
         assert bool(published) == bool(link), row["config"]
         if link:
-            assert link[1].startswith(PUBLISHED) and link[1].endswith(".pkl")
-            assert all(re.fullmatch(r"\d\d\.\d", value) for value in published)
+            (place,) = (place for place in PUBLISHED if link[1].startswith(place))
+            ending, number = PUBLISHED[place]
+            assert link[1].endswith(ending)
+            assert all(re.fullmatch(number, value) for value in published)
     links = [row["weights"] for row in MODELS if row.get("weights", "–") != "–"]
-    assert len(links) == len(set(links)) == 41
+    assert len(links) == len(set(links)) == 64
 
 
 # Of Mask2Former's paper: millions of parameters, and 1e9 multiply-adds.
@@ -122,3 +129,31 @@ def test_models_are_as_large_as_their_paper_says(name):
     params, flops = PAPER[name]
     assert abs(float(row["params, M"]) - params) < 0.6
     assert float(row["FLOPs, G"]) == pytest.approx(flops, rel=0.01)
+
+
+# Of Table 1: the config of a model, and the tokens in each block of its decoder, for C classes.
+DECODERS = {
+    "Segmenter": ("segmenter_vit_b", lambda C, k: [1024 + C] * 2),
+    "Segmenter + EncNet": ("segmenter_encnet_vit_b", lambda C, k: [1024 + C] * 2),
+    "ESSNet": ("segmenter_essnet_vit_b", lambda C, k: [1024 + C] * 2),
+    "Segmenter + RankSeg": ("segmenter_vit_b_rankseg", lambda C, k: [64 + C, 1024 + k, 1024 + k]),
+}
+DATA = {"150": ("ade20k", 50), "171": ("coco_stuff", 50), "1,284": ("coco_lvis", 100)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", TABLE_1, ids=lambda row: f"{row['model']}-{row['classes']}")
+def test_the_papers_table_is_counted_again(row):
+    name, tokens = DECODERS[row["model"]]
+    data, topk = DATA[row["classes"]]
+    whole = counted(f"{data}/semantic/{name}", "512 x 512")[0]
+    assert row["params"] == f"{whole.parameters / 1e6:.2f}"
+    assert row["FLOPs"] == f"{whole.flops / 1e9:.2f}"
+    width, patches = 768, 1025
+    backbone = 12 * (4 * patches * width**2 + 2 * patches**2 * width)
+    decoder = sum(n**2 * width for n in tokens(int(row["classes"].replace(",", "")), topk))
+    rule = (whole.flops - backbone - decoder) / 1e9
+    assert row["by its rule"] == f"{rule:.2f}"
+    assert float(row["params"]) == pytest.approx(float(row["params*"]), rel=0.01)
+    if (row["model"], row["classes"]) != ("Segmenter + RankSeg", "1,284"):
+        assert rule == pytest.approx(float(row["FLOPs*"]), rel=0.03)
