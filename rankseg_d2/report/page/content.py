@@ -70,7 +70,8 @@ def _advice(folder: Path) -> str:
     """What to run first."""
     config = folder / "config.yaml"
     if config.is_file():
-        return f"there is nothing to report; run `rankseg-d2 eval --resume {config}` first"
+        command = f"rankseg-d2 eval --resume {config} OUTPUT_DIR {folder}"
+        return f"there is nothing to report; run `{command}` first"
     return "it is no run of rankseg_d2; run `rankseg-d2 train` or `rankseg-d2 eval` first"
 
 

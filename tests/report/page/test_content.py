@@ -177,5 +177,6 @@ def test_a_run_without_evaluation_says_what_to_run(run, tmp_path, capsys):
             (tmp_path / "evaluation.json").write_text(content)
         assert cli.main(["report", str(tmp_path)]) == 1
         error = capsys.readouterr().err
-        assert f"run `rankseg-d2 eval --resume {tmp_path}/config.yaml` first" in error
+        config = f"{tmp_path}/config.yaml"
+        assert f"run `rankseg-d2 eval --resume {config} OUTPUT_DIR {tmp_path}` first" in error
         assert "Traceback" not in error
