@@ -4,17 +4,13 @@ import pytest
 import torch
 from support.pixel_families import (
     FAMILIES,
-    ORACLE,
-    REFINING,
     TOPK,
-    fill,
     make_model,
     rankseg,
     sample,
     variants,
 )
-from support.small import CLASSES, evaluate, make_config, train, without_gradient
-from torch.nn import functional as F
+from support.small import CLASSES, evaluate, train, without_gradient
 
 from rankseg_d2.engine import Checkpointer
 from rankseg_d2.modeling.meta_arch import PixelClassifier, RankSegPixelClassifier
@@ -87,7 +83,8 @@ def test_images_of_any_sizes_share_a_batch(options):
         same = result["sem_seg_labels"] == alone["sem_seg_labels"]
         assert same.float().mean() > 0.999
         name = "sem_seg_scores" if "ranking" in result else "sem_seg"
-        torch.testing.assert_close(result[name], alone[name], rtol=1e-3, atol=1e-3)
+        error = (result[name] - alone[name]).abs().max()
+        assert error < 1e-3 * alone[name].abs().max()
 
 
 @EACH
@@ -130,8 +127,9 @@ def test_images_without_a_label_train(options):
     model = make_model(options)
     samples = [sample(i, sem_seg=torch.full((64, 96), 255)) for i in range(2)]
     losses = train(model, samples)
-    assert all(loss == 0 for name, loss in losses.items() if name not in ("loss_ml", "loss_presence"))
     assert all(loss.isfinite() for loss in losses.values())
+    of_images = {"loss_ml", "loss_presence"}
+    assert all(losses[name] == 0 for name in losses.keys() - of_images)
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     assert all(gradient.isfinite().all() for gradient in gradients)
 

@@ -127,11 +127,16 @@ class PixelClassifier(Segmentation):
 
     def result(self, outputs: PixelPredictions, i: int, sizes: Sizes) -> dict:
         logits = at_least_float(outputs.logits[-1][i : i + 1])  # (1, K, h, w)
-        if self.sem_seg_head.stretch:  # the cells that have a pixel of the image
-            height, width = (-(-side // self.sem_seg_head.stride) for side in sizes.image)
-            logits = logits[..., :height, :width]
+        logits = self.image_part(logits, sizes.image)
         logits = resize(logits, self.map_size(logits, sizes.image))[0]
         return pixel_result(logits, outputs.image_ranking(i), sizes, self.result_options)
+
+    def image_part(self, maps: Tensor, image_size: tuple[int, int]) -> Tensor:
+        """Of maps (..., h, w) what `map_size` belongs to: with `stretch` no cell of padding."""
+        if not self.sem_seg_head.stretch:
+            return maps
+        height, width = (-(-side // self.sem_seg_head.stride) for side in image_size)
+        return maps[..., :height, :width]
 
     def rank_features(self, outputs: PixelPredictions) -> Tensor:
         return self.sem_seg_head.pooled(outputs.coarse)

@@ -160,6 +160,7 @@ class RankSeg:
     def checkpoint_rows(self) -> dict[str, Rows]:
         tokens, ranks = Rows("classes", dim=1), Rows("ranks", closed=self.no_object)
         rows = {f"ml_head.{name}": tokens for name in ("cls_emb", "fc.W", "fc.b")}
+        rows |= {f"ml_head.fc.{name}": Rows("classes") for name in ("weight", "bias")}
         rows |= {f"ml_norm.{name}": ranks for name in ("weight", "bias")}
         return super().checkpoint_rows() | rows
 
