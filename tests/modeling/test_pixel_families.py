@@ -4,6 +4,7 @@ import pytest
 import torch
 from support.pixel_families import (
     FAMILIES,
+    REFINING,
     TOPK,
     make_model,
     rankseg,
@@ -18,6 +19,11 @@ from rankseg_d2.modeling.passes import SlidingWindow, TestTimeAugmentation
 
 EACH = pytest.mark.parametrize("family", FAMILIES)
 ALL = pytest.mark.parametrize("options", variants().values(), ids=variants())
+QUICK = ("per pixel", "Segmenter EncNet", "UPerNet Swin")  # the others take many combinations if slow
+SOME = pytest.mark.parametrize(
+    "family",
+    [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in FAMILIES],
+)
 RANKINGS = {
     "own embedding": {"SHARE_EMBEDDING": False},
     "dynamic": {"THRESHOLD": 0.5},
@@ -87,7 +93,7 @@ def test_images_of_any_sizes_share_a_batch(options):
         assert error < 1e-3 * alone[name].abs().max()
 
 
-@EACH
+@SOME
 @pytest.mark.parametrize("more", RANKINGS.values(), ids=RANKINGS)
 def test_every_kind_of_ranking_trains_and_works_in_windows_and_scales(family, more):
     options = FAMILIES[family] | rankseg(family, **more)
@@ -149,7 +155,7 @@ def test_a_single_class_works(family, more):
         assert evaluate(model, samples[:1])[0]["sem_seg_labels"].unique().tolist() == [0]
 
 
-@EACH
+@SOME
 def test_more_classes_than_a_byte_has_work(family):
     many = {
         "MODEL.SEM_SEG_HEAD.NUM_CLASSES": 300,
@@ -158,7 +164,6 @@ def test_more_classes_than_a_byte_has_work(family):
     }
     for ranking in ({}, rankseg(family)):
         model = make_model(FAMILIES[family] | ranking, many)
-        model.sem_seg_head.dropout = 0.0
         samples = [sample(i, classes=300) for i in range(2)]
         assert (samples[0]["sem_seg"] == 255).any()
         losses = train(model, samples)
@@ -216,7 +221,7 @@ ROWS = (  # the parts of names of which rows stand for classes
 )  # fmt: skip
 
 
-@EACH
+@SOME
 @pytest.mark.parametrize("head", [None, "own", "conv_pooling"])
 def test_rows_of_classes_go_by_their_names(family, head, tmp_path):
     options = FAMILIES[family]
@@ -251,6 +256,71 @@ def test_rows_of_classes_go_by_their_names(family, head, tmp_path):
                 expected = fresh[name].select(dim, row)
             assert own.equal(expected), (name, class_name)
     assert adapted
+
+
+# Bad input
+
+SEM_SEG_HEAD = "MODEL.SEM_SEG_HEAD."
+
+
+@EACH
+def test_a_level_that_the_backbone_lacks_is_named(family):
+    levels = FAMILIES[family].get(f"{SEM_SEG_HEAD}IN_FEATURES", ["res2", "res3", "res4", "res5"])
+    with pytest.raises((KeyError, ValueError), match=r"IN_FEATURES\W.*res9.*(res2|last)"):
+        make_model(FAMILIES[family], {f"{SEM_SEG_HEAD}IN_FEATURES": [*levels, "res9"]})
+    with pytest.raises(ValueError, match=r"AUXILIARY.IN_FEATURE is res9, but the backbone gives"):
+        make_model(FAMILIES[family], {f"{SEM_SEG_HEAD}AUXILIARY.IN_FEATURE": "res9"})
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"TOPK": 8}, r"TOPK must be in \[1, 7\], the number of classes; got 8"),
+        ({"TOPK": 0}, r"TOPK must be in \[1, 7\], the number of classes; got 0"),
+        (
+            {"HEAD": "conv_pooling", "SHARE_EMBEDDING": True},
+            "SHARE_EMBEDDING is True, but .* conv_pooling has no class embedding that could be",
+        ),
+        (
+            {"HEAD": "query2label", "HIDDEN_DIM": 36},
+            r"MODEL\.RANKSEG\.HIDDEN_DIM: .* multiple of the 8 attention heads .*; got 36",
+        ),
+        ({"THRESHOLD": 1.0}, "THRESHOLD must be a probability"),
+    ],
+    ids=["too many ranks", "no ranks", "nothing to share", "width", "threshold"],
+)
+@SOME
+def test_rankings_that_cannot_be_are_refused(family, more, message):
+    with pytest.raises(ValueError, match=message):
+        make_model(FAMILIES[family], rankseg(family, **more))
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in REFINING])
+def test_the_block_head_is_segmenters_alone(family):
+    with pytest.raises(ValueError, match="block is a part of Segmenter's decoder, but"):
+        make_model(FAMILIES[family], rankseg(family, HEAD="block"))
+
+
+@SOME
+def test_a_loss_weight_of_zero_is_said(family, caplog):
+    model = make_model(FAMILIES[family], rankseg(family, LOSS_WEIGHT=0))
+    assert "LOSS_WEIGHT is 0, so nothing trains the multi-label head" in caplog.text
+    assert train(model, [sample(), sample(1)])["loss_ml"] == 0
+
+
+@pytest.mark.parametrize("value", [CLASSES, -1])
+@pytest.mark.parametrize("ranking", [{}, rankseg("SegFormer")], ids=["plain", "RankSeg"])
+def test_labels_that_are_no_class_are_refused(value, ranking):
+    wrong = sample(1, file_name="b.png")
+    wrong["sem_seg"][3, 5] = value
+    message = f"b.png has a pixel of class {value}, but .*NUM_CLASSES is 7, which allows 0 to 6"
+    with pytest.raises(ValueError, match=message):
+        make_model(FAMILIES["SegFormer"], ranking).train()([sample(), wrong])
+
+
+def test_an_ignored_label_that_is_a_class_is_refused():
+    with pytest.raises(ValueError, match="IGNORE_VALUE is 255, which is one of the 300 classes"):
+        make_model(FAMILIES["SegFormer"], {f"{SEM_SEG_HEAD}NUM_CLASSES": 300})
 
 
 # What is one graph

@@ -45,6 +45,7 @@ class PixelClassifier(Segmentation):
                 f"classify pixels, as {cls.__name__} does; set it to PerPixelBaselineHead, or "
                 "MODEL.META_ARCHITECTURE to MaskFormer"
             )
+        _check_ignore_value(cfg.MODEL.SEM_SEG_HEAD)
         # Padding is what the backbone needs, as detectron2's; none if the model takes any size.
         any_size = all(getattr(options[p], "any_size", False) for p in ("backbone", "sem_seg_head"))
         return options | {"size_divisibility": 1 if any_size else -1}
@@ -69,6 +70,7 @@ class PixelClassifier(Segmentation):
                     "classifier learns from; set INPUT.DATASET_MAPPER_NAME to "
                     "mask_former_semantic, or call model.eval() to predict"
                 )
+            _check_labels(sample, self.num_classes, self.sem_seg_head.ignore_value)
         labels = [to_device(sample["sem_seg"], self.device).long() for sample in batched_inputs]
         labels = pad_to_one_size(labels, value=self.sem_seg_head.ignore_value)
         return PixelTargets(labels, labels)
@@ -158,3 +160,28 @@ def cross_entropy(
     losses = F.cross_entropy(logits, targets, ignore_index=ignore_value, reduction="sum")
     count = targets.numel() if average_all else (targets != ignore_value).sum().clamp(min=1)
     return losses / count
+
+
+def _check_ignore_value(head: CfgNode) -> None:
+    """Raise ValueError if the loss would ignore a class."""
+    if 0 <= head.IGNORE_VALUE < head.NUM_CLASSES:
+        raise ValueError(
+            f"MODEL.SEM_SEG_HEAD.IGNORE_VALUE is {head.IGNORE_VALUE}, which is one of the "
+            f"{head.NUM_CLASSES} classes; choose a value of at least {head.NUM_CLASSES}, such as "
+            "65535"
+        )
+
+
+def _check_labels(sample: dict, num_classes: int, ignore_value: int) -> None:
+    """Raise ValueError for a label map with a value that is neither a class nor ignored."""
+    labels = sample["sem_seg"].long()
+    if labels.is_cuda:  # the check would wait for the device
+        return
+    wrong = labels[((labels < 0) | (labels >= num_classes)) & (labels != ignore_value)]
+    if len(wrong):
+        raise ValueError(
+            f"{sample.get('file_name', 'a sample')} has a pixel of class {wrong[0]}, but "
+            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {num_classes}, which allows 0 to "
+            f"{num_classes - 1}, and IGNORE_VALUE is {ignore_value}; set them to those of the data "
+            "set"
+        )

@@ -22,6 +22,7 @@ from ...ranking import (
     HEADS,
     LOSSES,
     BlockHead,
+    ConvPoolingHead,
     Ranker,
     Ranking,
     RankNorm,
@@ -310,6 +311,11 @@ def _check_options(cfg: CfgNode, name: str) -> None:
         raise unknown_name("MODEL.RANKSEG.LOSS", options.LOSS, LOSSES)
     if options.HEAD not in HEADS:
         raise unknown_name("MODEL.RANKSEG.HEAD", options.HEAD, HEADS)
+    if options.SHARE_EMBEDDING and not options.USE_GT and HEADS[options.HEAD] is ConvPoolingHead:
+        raise ValueError(
+            "MODEL.RANKSEG.SHARE_EMBEDDING is True, but MODEL.RANKSEG.HEAD conv_pooling has no "
+            "class embedding that could be shared; set it False, or the head to pooling"
+        )
 
 
 def _check_head(cfg: CfgNode, head: nn.Module) -> None:
