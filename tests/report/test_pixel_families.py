@@ -18,7 +18,7 @@ KEYS = {
     "MODEL.SEM_SEG_HEAD.NUM_CLASSES": CLASSES,
     "DATASETS.TRAIN": ("shapes20_sem_seg_train",),
     "DATASETS.TEST": ("shapes20_sem_seg_val",),
-    "INPUT.MIN_SIZE_TRAIN": [64],
+    "INPUT.MIN_SIZE_TRAIN": [64, 80],
     "INPUT.MIN_SIZE_TEST": 64,
     "INPUT.CROP.SIZE": [64, 64],
     "SOLVER.IMS_PER_BATCH": 2,
