@@ -63,6 +63,17 @@ def test_what_is_wished_acts_before_the_best_are_kept(family):
 
 
 @EACH
+def test_ranks_below_a_threshold_are_as_ranks_that_are_not_kept(family):
+    predictor, image = make_predictor(FAMILIES[family] | rankseg(family)), pixels()
+    chances = [one.probability for one in predictor(image).categories]
+    for count in (1, 2, 3):
+        threshold = sum(chances[count - 1 : count + 1]) / 2
+        one, other = predictor(image, threshold=threshold), predictor(image, topk=count)
+        assert sum(category.kept for category in one.categories) == count
+        assert (one.semantic == other.semantic).mean() > 0.999
+
+
+@EACH
 def test_without_a_ranking_classes_can_be_denied(family):
     predictor, image = make_predictor(FAMILIES[family]), pixels()
     largest = np.bincount(predictor(image).semantic.ravel(), minlength=CLASSES).argmax()
