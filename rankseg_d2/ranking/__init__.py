@@ -22,6 +22,7 @@ from .conformal import Rule, choose_threshold, choose_topk, image_shares, images
 from .heads import (
     HEADS,
     BlockHead,
+    ConvPoolingHead,
     DecoderHead,
     EncoderHead,
     MultiLabelHead,
@@ -51,6 +52,7 @@ __all__ = [
     "LOSSES",
     "LOW_LOGIT",
     "BlockHead",
+    "ConvPoolingHead",
     "Calibration",
     "DecoderHead",
     "EncoderHead",

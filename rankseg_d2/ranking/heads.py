@@ -143,6 +143,11 @@ class Query2LabelHead(MultiLabelHead):
     """Class tokens query a square map in two layers without self-attention, as published."""
 
     def build_mixer(self, dim: int, heads: int, dropout: float) -> None:
+        if dim % CrossAttentionLayer.heads:
+            raise ValueError(
+                f"hidden_dim must be a multiple of the {CrossAttentionLayer.heads} attention heads "
+                f"of the head query2label; got {dim}."
+            )
         self.layers = nn.ModuleList(CrossAttentionLayer(dim, dropout) for _ in range(2))
 
     def mix(self, tokens: Tensor, features: Tensor) -> Tensor:
@@ -163,9 +168,11 @@ class Query2LabelHead(MultiLabelHead):
 class CrossAttentionLayer(nn.Module):
     """A post-norm decoder layer without self-attention; `queries` and `keys` are added."""
 
-    def __init__(self, dim: int, dropout: float, heads: int = 8, hidden_dim: int = 2048):
+    heads = 8
+
+    def __init__(self, dim: int, dropout: float, hidden_dim: int = 2048):
         super().__init__()
-        self.multihead_attn = nn.MultiheadAttention(dim, heads, dropout, batch_first=True)
+        self.multihead_attn = nn.MultiheadAttention(dim, self.heads, dropout, batch_first=True)
         self.linear1 = nn.Linear(dim, hidden_dim)
         self.linear2 = nn.Linear(hidden_dim, dim)
         self.norm2, self.norm3 = nn.LayerNorm(dim), nn.LayerNorm(dim)
@@ -235,8 +242,8 @@ class ConvPoolingHead(nn.Module):
         super().__init__()
         if shared_dim is not None:
             raise ValueError(
-                "the head conv_pooling has no class tokens that could be shared; set "
-                "MODEL.RANKSEG.SHARE_EMBEDDING False."
+                "The head conv_pooling has no class tokens that could be shared; build it without "
+                "shared_dim."
             )
         self.hidden = nn.Linear(in_dim, hidden_dim)
         self.fc = nn.Linear(hidden_dim, num_classes)

@@ -13,17 +13,17 @@ _ASPP: tuple[Rule, ...] = (
 _MARK = "decode_head.image_pool.1.conv.weight"
 
 DEEPLAB = Table(
-    "mmsegmentation's DeepLabV3",
+    "mmsegmentation",
     marks=(_MARK, "backbone.stem.0.weight", "decode_head.conv_seg.weight"),
     rules=_ASPP + CLASSIFIER,
 )
 DEEPLAB_RANKSEG = Table(
-    "RankSeg's DeepLabV3",
+    "rankseg",
     marks=(_MARK, "backbone.stem.0.weight", "decode_head.cls_emb"),
     rules=_ASPP + RANKED_CLASSIFIER,
 )
 RESNET_V1C = Table(
-    "mmcv's ResNetV1c",
+    "mmcv",
     marks=("stem.0.weight", "layer4.0.conv3.weight"),
     rules=resnet_rules("backbone.", ""),
     unused=("fc.{part}",),

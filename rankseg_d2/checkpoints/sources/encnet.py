@@ -18,7 +18,7 @@ ENC_HEAD: tuple[Rule, ...] = (
 )
 
 ENCNET = Table(
-    "mmsegmentation's EncNet",
+    "mmsegmentation",
     marks=("decode_head.enc_module.encoding.0.codewords", "backbone.stem.0.weight"),
     rules=(*resnet_rules("backbone.", "backbone."), *ENC_HEAD, *AUXILIARY),
 )

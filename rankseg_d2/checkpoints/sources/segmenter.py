@@ -114,12 +114,12 @@ _POOLING_HEAD = (
 )
 
 
-def _fork(name: str, mark: str, rules: tuple[Rule, ...], block: int = 0) -> Table:
+def _fork(mark: str, rules: tuple[Rule, ...], block: int = 0) -> Table:
     """The table of a Segmenter of RankSeg's fork of mmsegmentation, known by `mark`."""
     rules = (*rules, *_MMSEG_VIT, *_decoder("decode_head", block))
     marks = (mark, "decode_head.proj_patch", "backbone.ln1.weight")
     unused = (f"{_IMAGE_HEAD}.position_embedding.pe",)  # computed
-    return Table(f"RankSeg's Segmenter, {name}", marks, rules, unused)
+    return Table("rankseg", marks, rules, unused)
 
 
 _MMSEG_DECODER = (
@@ -182,28 +182,28 @@ def _augreg(prefix: str) -> Table:
         rules.append(Rule(f"{ours}.bias", f"{layer}/bias"))
     unused = (f"{prefix}head/{{kind}}", f"{prefix}pre_logits/{{kind}}")
     marks = (f"{prefix}cls", f"{prefix}Transformer/encoder_norm/scale")
-    return Table("AugReg's ViT", marks, tuple(rules), unused)
+    return Table("augreg", marks, tuple(rules), unused)
 
 
 TABLES = (
-    _fork("RankSeg", "decode_head.ml_fc.W", (*_RANK_NORM, *_BLOCK_HEAD), block=1),
-    _fork("decoder head", f"{_IMAGE_HEAD}.input_proj.weight", (*_RANK_NORM, *_DECODER_HEAD)),
-    _fork("encoder head", f"{_IMAGE_HEAD}.block.norm1.weight", (*_RANK_NORM, *_ENCODER_HEAD)),
-    _fork("pooling head", f"{_IMAGE_HEAD}.2.weight", (*_RANK_NORM, *_POOLING_HEAD)),
-    _fork("oracle", "decode_head.mask_norm.gamma", _ORACLE_NORM),
-    _fork("baseline", "decode_head.mask_norm.weight", _MMSEG_DECODER[:1]),
+    _fork("decode_head.ml_fc.W", (*_RANK_NORM, *_BLOCK_HEAD), block=1),
+    _fork(f"{_IMAGE_HEAD}.input_proj.weight", (*_RANK_NORM, *_DECODER_HEAD)),
+    _fork(f"{_IMAGE_HEAD}.block.norm1.weight", (*_RANK_NORM, *_ENCODER_HEAD)),
+    _fork(f"{_IMAGE_HEAD}.2.weight", (*_RANK_NORM, *_POOLING_HEAD)),
+    _fork("decode_head.mask_norm.gamma", _ORACLE_NORM),
+    _fork("decode_head.mask_norm.weight", _MMSEG_DECODER[:1]),
     Table(
-        "mmsegmentation's Segmenter",
+        "mmsegmentation",
         ("decode_head.patch_proj.weight", "backbone.ln1.weight"),
         (*_MMSEG_DECODER, *_MMSEG_VIT),
     ),
     Table(
-        "mmsegmentation's Segmenter, linear",
+        "mmsegmentation",
         ("decode_head.conv_seg.weight", "backbone.cls_token", "backbone.ln1.weight"),
         (*_MMSEG_LINEAR, *_MMSEG_VIT),
     ),
     Table(
-        "Segmenter of its authors",
+        "segmenter",
         ("encoder.cls_token", "decoder.proj_patch"),
         (
             Rule(f"{HEAD}.class_norm.{{kind}}", "decoder.mask_norm.{kind}"),
@@ -213,7 +213,7 @@ TABLES = (
         _UNUSED,
     ),
     Table(
-        "Segmenter of its authors, linear",
+        "segmenter",
         ("encoder.cls_token", "decoder.head.weight"),
         (Rule(f"{HEAD}.predictor.{{kind}}", "decoder.head.{kind}"), *_AUTHORS_VIT),
         _UNUSED,

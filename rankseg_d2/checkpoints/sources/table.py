@@ -51,7 +51,7 @@ class Rule:
 class Table:
     """The names of a library's model; `marks` are names by which its files are known."""
 
-    name: str
+    name: str  # of the library, as `rankseg-d2 convert --to` takes it
     marks: tuple[str, ...]
     rules: tuple[Rule, ...]
     unused: tuple[str, ...] = ()  # templates of what our model does not have

@@ -27,41 +27,41 @@ _SWIN, _BEIT = "backbone.stages.0.blocks.0.norm1.weight", "backbone.fpn1.0.weigh
 _THEIR_CLASSIFIER = Rule("sem_seg_head.predictor.{p}", "decode_head.classifier.{p}")
 
 UPERNET_SWIN = Table(
-    "mmsegmentation's UPerNet with Swin",
+    "mmsegmentation",
     marks=(_MARK, _SWIN, _PLAIN),
     rules=(*MMSEG_SWIN, *_HEAD, *CLASSIFIER),
 )
 UPERNET_SWIN_RANKSEG = Table(
-    "RankSeg's UPerNet with Swin",
+    "rankseg",
     marks=(_MARK, _SWIN, _RANKED),
     rules=(*MMSEG_SWIN, *_HEAD, *RANKED_CLASSIFIER),
 )
 UPERNET_BEIT = Table(
-    "BEiT's UPerNet",
+    "beit",
     marks=(_MARK, _BEIT, _PLAIN),
     rules=(*BEIT, *_HEAD, *CLASSIFIER),
     unused=(INDEX,),
 )
 UPERNET_BEIT_RANKSEG = Table(
-    "RankSeg's UPerNet with BEiT",
+    "rankseg",
     marks=(_MARK, _BEIT, _RANKED),
     rules=(*BEIT, *_HEAD, *RANKED_CLASSIFIER),
     unused=(INDEX,),
 )
 UPERNET_MMSEG_BEIT = Table(
-    "mmsegmentation's UPerNet with BEiT",
+    "mmsegmentation",
     marks=(_MARK, "neck.upsample_4x.0.weight", "backbone.layers.0.attn.q_bias"),
     rules=(*MMSEG_BEIT, *_HEAD, *CLASSIFIER),
     unused=(INDEX,),
 )
 HUGGINGFACE_UPERNET_SWIN = Table(
-    "transformers' UPerNet with Swin",
+    "transformers",
     marks=(_MARK, "backbone.hidden_states_norms.stage1.weight"),
     rules=(*HUGGINGFACE_SWIN, *_head("batch_norm", "classifier"), _THEIR_CLASSIFIER),
     unused=("backbone.swin.layernorm.{p}", "backbone.layernorm.{p}"),
 )
 HUGGINGFACE_UPERNET_BEIT = Table(
-    "transformers' UPerNet with BEiT",
+    "transformers",
     marks=(_MARK, "beit.embeddings.cls_token"),
     rules=(*HUGGINGFACE_BEIT, *_head(classifier="classifier"), _THEIR_CLASSIFIER),
     unused=(HUGGINGFACE_INDEX, "beit.layernorm.{p}", "beit.pooler.layernorm.{p}"),

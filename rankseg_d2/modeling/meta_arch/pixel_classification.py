@@ -45,6 +45,7 @@ class PixelClassifier(Segmentation):
                 f"classify pixels, as {cls.__name__} does; set it to PerPixelBaselineHead, or "
                 "MODEL.META_ARCHITECTURE to MaskFormer"
             )
+        _check_ignore_value(cfg.MODEL.SEM_SEG_HEAD)
         # Padding is what the backbone needs, as detectron2's; none if the model takes any size.
         any_size = all(getattr(options[p], "any_size", False) for p in ("backbone", "sem_seg_head"))
         return options | {"size_divisibility": 1 if any_size else -1}
@@ -69,6 +70,7 @@ class PixelClassifier(Segmentation):
                     "classifier learns from; set INPUT.DATASET_MAPPER_NAME to "
                     "mask_former_semantic, or call model.eval() to predict"
                 )
+            _check_labels(sample, self.num_classes, self.sem_seg_head.ignore_value)
         labels = [to_device(sample["sem_seg"], self.device).long() for sample in batched_inputs]
         labels = pad_to_one_size(labels, value=self.sem_seg_head.ignore_value)
         return PixelTargets(labels, labels)
@@ -127,11 +129,16 @@ class PixelClassifier(Segmentation):
 
     def result(self, outputs: PixelPredictions, i: int, sizes: Sizes) -> dict:
         logits = at_least_float(outputs.logits[-1][i : i + 1])  # (1, K, h, w)
-        if self.sem_seg_head.stretch:  # the cells that have a pixel of the image
-            height, width = (-(-side // self.sem_seg_head.stride) for side in sizes.image)
-            logits = logits[..., :height, :width]
+        logits = self.image_part(logits, sizes.image)
         logits = resize(logits, self.map_size(logits, sizes.image))[0]
         return pixel_result(logits, outputs.image_ranking(i), sizes, self.result_options)
+
+    def image_part(self, maps: Tensor, image_size: tuple[int, int]) -> Tensor:
+        """Of maps (..., h, w) what `map_size` belongs to: with `stretch` no cell of padding."""
+        if not self.sem_seg_head.stretch:
+            return maps
+        height, width = (-(-side // self.sem_seg_head.stride) for side in image_size)
+        return maps[..., :height, :width]
 
     def rank_features(self, outputs: PixelPredictions) -> Tensor:
         return self.sem_seg_head.pooled(outputs.coarse)
@@ -153,3 +160,28 @@ def cross_entropy(
     losses = F.cross_entropy(logits, targets, ignore_index=ignore_value, reduction="sum")
     count = targets.numel() if average_all else (targets != ignore_value).sum().clamp(min=1)
     return losses / count
+
+
+def _check_ignore_value(head: CfgNode) -> None:
+    """Raise ValueError if the loss would ignore a class."""
+    if 0 <= head.IGNORE_VALUE < head.NUM_CLASSES:
+        raise ValueError(
+            f"MODEL.SEM_SEG_HEAD.IGNORE_VALUE is {head.IGNORE_VALUE}, which is one of the "
+            f"{head.NUM_CLASSES} classes; choose a value of at least {head.NUM_CLASSES}, such as "
+            "65535"
+        )
+
+
+def _check_labels(sample: dict, num_classes: int, ignore_value: int) -> None:
+    """Raise ValueError for a label map with a value that is neither a class nor ignored."""
+    labels = sample["sem_seg"].long()
+    if labels.is_cuda:  # the check would wait for the device
+        return
+    wrong = labels[((labels < 0) | (labels >= num_classes)) & (labels != ignore_value)]
+    if len(wrong):
+        raise ValueError(
+            f"{sample.get('file_name', 'a sample')} has a pixel of class {wrong[0]}, but "
+            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {num_classes}, which allows 0 to "
+            f"{num_classes - 1}, and IGNORE_VALUE is {ignore_value}; set them to those of the data "
+            "set"
+        )

@@ -22,6 +22,7 @@ from ...ranking import (
     HEADS,
     LOSSES,
     BlockHead,
+    ConvPoolingHead,
     Ranker,
     Ranking,
     RankNorm,
@@ -160,6 +161,7 @@ class RankSeg:
     def checkpoint_rows(self) -> dict[str, Rows]:
         tokens, ranks = Rows("classes", dim=1), Rows("ranks", closed=self.no_object)
         rows = {f"ml_head.{name}": tokens for name in ("cls_emb", "fc.W", "fc.b")}
+        rows |= {f"ml_head.fc.{name}": Rows("classes") for name in ("weight", "bias")}
         rows |= {f"ml_norm.{name}": ranks for name in ("weight", "bias")}
         return super().checkpoint_rows() | rows
 
@@ -309,6 +311,11 @@ def _check_options(cfg: CfgNode, name: str) -> None:
         raise unknown_name("MODEL.RANKSEG.LOSS", options.LOSS, LOSSES)
     if options.HEAD not in HEADS:
         raise unknown_name("MODEL.RANKSEG.HEAD", options.HEAD, HEADS)
+    if options.SHARE_EMBEDDING and not options.USE_GT and HEADS[options.HEAD] is ConvPoolingHead:
+        raise ValueError(
+            "MODEL.RANKSEG.SHARE_EMBEDDING is True, but MODEL.RANKSEG.HEAD conv_pooling has no "
+            "class embedding that could be shared; set it False, or the head to pooling"
+        )
 
 
 def _check_head(cfg: CfgNode, head: nn.Module) -> None:

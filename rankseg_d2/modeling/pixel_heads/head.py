@@ -65,6 +65,11 @@ class PixelHead(nn.Module):
         self.rank_pool = rank_pool
         self.class_norm: nn.Module | None = None  # of the C logits of a pixel; RankSeg has its own
 
+    @property
+    def refines(self) -> bool:
+        """Whether the logits of a class depend on which other classes are kept."""
+        return type(self).refine is not PixelHead.refine
+
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         head = cfg.MODEL.SEM_SEG_HEAD
@@ -101,8 +106,10 @@ class PixelHead(nn.Module):
 
     def class_rows(self) -> dict[str, Rows]:
         """Parameters whose rows stand for classes, by name."""
-        names = ("weight", "bias", "query_feat.weight", "query_embed.weight")
-        return {f"predictor.{name}": Rows("classes") for name in names}
+        layers = ("predictor", "auxiliary.predictor", "encoding.presence")
+        names = [f"{layer}.{name}" for layer in layers for name in ("weight", "bias")]
+        names += ["predictor.query_feat.weight", "predictor.query_embed.weight"]
+        return dict.fromkeys(names, Rows("classes"))
 
     def refine(
         self, pixels: Tensor, classes: Tensor, valid: Tensor | None = None

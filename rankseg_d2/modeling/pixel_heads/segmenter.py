@@ -163,8 +163,8 @@ class SegmenterMaskHead(_SegmenterHead):
         return self.proj_patch(tokens[:, :count]), self.proj_classes(tokens[:, count:])
 
     def class_rows(self) -> dict[str, Rows]:
-        rows = {f"class_norm.{name}": Rows("classes") for name in ("weight", "bias")}
-        return rows | {"cls_emb": Rows("classes", dim=1)}
+        norm = dict.fromkeys(("class_norm.weight", "class_norm.bias"), Rows("classes"))
+        return super().class_rows() | norm | {"cls_emb": Rows("classes", dim=1)}
 
     def no_weight_decay(self) -> set[str]:
         return set() if self.cls_emb is None else {"cls_emb"}

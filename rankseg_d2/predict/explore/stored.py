@@ -58,6 +58,11 @@ def check_explorable(model: Segmentation, cfg: CfgNode) -> None:
     """Raise ValueError for a model whose results a page cannot make again."""
     if model.is_video:
         raise ValueError("explorable=True is for images, but this model is for videos")
+    if model.ranks and getattr(model.sem_seg_head, "refines", False):
+        raise ValueError(
+            f"explorable=True is not for a {type(model.sem_seg_head).__name__} that ranks: its "
+            "pixels and classes change with the classes that are kept, which a page cannot compute"
+        )
     for key in ("SLIDING_WINDOW", "AUG"):
         if cfg.TEST[key].ENABLED:
             raise ValueError(
@@ -86,8 +91,8 @@ def _stored(
         maps, logits = outputs.masks[-1][i, :, 0], _region_logits(model, outputs, i, categories)
     else:
         maps, logits = _pixel_logits(model, outputs, i, categories), None
-        stride = model.sem_seg_head.stride
-        sizes = sizes._replace(padded=tuple(stride * n for n in maps.shape[1:]))
+        maps = model.image_part(maps, sizes.image)
+        sizes = sizes._replace(padded=model.map_size(maps, sizes.image))
     return Explorable(
         categories=categories.cpu().numpy(),
         maps=_array(maps),
