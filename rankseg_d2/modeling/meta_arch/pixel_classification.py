@@ -14,7 +14,7 @@ from ..clips import Clips, pad_to_one_size, to_device
 from ..outputs import PixelPredictions
 from ..pixel_heads.head import PixelHead
 from ..results import Sizes, pixel_result
-from ..results.resizing import resize
+from ..results.resizing import resize_classes
 from .base import Segmentation
 
 
@@ -104,7 +104,7 @@ class PixelClassifier(Segmentation):
     def pixel_loss(self, logits: Tensor, labels: Tensor, size: tuple[int, int]) -> Tensor:
         """Cross-entropy of logits (B, K, h, w), enlarged to `size`, and labels (B, H, W)."""
         head = self.sem_seg_head
-        logits, labels = head.compared(resize(at_least_float(logits), size), labels)
+        logits, labels = head.compared(resize_classes(at_least_float(logits), size), labels)
         return cross_entropy(logits, labels, head.ignore_value, head.average_all)
 
     def decide(self, outputs: PixelPredictions) -> PixelPredictions:
@@ -130,7 +130,7 @@ class PixelClassifier(Segmentation):
         if self.sem_seg_head.stretch:  # the cells that have a pixel of the image
             height, width = (-(-side // self.sem_seg_head.stride) for side in sizes.image)
             logits = logits[..., :height, :width]
-        logits = resize(logits, self.map_size(logits, sizes.image))[0]
+        logits = resize_classes(logits, self.map_size(logits, sizes.image))[0]
         return pixel_result(logits, outputs.image_ranking(i), sizes, self.result_options)
 
     def rank_features(self, outputs: PixelPredictions) -> Tensor:
@@ -149,7 +149,7 @@ def cross_entropy(
 ) -> Tensor:
     """Mean over the pixels that are not ignored, 0 if all are; or the same sum over all pixels."""
     height, width = targets.shape[-2:]
-    logits = logits[..., :height, :width]  # the rest is padding
-    losses = F.cross_entropy(logits, targets, ignore_index=ignore_value, reduction="sum")
+    logits = logits[..., :height, :width].movedim(1, -1).flatten(0, -2)  # without the padding
+    losses = F.cross_entropy(logits, targets.flatten(), ignore_index=ignore_value, reduction="sum")
     count = targets.numel() if average_all else (targets != ignore_value).sum().clamp(min=1)
     return losses / count

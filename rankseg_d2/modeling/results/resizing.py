@@ -1,5 +1,6 @@
 """Masks at other sizes: of the network's input, of the image in it, of the results."""
 
+import math
 from typing import NamedTuple
 
 import torch.nn.functional as F
@@ -42,8 +43,24 @@ def to_output(maps: Tensor, sizes: Sizes) -> Tensor:
 
 
 def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps (N, T, h, w) at another size, bilinearly: (N, T, H, W)."""
     if maps.shape[-2:] == size:
         return maps
     planes = maps.flatten(0, 1)[:, None]  # so no bit depends on the number of frames
     planes = F.interpolate(planes, size, mode="bilinear", align_corners=False)
     return planes.view(*maps.shape[:2], *size)
+
+
+def resize_classes(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """The same for class maps (B, K, h, w), the K values of a pixel side by side in memory.
+
+    What reads the values of a pixel, such as the best class or a loss, is several times as fast.
+    """
+    if maps.shape[-2:] == size:
+        return maps
+    if maps.shape[:2].numel() * math.prod(size) >= 2**31:  # too many for this order on GPUs
+        return resize(maps, size)
+    rows = maps.permute(0, 2, 3, 1)  # (B, h, w, K)
+    rows = rows.reshape(-1).view(rows.shape)  # with the strides by which PyTorch sees this order
+    maps = rows.permute(0, 3, 1, 2)
+    return F.interpolate(maps, size, mode="bilinear", align_corners=False)

@@ -28,7 +28,14 @@ from ...dtypes import at_least_float
 from ...ranking import Ranking
 from .best import best_index
 from .options import ResultOptions
-from .resizing import Sizes, part_size, probability_maps, to_output, to_padded
+from .resizing import (
+    Sizes,
+    part_size,
+    probability_maps,
+    resize_classes,
+    to_output,
+    to_padded,
+)
 
 
 class Classes(NamedTuple):
@@ -73,7 +80,9 @@ def pixel_result(
     """Semantic results of class logits (K, H, W) at the network's input size."""
     keep, ids, num_classes = _columns(len(logits), ranking, options.excluded, logits.device)
     logits = logits if keep is None else logits[keep]
-    scores = to_output(at_least_float(logits)[:, None], sizes)[:, 0]  # (K, H, W)
+    height, width = sizes.image
+    logits = at_least_float(logits)[None, :, :height, :width]  # without the padding
+    scores = resize_classes(logits, sizes.output)[0]  # (K, H, W)
     classes = Classes(scores, ids, num_classes, ranking is not None or keep is not None)
     labels = _best_labels(scores, classes)
     return _semantic_entries(scores, labels, classes, options.full_scores)
