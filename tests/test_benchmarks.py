@@ -45,9 +45,7 @@ def test_rankseg_vs_baseline_goes_on_and_reports(tmp_path):
         words = ["--seeds", seeds, "--models", *models, "--iterations", 1, "--output", output]
         opts = ["DATASETS.FILES", f"('{description}',)", "MODEL.RANKSEG.TOPK", 2]
         opts += ["SOLVER.IMS_PER_BATCH", 2, "SOLVER.WARMUP_ITERS", 0, "TEST.PICTURES", 0]
-        report = run(BENCHMARKS / "rankseg_vs_baseline.py", *words, *opts)
-        rows = [line.strip("|").split("|") for line in report.splitlines() if line.startswith("|")]
-        return {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows}
+        return table_of(run(BENCHMARKS / "rankseg_vs_baseline.py", *words, *opts))
 
     table = compare(1, "baseline")
     result = json.loads((output / "baseline_0" / "result.json").read_text())
@@ -70,3 +68,29 @@ def test_rankseg_vs_baseline_goes_on_and_reports(tmp_path):
     assert [(row["model"], row["seed"], row["PQ"]) for row in rows] == [
         ("baseline", 0, 20), ("RankSeg", 0, 21), ("baseline", 1, 22), ("RankSeg", 1, 24)
     ]  # fmt: skip
+
+
+def table_of(report):
+    """The cells of a report's rows, by the first one."""
+    rows = [line.strip("|").split("|") for line in report.splitlines() if line.startswith("|")]
+    return {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows}
+
+
+@pytest.mark.slow
+def test_pixel_training_reports_both_models():
+    words = ["--repeats", 1, "--vit", "ti", "--size", 64, "--classes", 40, "--kappa", 5]
+    report = run(BENCHMARKS / "pixel_training.py", *words)
+    assert "40 classes" in report and "κ = 5, images of 64²" in report
+    table = table_of(report)
+    assert all(float(cell) >= 0 for name in ("baseline", "RankSeg") for cell in table[name])
+    assert "Of the memory: 1/" in report
+
+
+@pytest.mark.slow
+def test_pixel_inference_reports_each_library_that_is_installed():
+    pytest.importorskip("transformers", reason="compares with transformers")
+    words = ["--repeats", 1, "--size", 64, "--only", "B0"]
+    row = table_of(run(BENCHMARKS / "pixel_inference.py", *words))["SegFormer-B0"]
+    assert row[0] == "transformers"
+    assert all(float(seconds) > 0 for seconds in row[1:4])
+    assert float(row[6].rstrip("%")) >= 99.9 and int(row[7]) > 1

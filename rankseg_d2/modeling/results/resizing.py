@@ -52,13 +52,14 @@ def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def resize_classes(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """The same for class maps (B, K, h, w), the K values of a pixel side by side in memory.
+    """The same for class maps (B, K, h, w); in memory the K values of a pixel are neighbours.
 
-    What reads the values of a pixel, such as the best class or a loss, is several times as fast.
+    So what reads all values of a pixel, the best class or a loss, is several times as fast.
     """
     if maps.shape[-2:] == size:
         return maps
-    if maps.shape[:2].numel() * math.prod(size) >= 2**31:  # too many for this order on GPUs
+    count = maps.shape[:2].numel() * math.prod(size)
+    if not 0 < count < 2**31:  # no class, or too many values for this order on GPUs
         return resize(maps, size)
     rows = maps.permute(0, 2, 3, 1)  # (B, h, w, K)
     rows = rows.reshape(-1).view(rows.shape)  # with the strides by which PyTorch sees this order
