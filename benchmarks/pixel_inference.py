@@ -134,11 +134,17 @@ def normalisation(config: str) -> tuple[list[float], list[float]]:
 
 
 def randomize(model: nn.Module) -> nn.Module:
-    """Vectors of random values too, so that every weight counts and labels vary."""
+    """Random scales and biases too, so that every weight counts; the classifier separates most."""
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.dim() == 1:
-                weight.normal_(float(name.endswith("weight")), 0.3)
+                deviation = 0.01 if len(weight) == CLASSES else 0.3
+                weight.normal_(float(name.endswith("weight")), deviation)
+            elif len(weight) == CLASSES:
+                weight.normal_()
+                weight -= weight.mean(1, keepdim=True)  # else the mean of a pixel decides
+            else:
+                weight *= 4  # so that branches count beside their shortcuts
     return model
 
 
