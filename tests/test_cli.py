@@ -40,7 +40,7 @@ def test_each_listed_name_loads(capsys):
         ("coco/*_r101_*gt", [["coco/panoptic/maskformer_r101_rankseg_gt"]]),
         ("shapes/*r10t_rankseg_gt", [[f"shapes/{task}/r10t_rankseg_gt"] for task in SHAPES]),
         ("toy", [["toy/semantic/r18"], ["toy/semantic/base"]]),
-        ("parts/crop", [["parts/crop512", "parts/crop640"]]),
+        ("parts/crop", [["parts/crop480", "parts/crop512", "parts/crop640"]]),
     ],
 )
 def test_configs_takes_part_of_a_name(pattern, wanted, capsys):
