@@ -91,6 +91,7 @@ def test_time_and_memory_of_predictions_are_measured(keys):
 
 PEAKS = """
 import torch
+from rankseg_d2.report.analysis import peak_memory
 use = lambda mebibytes: torch.ones(mebibytes * 2**18).sum()
 use(300)
 print(*(peak_memory(call, torch.device("cpu")) / 2**20 for call in (lambda: use(80), int)))
@@ -101,6 +102,7 @@ print(*(peak_memory(call, torch.device("cpu")) / 2**20 for call in (lambda: use(
 def test_peak_memory_is_that_of_the_call_alone():
     # In a process of its own: after many tests, this one may hold memory that a call can use.
     run = subprocess.run([sys.executable, "-c", PEAKS], capture_output=True, text=True, cwd=ROOT)
+    assert run.returncode == 0, run.stderr
     some, none = map(float, run.stdout.split())
     assert 75 <= some < 120
     assert none < 20
