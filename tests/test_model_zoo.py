@@ -87,7 +87,7 @@ def test_parameters_and_flops_are_those_of_the_model(row):
 )
 def test_the_saving_by_rankseg_is_that_of_the_models(row):
     opts = ["MODEL.SEM_SEG_HEAD.NUM_CLASSES", int(row["classes"].replace(",", ""))]
-    opts += ["MODEL.SEM_SEG_HEAD.IGNORE_VALUE", 65535]
+    opts += ["MODEL.SEM_SEG_HEAD.IGNORE_VALUE", 65535, "DATASETS.TRAIN", (), "DATASETS.TEST", ()]
     if row["κ"] != "–":
         opts += ["MODEL.RANKSEG.TOPK", int(row["κ"])]
     rows = {one.name: one for one in counted(row["config"], row["size"], opts)}
