@@ -94,6 +94,8 @@ def detectron2_evaluator(name, boundary):
 
 def run(evaluator, form, file, outputs):
     evaluator.process([{"file_name": file}], [outputs[form]])
+    if isinstance(evaluator, SemanticEvaluator):
+        evaluator.background.finish()  # its threads would work beside the model
 
 
 def measure(folder, classes, images, with_scores):

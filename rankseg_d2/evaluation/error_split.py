@@ -47,11 +47,12 @@ def pixel_causes(
     """
     begins = _row_runs(predicted)
     runs = np.flatnonzero(begins)  # where the runs of the prediction begin
-    begins.ravel()[1:] |= true.ravel()[1:] != true.ravel()[:-1]
-    first = np.flatnonzero(begins)  # those in which the ground truth does not change either
+    both = begins.ravel().copy()
+    both[1:] |= true.ravel()[1:] != true.ravel()[:-1]
+    first = np.flatnonzero(both)  # those in which the ground truth does not change either
     lengths = np.diff(first, append=true.size)
     true, name = true.ravel()[first], predicted.ravel()[first]
-    region = connected_regions(predicted, runs)[_run_of(first, runs)]
+    region = connected_regions(predicted, runs)[begins.ravel()[first].cumsum() - 1]
     known = true != ignore
     is_kept = np.ones(num_classes, bool)
     if kept is not None:
@@ -116,36 +117,31 @@ class PixelSplit:
     """Sums over label maps, from which IoU and its parts follow."""
 
     def __init__(self, num_classes: int):
-        self.true = np.zeros(num_classes, np.int64)
-        # As predicted, and after each step but the last, which makes everything right: (3, C).
-        self.hits, self.predicted = np.zeros((2, len(STEPS), num_classes), np.int64)
+        # Pixels by cause, the right ones first: of each class in the ground truth, and predicted.
+        self.true, self.predicted = np.zeros((2, 1 + len(STEPS), num_classes), np.int64)
 
     def add(self, causes: Causes) -> None:
-        count = len(self.true)
-
-        def pixels(labels: np.ndarray, among: np.ndarray) -> np.ndarray:
-            found = np.bincount(labels[among], causes.lengths[among], count + 1)
-            return found[:count].astype(np.int64)
-
         known = causes.cause != IGNORED
-        self.true += pixels(causes.true, known)
-        for step in range(len(STEPS)):
-            right = causes.cause <= step
-            self.hits[step] += pixels(causes.true, right)
-            self.predicted[step] += pixels(causes.true, right)
-            self.predicted[step] += pixels(causes.predicted, known & ~right)
+        cause, lengths = causes.cause[known].astype(np.intp), causes.lengths[known]
+        number, count = self.true.shape
+        for total, labels in ((self.true, causes.true), (self.predicted, causes.predicted)):
+            keys = cause * (count + 1) + labels[known]
+            found = np.bincount(keys, lengths, number * (count + 1)).reshape(number, count + 1)
+            total += found[:, :count].astype(np.int64)
 
     def __add__(self, other: "PixelSplit") -> "PixelSplit":
-        total = PixelSplit(len(self.true))
-        for name in ("true", "hits", "predicted"):
-            setattr(total, name, getattr(self, name) + getattr(other, name))
+        total = PixelSplit(self.true.shape[1])
+        total.true = self.true + other.true
+        total.predicted = self.predicted + other.predicted
         return total
 
     def values(self) -> np.ndarray:
         """IoU in percent, as predicted and after each step: (4, C), NaN without ground truth."""
+        true, hits = self.true.sum(0), self.true.cumsum(0)[:-1]  # (C,), (3, C)
+        wrong = self.predicted[::-1].cumsum(0)[::-1][1:]  # (3, C) of causes that are left
         with np.errstate(invalid="ignore"):
-            iou = self.hits / (self.true + self.predicted - self.hits)
-        return _in_percent(iou, self.true > 0)
+            iou = hits / (true + wrong)
+        return _in_percent(iou, true > 0)
 
 
 class SegmentSplit:
