@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import golden
 
@@ -82,3 +82,21 @@ def labels(seed: int, height: int, width: int, classes: int) -> Tensor:
     """Its label map: (H, W) int64, 255 for ignored pixels."""
     with np.load(golden.DATA / FOLDER / "inputs.npz") as file:
         return torch.from_numpy(file[f"lab_{seed}_{height}x{width}_{classes}"]).long()
+
+
+def samples(facts: dict, with_labels: bool = True) -> list[dict]:
+    """The images of a case, with their label maps."""
+    size, seeds = facts["hw"], facts["image_seeds"]
+    found = [{"image": image(seed, *size)} for seed in seeds]
+    for sample, seed in zip(found, seeds, strict=True) if with_labels else ():
+        sample["sem_seg"] = labels(seed, *size, facts["classes"])
+    return found
+
+
+def without_dropout(model: nn.Module) -> None:
+    """Training then drops nothing, as in the golden data."""
+    for module in model.modules():
+        if isinstance(getattr(module, "dropout", None), float):
+            module.dropout = 0.0
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0

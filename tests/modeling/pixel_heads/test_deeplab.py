@@ -35,19 +35,8 @@ class Case:
         self.model = build_model(get_config(f"ade20k/semantic/deeplab_r101c{suffix}", R50))
         pixel_golden.fill(self.model, self.table)
         self.model.double()
-        for module in self.model.modules():
-            if isinstance(getattr(module, "dropout", None), float):
-                module.dropout = 0.0
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
-        size, classes = self.facts["hw"], self.facts["classes"]
-        self.samples = [
-            {
-                "image": pixel_golden.image(seed, *size),
-                "sem_seg": pixel_golden.labels(seed, *size, classes),
-            }
-            for seed in self.facts["image_seeds"]
-        ]
+        pixel_golden.without_dropout(self.model)
+        self.samples = pixel_golden.samples(self.facts)
 
     def theirs(self, weights: dict) -> dict:
         """Weights, or their gradients, under the reference's names."""

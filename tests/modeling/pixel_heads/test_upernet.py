@@ -60,19 +60,8 @@ class Case:
         self.model = build_model(get_config(f"ade20k/semantic/{config}", [*PLAIN, *opts]))
         pixel_golden.fill(self.model, self.table)
         self.model.double()
-        for module in self.model.modules():
-            if isinstance(getattr(module, "dropout", None), float):
-                module.dropout = 0.0
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
-        size, seeds = self.facts["hw"], self.facts["image_seeds"]
-        self.samples = [
-            {
-                "image": pixel_golden.image(seed, *size),
-                "sem_seg": pixel_golden.labels(seed, *size, self.facts["classes"]),
-            }
-            for seed in seeds
-        ]
+        pixel_golden.without_dropout(self.model)
+        self.samples = pixel_golden.samples(self.facts)
 
     def train(self, batch_statistics: bool) -> dict:
         for module in self.model.train().modules():
