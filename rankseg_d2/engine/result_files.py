@@ -60,10 +60,16 @@ def write_results(cfg: CfgNode, results: Mapping[str, Any], weights: str = "") -
 
 def _write_summary(cfg: CfgNode, results: Mapping[str, Any], weights: str) -> None:
     """Write the means over the classes of all data sets that were evaluated."""
+    if len(cfg.DATASETS.TEST) == 1:  # of several, results are {name: results} already
+        results = {cfg.DATASETS.TEST[0]: results}
     results = {
-        name: {task: without_nan(main_metrics(metrics)) for task, metrics in own.items()}
-        for name in cfg.DATASETS.TEST
-        if (own := results.get(name, results))  # of several data sets, {name: results}
+        name: {
+            task: without_nan(main_metrics(metrics))
+            for task, metrics in own.items()
+            if isinstance(metrics, Mapping)
+        }
+        for name, own in results.items()
+        if own
     }
     date = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
     if results:

@@ -221,7 +221,8 @@ class Trainer(DefaultTrainer):
             self._is_between_steps = at_once
             self._last_eval_results = self.test(self.cfg, self.model)
         self._is_between_steps = False
-        write_results(self.cfg, self._last_eval_results, f"iteration {self.iter + 1:,}")
+        done = min(self.iter + 1, self.max_iter)  # at the end, `iter` has been counted up already
+        write_results(self.cfg, self._last_eval_results, f"iteration {done:,}")
         return self._last_eval_results
 
     def _end_interrupted(self):

@@ -301,6 +301,7 @@ def test_training_writes_its_files_and_learns(tmp_path):
     assert any(name.startswith("events.out.tfevents") for name in names)
     assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
     assert "model_0000002.pth" in names
+    assert json.loads((tmp_path / "evaluation.json").read_text())["weights"] == "iteration 40"
 
 
 def test_tensorboard_is_not_imported_before_its_writer_writes(tmp_path):
