@@ -1,7 +1,8 @@
 """`shapes`: scenes that are drawn on first use, with 10 to 2,000 categories.
 
-Names are shapes[N]_{panoptic,sem_seg,instance,video_sem_seg,video_instance}_{train,val}, where N is
-the number of categories, 100 by default: `shapes_panoptic_train`, `shapes1000_panoptic_train`.
+Names are shapes[N][_hard]_{panoptic,sem_seg,instance,video_sem_seg,video_instance}_{train,val},
+where N is the number of categories, 100 by default: `shapes_panoptic_train`,
+`shapes1000_panoptic_train`. Hard scenes have smaller things, noise, and colours that vary more.
 """
 
 import functools
@@ -24,12 +25,15 @@ from .vspw import load_videos
 _NUM_CATEGORIES = 100
 NUM_IMAGES = {"train": 4000, "val": 400}
 _NUM_VIDEOS = {"train": 240, "val": 40}
-NAME = re.compile(r"shapes(\d{0,9})_(panoptic|(video_)?(sem_seg|instance))_(train|val)")
+NAME = re.compile(
+    r"shapes(\d{0,9})(_hard)?_(panoptic|(video_)?(sem_seg|instance))_(train|val)"
+)
 
 
 def register_shapes(
     num_categories: int = _NUM_CATEGORIES,
     *,
+    hard: bool = False,
     root: str | None = None,
     num_images: dict[str, int] | None = None,
     num_videos: dict[str, int] | None = None,
@@ -39,25 +43,27 @@ def register_shapes(
     A later call with another root, or other numbers of images or videos, replaces the former.
 
     Args:
+        hard: the scenes that are hard to read.
         root: the folder that gets `shapes/<num_categories>`; by default `data_root()`.
         num_images, num_videos: of the splits "train" and "val".
     """
     check_num_categories(num_categories)
-    folder = Path(root or data_root()) / "shapes"
-    prefix = "shapes" if num_categories == _NUM_CATEGORIES else f"shapes{num_categories}"
+    suffix = "_hard" if hard else ""
+    folder = Path(root or data_root()) / "shapes" / f"{num_categories}{suffix}"
+    prefix = f"shapes{'' if num_categories == _NUM_CATEGORIES else num_categories}{suffix}"
     for split in SPLITS:
-        spec = Spec(num_categories, split, (num_images or NUM_IMAGES)[split])
+        spec = Spec(num_categories, split, (num_images or NUM_IMAGES)[split], hard)
         for task, (load, facts_of) in TASKS.items():
             name = f"{prefix}_{task}_{split}"
-            target = folder / str(num_categories) / split
+            target = folder / split
             register_dataset(
                 name,
                 functools.partial(_make_and_load, load, target, spec),
                 functools.partial(facts_of, target, num_categories),
                 image_root=target / "images",
             )
-        target = folder / str(num_categories) / f"video_{split}"
-        clip_spec = ClipSpec(num_categories, split, (num_videos or _NUM_VIDEOS)[split])
+        target = folder / f"video_{split}"
+        clip_spec = ClipSpec(num_categories, split, (num_videos or _NUM_VIDEOS)[split], hard)
         for task, (load, facts_of) in _VIDEO_TASKS.items():
             register_dataset(
                 f"{prefix}_video_{task}_{split}",
@@ -72,7 +78,7 @@ def register_named(names: Iterable[str]) -> None:
     for name in names:
         match = NAME.fullmatch(name)
         if match and name not in DatasetCatalog.list():
-            register_shapes(int(match[1] or _NUM_CATEGORIES))
+            register_shapes(int(match[1] or _NUM_CATEGORIES), hard=bool(match[2]))
 
 
 def _make_and_load(load, folder: Path, spec: Spec | ClipSpec) -> list[dict]:

@@ -20,12 +20,12 @@ import numpy as np
 from ...files import locked, read_json
 from ..formats import rle
 from ..prepare.processes import run_jobs, usable_cpus
-from .scene import Scene, draw, make_scene
+from .scene import HARD, PLAIN, Scene, draw, make_scene
 from .vocabulary import Vocabulary, check_num_categories, make_vocabulary
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1  # of drawing and files: splits of another version are made again
+VERSION = 2  # of drawing and files: splits of another version are made again
 SPLITS = ("train", "val")
 MIN_AREA = 16  # pixels; smaller segments are ignored
 JPEG_QUALITY = 92
@@ -39,6 +39,7 @@ class Spec:
     num_categories: int
     split: str
     num_images: int
+    hard: bool = False
     height: int = 96
     width: int = 128
     version: int = VERSION
@@ -144,7 +145,8 @@ def _draw_image(folder: Path, spec: Spec, index: int) -> dict:
 
     vocabulary = make_vocabulary(spec.num_categories)
     seed = (spec.num_categories, SPLITS.index(spec.split), index)
-    scene = make_scene(vocabulary, seed, spec.width / spec.height)
+    style = HARD if spec.hard else PLAIN
+    scene = make_scene(vocabulary, seed, spec.width / spec.height, style)
     picture, numbers = draw(scene, spec.height, spec.width)
     labels, ids, segments = annotate(scene, numbers)
     name = f"{index:06d}"

@@ -11,13 +11,23 @@ import numpy as np
 from .patterns import COLORS, GROUNDS, SHAPES, TEXTURES
 from .vocabulary import Category, Vocabulary
 
-_NUM_THINGS = (3, 10)  # fewest and most in a scene
-_NUM_GROUNDS = (2, 4)
-_RADII = (0.09, 0.24)
+_NUM_GROUNDS = (2, 4)  # fewest and most in a scene
 CROWDING, CROWD_SPREAD = 0.4, 0.12  # probability that a thing is near the one before; distance
 SPEED, SPIN, CAMERA_SPEED = 0.015, 0.06, 0.005  # standard deviations, per frame
-_TONE_NOISE = 18  # standard deviation of a colour, of 255
-_PIXEL_NOISE = 7
+
+
+@dataclass(frozen=True)
+class Style:
+    """How hard scenes are to read."""
+
+    num_things: tuple[int, int]  # fewest and most in a scene
+    radii: tuple[float, float]
+    tone_noise: float  # standard deviation of a colour, of 255
+    pixel_noise: float
+
+
+PLAIN = Style(num_things=(3, 8), radii=(0.13, 0.27), tone_noise=8, pixel_noise=2)
+HARD = Style(num_things=(3, 10), radii=(0.09, 0.24), tone_noise=18, pixel_noise=7)
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,7 @@ class Scene:
 
     seed: tuple[int, ...]
     vocabulary: Vocabulary
+    style: Style
     grounds: tuple[Ground, ...]
     things: tuple[Thing, ...]
     camera: np.ndarray  # velocity (x, y)
@@ -56,25 +67,28 @@ class Scene:
     light: np.ndarray  # brightness, and its gradient along x and y
 
 
-def make_scene(vocabulary: Vocabulary, seed: tuple[int, ...], aspect: float) -> Scene:
+def make_scene(
+    vocabulary: Vocabulary, seed: tuple[int, ...], aspect: float, style: Style = PLAIN
+) -> Scene:
     """The scene of a seed; `aspect` is width / height of its pictures."""
     rng = np.random.default_rng(seed)
     types = vocabulary.scene_types
     scene_type = types[rng.choice(len(types), p=vocabulary.type_odds)]
     count = min(rng.integers(*_NUM_GROUNDS, endpoint=True), len(scene_type.grounds))
     chosen = rng.choice(scene_type.grounds, count, replace=False, p=scene_type.ground_odds)
-    grounds = [_make_ground(rng, vocabulary, category, aspect) for category in chosen]
-    count = rng.integers(*_NUM_THINGS, endpoint=True)
+    grounds = [_make_ground(rng, vocabulary, category, aspect, style) for category in chosen]
+    count = rng.integers(*style.num_things, endpoint=True)
     chosen = rng.choice(scene_type.things, count, p=scene_type.thing_odds)
     things = []
     for category in chosen:
         center = rng.uniform(0, (aspect, 1))
         if things and rng.random() < CROWDING:
             center = things[-1].center + rng.normal(0, CROWD_SPREAD, 2)
-        things.append(_make_thing(rng, vocabulary, category, center))
+        things.append(_make_thing(rng, vocabulary, category, center, style))
     return Scene(
         seed,
         vocabulary,
+        style,
         tuple(grounds),
         tuple(things),
         camera=rng.normal(0, CAMERA_SPEED, 2),
@@ -83,27 +97,27 @@ def make_scene(vocabulary: Vocabulary, seed: tuple[int, ...], aspect: float) -> 
     )
 
 
-def _make_ground(rng, vocabulary, category, aspect) -> Ground:
+def _make_ground(rng, vocabulary, category, aspect, style: Style) -> Ground:
     kind = vocabulary.categories[category]
     tones = np.array([COLORS[kind.color], GROUNDS[kind.form]], np.float32)
     tones[0] = 0.5 * tones[0] + 0.5 * tones.mean()  # faded, and with less contrast than things
     tones[1] = 0.4 * tones[0] + 0.6 * tones[1]
     return Ground(
         category=int(category),
-        tones=_vary(rng, tones),
+        tones=_vary(rng, tones, style),
         angle=rng.uniform(0, 2 * np.pi),
         period=rng.uniform(0.09, 0.14),
         anchor=rng.uniform(0, (aspect, 1)),
     )
 
 
-def _make_thing(rng, vocabulary, category, center: np.ndarray) -> Thing:
+def _make_thing(rng, vocabulary, category, center: np.ndarray, style: Style) -> Thing:
     tone = np.array(COLORS[vocabulary.categories[category].color], np.float32)
     second = 0.45 * tone if tone.mean() > 90 else 0.5 * tone + 100
-    radius = rng.uniform(*_RADII)
+    radius = rng.uniform(*style.radii)
     return Thing(
         category=int(category),
-        tones=_vary(rng, np.stack([tone, second])),
+        tones=_vary(rng, np.stack([tone, second]), style),
         angle=rng.uniform(0, 2 * np.pi),
         period=max(0.55 * radius, 0.065),
         center=center,
@@ -113,9 +127,9 @@ def _make_thing(rng, vocabulary, category, center: np.ndarray) -> Thing:
     )
 
 
-def _vary(rng, tones: np.ndarray) -> np.ndarray:
+def _vary(rng, tones: np.ndarray, style: Style) -> np.ndarray:
     """The same random change to both tones."""
-    return tones + rng.normal(0, _TONE_NOISE, 3).astype(np.float32)
+    return tones + rng.normal(0, style.tone_noise, 3).astype(np.float32)
 
 
 def draw(scene: Scene, height: int, width: int, time: float = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -131,7 +145,7 @@ def draw(scene: Scene, height: int, width: int, time: float = 0) -> tuple[np.nda
     light = scene.light[0] + scene.light[1] * (x - x.mean()) + scene.light[2] * (y - 0.5)
     noise = np.random.default_rng([*scene.seed, round(1000 * time)])
     picture *= light[..., None].astype(np.float32)
-    picture += _PIXEL_NOISE * noise.standard_normal(picture.shape, np.float32)
+    picture += scene.style.pixel_noise * noise.standard_normal(picture.shape, np.float32)
     return picture.clip(0, 255).astype(np.uint8), numbers
 
 

@@ -21,10 +21,10 @@ from .build import (
     ensure_split,
     ignore_label,
 )
-from .scene import draw, make_scene
+from .scene import HARD, PLAIN, draw, make_scene
 from .vocabulary import make_vocabulary
 
-VERSION = 1  # of drawing and files
+VERSION = 2  # of drawing and files
 _IS_VIDEO = 1  # in seeds: scenes differ from those of images
 _VIDEOS_PER_PROCESS = 20  # as many are drawn in the seconds that a process takes to start
 
@@ -36,6 +36,7 @@ class ClipSpec:
     num_categories: int
     split: str
     num_videos: int
+    hard: bool = False
     shortest: int = 8  # frames
     longest: int = 24
     height: int = 96
@@ -83,7 +84,8 @@ def _draw_video(folder: Path, spec: ClipSpec, index: int) -> dict:
     from PIL import Image
 
     seed = (spec.num_categories, SPLITS.index(spec.split), index, _IS_VIDEO)
-    scene = make_scene(make_vocabulary(spec.num_categories), seed, spec.width / spec.height)
+    vocabulary, style = make_vocabulary(spec.num_categories), HARD if spec.hard else PLAIN
+    scene = make_scene(vocabulary, seed, spec.width / spec.height, style)
     lengths = np.random.default_rng((*seed, 0))
     length = int(lengths.integers(spec.shortest, spec.longest, endpoint=True))
     target = folder / "data" / f"{index:05d}"

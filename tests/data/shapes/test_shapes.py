@@ -3,6 +3,7 @@
 import json
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from rankseg_d2.data.formats.label_images import read_label_map
 from rankseg_d2.data.shapes import build
 from rankseg_d2.data.shapes.build import Spec, ensure_split
 from rankseg_d2.data.shapes.patterns import SHAPES, TEXTURES
-from rankseg_d2.data.shapes.scene import draw, make_scene
+from rankseg_d2.data.shapes.scene import HARD, PLAIN, draw, make_scene
 from rankseg_d2.data.shapes.vocabulary import make_vocabulary
 
 SMALL = Spec(40, "train", 40)
@@ -120,6 +121,29 @@ def test_a_picture_follows_from_seed_and_time_and_things_move():
     assert not np.array_equal(first[1], later[1])
     # Over one frame nothing jumps: most pixels show what they showed.
     assert (draw(scene, 96, 128, time=3)[1] == first[1]).mean() > 0.85
+
+
+def test_hard_scenes_have_smaller_things_and_noisier_pixels():
+    vocabulary = make_vocabulary(40)
+    noise, radii = {}, {}
+    for style in (PLAIN, HARD):
+        scenes = [make_scene(vocabulary, (40, 0, i), 4 / 3, style) for i in range(20)]
+        bare = [replace(scene, style=replace(style, pixel_noise=0)) for scene in scenes]
+        both = [[draw(s, 96, 128)[0].astype(float) for s in pair] for pair in zip(scenes, bare)]
+        noise[style] = np.median([abs(a - b).mean() for a, b in both])
+        radii[style] = np.mean([thing.radius for scene in scenes for thing in scene.things])
+    assert noise[HARD] > 2 * noise[PLAIN] > 0
+    assert radii[HARD] < 0.9 * radii[PLAIN]
+
+
+def test_the_hard_scenes_are_data_sets_of_their_own(names, tmp_path):
+    before = set(DatasetCatalog.list())
+    register_shapes(10, hard=True, root=tmp_path, num_images={"train": 2, "val": 1})
+    register_named(["shapes12_hard_sem_seg_train"])
+    names.extend(set(DatasetCatalog.list()) - before)
+    assert all("_hard_" in name for name in names) and len(names) == 20
+    (record,) = DatasetCatalog.get("shapes10_hard_panoptic_val")
+    assert Path(record["file_name"]).is_relative_to(tmp_path / "shapes" / "10_hard" / "val")
 
 
 @pytest.mark.parametrize("num_categories", [10, 100, 1000, 2000])

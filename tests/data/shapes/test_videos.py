@@ -59,8 +59,8 @@ def test_files_follow_from_the_spec_alone(folder, tmp_path):
     ensure_clips(tmp_path / "video_train", SPEC, num_workers=2)
     assert files_of(tmp_path / "video_train") == files_of(folder)
     assert json.loads((folder / "spec.json").read_text()) == {
-        "num_categories": 40, "split": "train", "num_videos": 6, "shortest": 8, "longest": 24,
-        "height": 96, "width": 128, "version": clips.VERSION,
+        "num_categories": 40, "split": "train", "num_videos": 6, "hard": False,
+        "shortest": 8, "longest": 24, "height": 96, "width": 128, "version": clips.VERSION,
     }  # fmt: skip
 
 
