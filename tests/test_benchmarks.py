@@ -2,10 +2,14 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import yaml
+from scipy import stats
 from support import own_data
 from support.paths import ROOT
 
@@ -35,39 +39,94 @@ def test_every_benchmark_can_be_imported():
     run("-c", IMPORT_ALL, BENCHMARKS)
 
 
-@pytest.mark.slow
-def test_rankseg_vs_baseline_goes_on_and_reports(tmp_path):
+@pytest.fixture
+def study(tmp_path):
+    """A study of two trainings of one step, and the folder of its output."""
     description, _ = own_data.panoptic(tmp_path)
-    output = tmp_path / "output"
+    keys = {"DATASETS.FILES": f"('{description}',)", "MODEL.RANKSEG.TOPK": 2, "SOLVER.MAX_ITER": 1}
+    keys |= {"SOLVER.IMS_PER_BATCH": 2, "SOLVER.WARMUP_ITERS": 0, "TEST.PICTURES": 0}
+    content = {
+        "title": "Two trainings",
+        "seeds": 2,
+        "keys": keys,
+        "metrics": {"PQ": "panoptic_seg/PQ", "recall@1": "recall@1"},
+        "runs": {
+            "baseline": {"config": "shapes/panoptic/r10t"},
+            "RankSeg": {"config": "shapes/panoptic/r10t_rankseg"},
+            "RankSeg, 1": {"weights_of": "RankSeg", "keys": {"MODEL.RANKSEG.TOPK": 1}},
+        },
+        "differences": [["RankSeg", "baseline"]],
+    }
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(content))
+    return file, tmp_path / "output"
 
-    def compare(seeds, *models):
-        """Cells of the report's table, by the first one."""
-        words = ["--seeds", seeds, "--models", *models, "--iterations", 1, "--output", output]
-        opts = ["DATASETS.FILES", f"('{description}',)", "MODEL.RANKSEG.TOPK", 2]
-        opts += ["SOLVER.IMS_PER_BATCH", 2, "SOLVER.WARMUP_ITERS", 0, "TEST.PICTURES", 0]
-        return table_of(run(BENCHMARKS / "rankseg_vs_baseline.py", *words, *opts))
 
-    table = compare(1, "baseline")
-    result = json.loads((output / "baseline_0" / "result.json").read_text())
-    column = table[""].index("PQ")
-    assert table["baseline"][column] == f"{result['PQ']:.2f}"
+@pytest.mark.slow
+def test_a_study_trains_goes_on_and_evaluates_the_same_weights_again(study):
+    file, output = study
+    words = [BENCHMARKS / "study.py", file, "--output", output, "--seeds", 1]
+    first = table_of(run(*words, "--only", "baseline"))
+    assert first["baseline"][1:] == ["-", "1"]  # it has no ranking, and one seed
+    weights = (output / "baseline_0" / "model_final.pth").stat().st_mtime
+    table = table_of(run(*words))
+    assert (output / "baseline_0" / "model_final.pth").stat().st_mtime == weights
+    assert table["baseline"] == first["baseline"]
+    for name in ("RankSeg", "RankSeg, 1"):  # one set of scores, so the lists are the same
+        result = json.loads((output / f"{name.replace(', ', '__')}_0/result.json").read_text())
+        assert table[name][1] == f"{result['recall@1']:.2f}" != "-"
+    assert not (output / "RankSeg__1_0" / "model_final.pth").exists()
+    assert table["RankSeg - baseline"][2] == "1"
+    # A training with other options is made anew.
+    changed = yaml.safe_load(file.read_text())
+    changed["keys"]["SOLVER.BASE_LR"] = 0.5
+    file.write_text(yaml.safe_dump(changed))
+    assert "baseline" not in table_of(run(*words, "--report"))
+    run(*words, "--only", "baseline")
+    assert (output / "baseline_0" / "model_final.pth").stat().st_mtime != weights
 
-    # As if an interrupted run had made these; a training that is done is not done again.
-    found = {"baseline": [20.0, 22.0], "RankSeg": [21.0, 24.0]}
-    for model, values in found.items():
-        for seed, value in enumerate(values):
-            options = ["SEED", str(seed), *result["options"][2:]]
-            file = output / f"{model}_{seed}" / "result.json"
-            file.parent.mkdir(exist_ok=True)
-            file.write_text(json.dumps({**result, "options": options, "PQ": value}))
-    table = compare(2, "baseline", "RankSeg")
-    assert table["baseline"][column] == "21.00 ± 1.41"
-    assert table["RankSeg"][column] == "22.50 ± 2.12"
-    assert table["RankSeg - baseline, by seed"][column] == "+1.50 ± 0.71"
-    rows = json.loads((output / "results.json").read_text())
-    assert [(row["model"], row["seed"], row["PQ"]) for row in rows] == [
-        ("baseline", 0, 20), ("RankSeg", 0, 21), ("baseline", 1, 22), ("RankSeg", 1, 24)
-    ]  # fmt: skip
+
+def test_a_study_reports_standard_errors_and_paired_t(study):
+    file, output = study
+    values = {"baseline": [20.0, 22.5], "RankSeg": [21.0, 24.0]}
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        script = runpy.run_path(str(BENCHMARKS / "study.py"))
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+    content = script["read_study"](file)
+    for name, found in values.items():  # as if these trainings were done
+        for seed, value in enumerate(found):
+            folder = output / f"{name}_{seed}"
+            folder.mkdir(parents=True)
+            options = script["options_of"](content, output, name, seed)
+            (folder / "options.json").write_text(json.dumps(options))
+            (folder / "result.json").write_text(json.dumps({"panoptic_seg/PQ": value}))
+    table = table_of(run(BENCHMARKS / "study.py", file, "--output", output, "--report"))
+    error = np.std(values["RankSeg"], ddof=1) / 2**0.5
+    assert table["RankSeg"] == [f"22.50 ± {error:.2f}", "-", "2"]
+    t, p = stats.ttest_rel(values["RankSeg"], values["baseline"])
+    assert table["RankSeg - baseline"][0] == f"+1.25 ± 0.25 (t {t:.1f}, p {p:.1g})"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"run": {}}, "setting: 'run' is not known; the nearest names are runs"),
+        ({"runs": {"a": {}}}, "run a needs either config or weights_of"),
+        ({"runs": {"a": {"weights_of": "b"}}}, "run a: weights_of: 'b' is not known"),
+        ({"differences": [["RankSeg", "basline"]]}, "'basline' is not known; the nearest names"),
+        ({"seeds": None}, "the setting seeds is missing"),
+    ],
+)
+def test_a_wrong_study_is_one_sentence(study, change, message):
+    file, output = study
+    content = yaml.safe_load(file.read_text()) | change
+    file.write_text(yaml.safe_dump({k: v for k, v in content.items() if v is not None}))
+    words = [sys.executable, BENCHMARKS / "study.py", file, "--output", output]
+    done = subprocess.run([*map(str, words)], capture_output=True, text=True)
+    assert done.returncode == 1 and not output.exists()
+    assert message in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 def table_of(report):

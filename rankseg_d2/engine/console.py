@@ -196,7 +196,8 @@ class ProgressLine(EventWriter):
         yield f"{storage.iter + 1}/{self.max_iter}"
         if "total_loss" in values:
             kinds = ", ".join(f"{kind} {loss:.3g}" for kind, loss in loss_kinds(values).items())
-            yield f"loss {values['total_loss']:.4g} ({kinds})"
+            # a single loss is logged as the total alone
+            yield f"loss {values['total_loss']:.4g}" + (f" ({kinds})" if kinds else "")
         if "lr" in values:
             yield f"lr {values['lr']:.2g}"
         if "time" in values:

@@ -128,9 +128,10 @@ def test_hard_scenes_have_smaller_things_and_noisier_pixels():
     noise, radii = {}, {}
     for style in (PLAIN, HARD):
         scenes = [make_scene(vocabulary, (40, 0, i), 4 / 3, style) for i in range(20)]
+        pictures = [draw(scene, 96, 128)[0].astype(float) for scene in scenes]
         bare = [replace(scene, style=replace(style, pixel_noise=0)) for scene in scenes]
-        both = [[draw(s, 96, 128)[0].astype(float) for s in pair] for pair in zip(scenes, bare)]
-        noise[style] = np.median([abs(a - b).mean() for a, b in both])
+        clean = [draw(scene, 96, 128)[0].astype(float) for scene in bare]
+        noise[style] = np.median(abs(np.stack(pictures) - np.stack(clean)).mean((1, 2, 3)))
         radii[style] = np.mean([thing.radius for scene in scenes for thing in scene.things])
     assert noise[HARD] > 2 * noise[PLAIN] > 0
     assert radii[HARD] < 0.9 * radii[PLAIN]
