@@ -19,7 +19,8 @@ A study is a yaml file:
 
 Every seed trains every run, several at once, each in a process with one thread: by the same seed,
 runs see the same images in the same order. Started again, the study goes on where it stopped, and
-repeats what has other options now. The report goes to standard output, and to OUTPUT/report.md.
+repeats what has other options now. The report goes to standard output and to OUTPUT/report.md, the
+values to OUTPUT/results.json.
 """
 
 import argparse
@@ -32,7 +33,7 @@ import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -69,10 +70,12 @@ def main(args: argparse.Namespace) -> None:
         name: {seed: row for seed in seeds if (row := result_of(study, output, name, seed))}
         for name in names
     }
-    text = report(study, {name: rows for name, rows in found.items() if rows})
+    found = {name: rows for name, rows in found.items() if rows}
+    text = report(study, found)
     sys.stdout.write(text)
     output.mkdir(parents=True, exist_ok=True)
     (output / "report.md").write_text(text)
+    write_json(output / "results.json", values_of(study["metrics"].values(), found), indent=1)
     if failed:
         sys.exit("\n".join(failed))
 
@@ -211,6 +214,18 @@ def report(study: dict, found: dict[str, dict[int, dict]]) -> str:
             sys.stdout.write("\nDifferences, by seed: mean ± standard error (paired t).\n\n")
             write_table(["", *columns, "seeds"], rows_of_pairs(columns, found, pairs))
     return text.getvalue()
+
+
+def values_of(metrics: Iterable[str], found: dict) -> dict[str, dict[str, list[float]]]:
+    """run -> metric -> its values, one for each seed."""
+    return {
+        name: {
+            metric: values
+            for metric in metrics
+            if None not in (values := [row.get(metric) for row in rows.values()])
+        }
+        for name, rows in found.items()
+    }
 
 
 def rows_of_runs(columns: dict, found: dict) -> Iterator[list[str]]:

@@ -12,7 +12,12 @@ from .config_reference import key_reference
 from .convert.cli import add_convert_parser
 from .errors import INTERRUPTED, nearest, sentence, shows_tracebacks
 from .predict.cli import add_pack_parser, add_predict_parser
-from .report.cli import add_analyze_parser, add_kappa_parser, add_report_parser
+from .report.cli import (
+    add_analyze_parser,
+    add_compare_parser,
+    add_kappa_parser,
+    add_report_parser,
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -47,6 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     add_pack_parser(commands)
     add_convert_parser(commands)
     add_kappa_parser(commands)
+    add_compare_parser(commands)
     add_report_parser(commands)
     add_analyze_parser(commands)
     # The imports of these take seconds and need a working engine.

@@ -105,6 +105,8 @@ def test_a_study_reports_standard_errors_and_paired_t(study):
     table = table_of(run(BENCHMARKS / "study.py", file, "--output", output, "--report"))
     error = np.std(values["RankSeg"], ddof=1) / 2**0.5
     assert table["RankSeg"] == [f"22.50 ± {error:.2f}", "-", "2"]
+    found = json.loads((output / "results.json").read_text())
+    assert found == {name: {"panoptic_seg/PQ": pair} for name, pair in values.items()}
     t, p = stats.ttest_rel(values["RankSeg"], values["baseline"])
     assert table["RankSeg - baseline"][0] == f"+1.25 ± 0.25 (t {t:.1f}, p {p:.1g})"
 

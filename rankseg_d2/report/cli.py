@@ -1,4 +1,4 @@
-"""The options of `rankseg-d2 kappa`, `report` and `analyze`; imports are made when they run."""
+"""Options of `rankseg-d2 kappa`, `compare`, `report`, `analyze`; imports are made when they run."""
 
 import argparse
 import sys
@@ -54,6 +54,33 @@ def add_kappa_parser(commands: Any) -> None:
     add("--write", action="store_true",
         help="store calibration and rules in the file of --weights, where a predictor finds them")
     parser.set_defaults(run=_run_kappa)  # fmt: skip
+
+
+def add_compare_parser(commands: Any) -> None:
+    """Add `compare` to the subcommands of `rankseg-d2`."""
+    about = (
+        "Evaluate a trained model at the κ of its training, at smaller ones, above a probability, "
+        "and with the categories that are present (the oracle), from the same network outputs: one "
+        "table of mIoU, PQ, recall and time."
+    )
+    parser = commands.add_parser(
+        "compare", help="one table of a model at several κ, and with the oracle", description=about
+    )
+    add = parser.add_argument
+    add("config", metavar="CONFIG", help="a yaml file, or the name of a shipped config")
+    add("--weights", metavar="FILE", required=True, help="the trained model")
+    add("--kappas", nargs="+", type=int, metavar="K", help="smaller κ; by default 20 and 10")
+    add("--threshold", type=_share, default=0.2, metavar="T",
+        help="keep the categories above this probability, by default %(default)s")
+    add("--beside", metavar="FILE", help="rows from the json of a study, below the others")
+    add("--set", nargs="+", default=[], metavar="KEY=VALUE", help="other keys of the config")
+    parser.set_defaults(run=_run_compare)  # fmt: skip
+
+
+def _run_compare(args: argparse.Namespace) -> int:
+    from .compare import run
+
+    return run(args)
 
 
 def add_analyze_parser(commands: Any) -> None:

@@ -36,6 +36,7 @@ _HEADLINES = (
     ("sem_seg", "mIoU", "mIoU"),
     ("panoptic_seg", "PQ", "PQ"),
     ("segm", "AP", "AP"),
+    ("time", "ms", "ms per image"),
 )
 
 
@@ -65,17 +66,10 @@ def _evaluate(args: Namespace) -> tuple[ImageScores, Path]:
         raise ValueError(
             "give CONFIG and --weights FILE, or --scores FILE to choose again without the model"
         )
-    cfg = get_config(args.config, [*args.set, "MODEL.WEIGHTS", args.weights])
-    cfg.MODEL.TIMM.PRETRAINED = None  # the weights bring all
-    kappas = sorted(set(args.kappas or default_kappas(cfg.MODEL.RANKSEG.TOPK)))
-    check_kappa(cfg, kappas)
-    folder = Path(cfg.OUTPUT_DIR, "kappa")
-    cfg = changed(cfg, "OUTPUT_DIR", str(folder))  # whose config.yaml is not that of the training
-    cfg.freeze()
-    words = ["--config-file", args.config, "--eval-only", *args.set]
-    setup(cfg, default_argument_parser().parse_args(words))
-    model = load_model(cfg)
+    cfg = trained_config(args, args.kappas)
+    model, folder = start(cfg, args), Path(cfg.OUTPUT_DIR)
     topk = cfg.MODEL.RANKSEG.TOPK
+    kappas = sorted(set(args.kappas or default_kappas(topk)))
     by_kappa = {kappa: Choice(kappa) for kappa in kappas}
     by_threshold = {value: Choice(topk, value) for value in sorted(args.thresholds or THRESHOLDS)}
     images, results = sweep(cfg, model, [*by_kappa.values(), *by_threshold.values()])
@@ -84,6 +78,24 @@ def _evaluate(args: Namespace) -> tuple[ImageScores, Path]:
         rows = {value: results[choice] for value, choice in choices.items()}
         sys.stdout.write(f"\n{write_curves(folder, name, rows)}\n")
     return images, folder
+
+
+def trained_config(args: Namespace, kappas: Iterable[int] | None) -> CfgNode:
+    """The config of a trained model that can be evaluated at these κ; files go to its kappa/."""
+    cfg = get_config(args.config, [*args.set, "MODEL.WEIGHTS", args.weights])
+    cfg.MODEL.TIMM.PRETRAINED = None  # the weights bring all
+    check_kappa(cfg, kappas or ())
+    # A folder of its own, for its config.yaml is not that of the training.
+    cfg = changed(cfg, "OUTPUT_DIR", str(Path(cfg.OUTPUT_DIR, "kappa")))
+    cfg.freeze()
+    return cfg
+
+
+def start(cfg: CfgNode, args: Namespace) -> nn.Module:
+    """Begin the log of an evaluation; returns the model."""
+    words = ["--config-file", args.config, "--eval-only", *args.set]
+    setup(cfg, default_argument_parser().parse_args(words))
+    return load_model(cfg)
 
 
 def default_kappas(topk: int) -> list[int]:
@@ -146,17 +158,26 @@ def write_curves(folder: Path, name: str, results: dict[float, Results]) -> str:
         }
         rows.append({name: value} | metrics)
     write_tables(str(folder), name, {}, rows)
-    columns = {
-        short: [row[f"{task}/{metric}"] for row in rows]
-        for task, metric, short in _HEADLINES
-        if f"{task}/{metric}" in rows[0]
-    }
+    table = [headlines(tasks) for tasks in results.values()]
     values = list(results)
-    series = {short: (values, column) for short, column in columns.items()}
+    series = {
+        short: (values, [row[short] for row in table])
+        for task, _, short in _HEADLINES
+        if short in table[0] and task != "time"
+    }
     draw_curves(folder / f"{name}.png", series, f"Results by {name}", name, "percent")
-    table = [{name: f"{value:g}"} | {short: column[i] for short, column in columns.items()}
-             for i, value in enumerate(values)]  # fmt: skip
-    return text_table(table)
+    return text_table(
+        [{name: f"{value:g}"} | row for value, row in zip(values, table, strict=True)]
+    )
+
+
+def headlines(tasks: Results) -> dict[str, float]:
+    """The numbers that a printed table shows."""
+    return {
+        short: tasks[task][metric]
+        for task, metric, short in _HEADLINES
+        if metric in tasks.get(task, ())
+    }
 
 
 def write_plan(planned: Plan, folder: Path) -> None:

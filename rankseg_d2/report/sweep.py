@@ -6,11 +6,13 @@ separate evaluation, and memory grows with the choices only by what their evalua
 """
 
 import logging
+import statistics
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,13 +35,15 @@ Results = dict[str, dict[str, float]]  # task -> metric -> value, as `Trainer.te
 
 
 class Choice(NamedTuple):
-    """How many categories are kept: the options of a `Ranker`."""
+    """Which categories are kept: the options of a `Ranker`."""
 
     topk: int
     threshold: float | None = None
+    oracle: bool = False  # those that are present
 
     def ranker(self, ranker: Ranker) -> Ranker:
-        return replace(ranker, topk=self.topk, threshold=self.threshold)
+        threshold = None if self.oracle else self.threshold
+        return replace(ranker, topk=self.topk, threshold=threshold, oracle=self.oracle)
 
 
 def sweep(
@@ -48,9 +52,10 @@ def sweep(
     """Scores of all images, and for each choice the results that a separate evaluation gives.
 
     "multilabel" is computed from the scores, without an evaluator for each choice. The results have
-    one task more, "pixels": the recall is the share of an image's labelled pixels whose category is
-    kept, the precision the share of its predicted pixels whose category is present; both are means
-    over the images, in percent.
+    two tasks more. "pixels": the recall is the share of an image's labelled pixels whose category
+    is kept, the precision the share of its predicted pixels whose category is present; both are
+    means over the images, in percent. "time": the median milliseconds of the network and the
+    results. The first choice must not be the oracle.
     """
     (dataset,) = cfg.DATASETS.TEST
     passes = in_passes(cfg, model)
@@ -83,13 +88,20 @@ class _Sweep:
         self.labels = (ThingMaps if is_thing else LabelMaps)(dataset)
         self.pixels: list[np.ndarray] = []
         self.precision: dict[Choice, list[float]] = {choice: [] for choice in choices}
+        self.network_seconds: list[float] = []
+        self.result_seconds: dict[Choice, list[float]] = {choice: [] for choice in choices}
 
     def add(self, sample: dict, model: nn.Module) -> None:
         """Evaluate all choices on an image."""
-        one = run_pass(model, sample)
+        one, seconds = _timed(lambda: run_pass(model, sample))
+        self.network_seconds.append(seconds)
         self.pixels.append(self._count_pixels(sample))
         for number, (choice, evaluator) in enumerate(self.evaluators.items()):
-            result = one.result(choice.ranker(self.ranker).rank(one.scores))
+            scores, ranker = one.scores, choice.ranker(self.ranker)
+            if choice.oracle:
+                scores = self.multilabel.present[-1].to(scores)
+            result, seconds = _timed(lambda: one.result(ranker.rank(scores)))  # noqa: B023
+            self.result_seconds[choice].append(seconds)
             if number == 0:
                 self.multilabel.process([sample], [result])
             evaluator.process([sample], [result])
@@ -126,14 +138,16 @@ class _Sweep:
         for choice, evaluator in self.evaluators.items():
             categories, pixels = kept_shares(images, choice.ranker(self.ranker))
             pixels["precision"] = 100 * _nanmean(self.precision[choice])
+            seconds = map(statistics.median, (self.network_seconds, self.result_seconds[choice]))
             own = {"multilabel": common | categories, "pixels": pixels}
+            own["time"] = {"ms": 1000 * sum(seconds)}
             results[choice] = (evaluator.evaluate() or {}) | own
         return results
 
 
 def kept_shares(images: ImageScores, ranker: Ranker) -> tuple[dict[str, float], dict[str, float]]:
     """recall@k, precision@k and k of the categories, and the recall of the pixels."""
-    ranking = ranker.rank(images.scores)
+    ranking = ranker.rank(images.present.float() if ranker.oracle else images.scores)
     valid = ranking.valid
     if valid is None:
         valid = torch.ones_like(ranking.index, dtype=torch.bool)
@@ -146,6 +160,15 @@ def kept_shares(images: ImageScores, ranker: Ranker) -> tuple[dict[str, float], 
         "k": valid.sum(1).double().mean().item(),
     }
     return means, {"recall": 100 * pixel_recall.mean().item()}
+
+
+def _timed(function: Callable[[], Any]) -> tuple[Any, float]:
+    """What the function returns, and its seconds."""
+    start = time.perf_counter()
+    found = function()
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return found, time.perf_counter() - start
 
 
 def _nanmean(values: list[float]) -> float:

@@ -100,6 +100,7 @@ def swept(run):
 @pytest.mark.parametrize("choice", CHOICES)
 def test_metrics_equal_a_separate_evaluation(run, swept, choice):
     expected, found = separate(run, choice), dict(swept[1][choice])
+    assert found.pop("time")["ms"] > 0
     found.pop("pixels")
     assert found.keys() == expected.keys() == {"sem_seg", "panoptic_seg", "segm", "multilabel"}
     for task, metrics in expected.items():
@@ -159,6 +160,18 @@ def test_precision_of_pixels_is_the_share_of_predicted_pixels_whose_category_is_
     ]
     assert 0 < np.mean(shares) < 1
     assert results[Choice(5)]["pixels"]["precision"] == pytest.approx(100 * np.mean(shares))
+
+
+def test_the_oracle_keeps_what_is_present(run, swept):
+    cfg, oracle = run.clone(), Choice(TOPK, oracle=True)
+    images, results = sweep(cfg, load_model(cfg), [Choice(TOPK), oracle])
+    assert results[oracle]["multilabel"]["recall@k"] == pytest.approx(
+        100 * (images.present.sum(1).clamp(max=TOPK) / images.present.sum(1)).mean()
+    )
+    assert results[oracle]["multilabel"]["precision@k"] == 100
+    assert results[oracle]["pixels"]["precision"] == pytest.approx(100)
+    other = swept[1][Choice(TOPK)]["sem_seg"]["mIoU"]
+    assert results[oracle]["sem_seg"]["mIoU"] != results[Choice(TOPK)]["sem_seg"]["mIoU"] == other
 
 
 def test_the_network_runs_once_for_each_image(run, monkeypatch):

@@ -1,0 +1,75 @@
+"""`rankseg-d2 compare`: one table of what the same weights give with fewer categories kept."""
+
+import json
+import statistics
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..files import read_json
+from ..tables import text_table, write_tables
+from .kappa import start, trained_config
+from .sweep import Choice, Results, sweep
+
+KAPPAS = (20, 10)
+_COLUMNS = {  # of the table: task and metric
+    "mIoU": ("sem_seg", "mIoU"),
+    "PQ": ("panoptic_seg", "PQ"),
+    "AP": ("segm", "AP"),
+    "kept": ("multilabel", "k"),
+    "recall@κ": ("multilabel", "recall@k"),
+    "ms per image": ("time", "ms"),
+}
+
+
+def run(args: Namespace) -> int:
+    """The subcommand; `args` are those of `report.cli`."""
+    beside = list(_beside(Path(args.beside))) if args.beside else []
+    cfg = trained_config(args, args.kappas)
+    topk = cfg.MODEL.RANKSEG.TOPK
+    choices = {f"κ = {topk}, as trained": Choice(topk)}
+    choices |= {f"κ = {kappa}": Choice(kappa) for kappa in args.kappas or KAPPAS if kappa < topk}
+    choices[f"probability above {args.threshold:g}"] = Choice(topk, args.threshold)
+    choices["oracle"] = Choice(topk, oracle=True)
+    model = start(cfg, args)
+    _, results = sweep(cfg, model, list(choices.values()))
+    rows = [{"": name} | _row(results[choice]) for name, choice in choices.items()]
+    write_tables(cfg.OUTPUT_DIR, "compare", {}, rows)
+    shown = [name for name in rows[0] if name]
+    for name, found in beside:
+        rows.append({"": name} | {column: found.get(column, "-") for column in shown})
+    sys.stdout.write(f"\n{text_table(rows)}\n")
+    return 0
+
+
+def _row(results: Results) -> dict[str, float]:
+    return {
+        column: results[task][metric]
+        for column, (task, metric) in _COLUMNS.items()
+        if metric in results.get(task, ())
+    }
+
+
+def _beside(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """Rows of a study (benchmarks/study.py): {run: {metric: [a value per seed]}}."""
+    try:
+        content = read_json(path)
+        for name, metrics in content.items():
+            shown = {}
+            for column, (task, metric) in _COLUMNS.items():
+                if values := metrics.get(f"{task}/{metric}"):
+                    shown[column] = _mean_and_error(values)
+            count = max(map(len, metrics.values()))
+            yield f"{name} ({count} trainings)", shown
+    except (AttributeError, TypeError, ValueError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"{path} has no results of a study; give the json that benchmarks/study.py writes"
+        ) from error
+
+
+def _mean_and_error(values: list[float]) -> str:
+    mean = f"{statistics.mean(values):.2f}"
+    if len(values) < 2:
+        return mean
+    return f"{mean} ± {statistics.stdev(values) / len(values) ** 0.5:.2f}"
