@@ -28,7 +28,9 @@ from .heads import (
     MultiLabelHead,
     PoolingHead,
 )
+from .kept_set import Schedule, check_schedule, topk_at, with_absent
 from .losses import LOSSES, asymmetric_loss, binary_cross_entropy, multi_hot
+from .mask_scores import mask_scores
 from .metrics import class_ap, label_ranking_ap, precision_at_k, rank_histogram, recall_at_k
 from .ranker import Ranker
 from .ranking import (
@@ -63,8 +65,10 @@ __all__ = [
     "Ranking",
     "Reliability",
     "Rule",
+    "Schedule",
     "asymmetric_loss",
     "binary_cross_entropy",
+    "check_schedule",
     "check_topk",
     "choose_threshold",
     "choose_topk",
@@ -75,6 +79,7 @@ __all__ = [
     "images_needed",
     "keep_valid",
     "label_ranking_ap",
+    "mask_scores",
     "multi_hot",
     "precision_at_k",
     "rank",
@@ -88,4 +93,6 @@ __all__ = [
     "restrict",
     "restrict_embeddings",
     "spread",
+    "topk_at",
+    "with_absent",
 ]
