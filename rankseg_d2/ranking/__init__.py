@@ -17,6 +17,7 @@ categories; logits have one column per rank from `restrict` on, the last one is 
 Training adds `asymmetric_loss(scores, multi_hot(labels, 150))` and calls `relabel` on its targets.
 """
 
+from .by_masks import mask_scores
 from .calibration import Calibration, Reliability, fit_calibration, reliability
 from .conformal import Rule, choose_threshold, choose_topk, image_shares, images_needed
 from .heads import (
@@ -30,7 +31,6 @@ from .heads import (
 )
 from .kept_set import Schedule, check_schedule, topk_at, with_absent
 from .losses import LOSSES, asymmetric_loss, binary_cross_entropy, multi_hot
-from .mask_scores import mask_scores
 from .metrics import class_ap, label_ranking_ap, precision_at_k, rank_histogram, recall_at_k
 from .ranker import Ranker
 from .ranking import (

@@ -11,9 +11,7 @@ _VALUES = 4_000_000  # logits of an image at a time, which limits the memory
 _MOST = -1e-6  # of a log probability, so that its logit is finite
 
 
-def mask_scores(
-    classify: Callable[[Tensor], Tensor], features: Tensor, num_classes: int
-) -> Tensor:
+def mask_scores(classify: Callable[[Tensor], Tensor], features: Tensor, num_classes: int) -> Tensor:
     """Logit of the largest probability of each category: features (B, N, D) -> (B, C).
 
     `classify` gives class logits (B, n, C), or with no-object as the last (B, n, C+1), of n of the
