@@ -70,10 +70,10 @@ def evaluate(cfg: CfgNode, resume: bool) -> dict[str, Any]:
 
 def _check_ranks(model: Any, file_ranks: int | None) -> None:
     """Warn of ranks whose temperature is in no file, and so was never trained."""
-    topk = model.ranker.topk if getattr(model, "ranker", None) else 0
-    if file_ranks is not None and topk > file_ranks:
+    norm = getattr(model, "ml_norm", None)
+    if norm is not None and file_ranks is not None and model.ranker.topk > file_ranks:
         logger.warning(
             "MODEL.RANKSEG.TOPK is %d, but MODEL.WEIGHTS was trained with %d: the temperature of "
             "the other ranks was never trained; set TOPK to at most %d",
-            topk, file_ranks, file_ranks,
+            model.ranker.topk, file_ranks, file_ranks,
         )  # fmt: skip
