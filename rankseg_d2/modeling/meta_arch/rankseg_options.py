@@ -58,20 +58,8 @@ def check_options(cfg: CfgNode, name: str) -> None:
             "MODEL.RANKSEG.THRESHOLD must be a probability between 0 and 1 (0 keeps all TOPK); "
             f"got {options.THRESHOLD}."
         )
-    check_schedule(options.TOPK_SCHEDULE, num_classes, "MODEL.RANKSEG.TOPK_SCHEDULE")
-    if options.RANDOM_SHARE and not options.KEEP_TRUE:
-        raise ValueError(
-            f"MODEL.RANKSEG.RANDOM_SHARE is {options.RANDOM_SHARE:g}, but it is a share of the "
-            "places that true categories leave; set MODEL.RANKSEG.KEEP_TRUE True"
-        )
-    if options.SCORES not in _SCORES:
-        raise unknown_name("MODEL.RANKSEG.SCORES", options.SCORES, _SCORES)
-    if options.SCORES == "both" and not all(options.SCORE_WEIGHTS):
-        raise ValueError(
-            "MODEL.RANKSEG.SCORE_WEIGHTS must be two numbers above 0; got "
-            f"{list(options.SCORE_WEIGHTS)}. For one ranker alone, set MODEL.RANKSEG.SCORES to "
-            "head or masks"
-        )
+    _check_kept_set(options, num_classes)
+    _check_scores(options)
     if options.LOSS not in LOSSES:
         raise unknown_name("MODEL.RANKSEG.LOSS", options.LOSS, LOSSES)
     if options.HEAD not in HEADS:
@@ -80,6 +68,26 @@ def check_options(cfg: CfgNode, name: str) -> None:
         raise ValueError(
             "MODEL.RANKSEG.SHARE_EMBEDDING is True, but MODEL.RANKSEG.HEAD conv_pooling has no "
             "class embedding that could be shared; set it False, or the head to pooling"
+        )
+
+
+def _check_kept_set(options: CfgNode, num_classes: int) -> None:
+    check_schedule(options.TOPK_SCHEDULE, num_classes, "MODEL.RANKSEG.TOPK_SCHEDULE")
+    if options.RANDOM_SHARE and not options.KEEP_TRUE:
+        raise ValueError(
+            f"MODEL.RANKSEG.RANDOM_SHARE is {options.RANDOM_SHARE:g}, but it is a share of the "
+            "places that true categories leave; set MODEL.RANKSEG.KEEP_TRUE True"
+        )
+
+
+def _check_scores(options: CfgNode) -> None:
+    if options.SCORES not in _SCORES:
+        raise unknown_name("MODEL.RANKSEG.SCORES", options.SCORES, _SCORES)
+    if options.SCORES == "both" and not all(options.SCORE_WEIGHTS):
+        raise ValueError(
+            "MODEL.RANKSEG.SCORE_WEIGHTS must be two numbers above 0; got "
+            f"{list(options.SCORE_WEIGHTS)}. For one ranker alone, set MODEL.RANKSEG.SCORES to "
+            "head or masks"
         )
 
 
