@@ -41,6 +41,19 @@ KEYS = {
             "THRESHOLD": 0.0,
             # ours: True: training keeps the true categories, whatever their scores
             "KEEP_TRUE": False,
+            # ours: with KEEP_TRUE: of the places that true categories leave, this share is filled
+            # with random categories, and the rest with the best ones
+            "RANDOM_SHARE": 0.0,
+            # ours: kappa of the training as [iteration, kappa] pairs, on lines between them: [] is
+            # TOPK, which inference always uses
+            "TOPK_SCHEDULE": [],
+            # ours: categories are ranked by the multi-label head, by masks (the best probability
+            # that a region or pixel gives, which needs no training and no head), or by both
+            "SCORES": "head",
+            "SCORE_WEIGHTS": [1.0, 1.0],  # ours: of head and masks in the sum of their logits
+            "NORM": True,  # ours: with FLAG: classify with the rank-adaptive temperature
+            # ours: so many times the log probability of a category is added to its class logit
+            "GATE": 0.0,
             "FULL_SCORES": False,  # ours: True: semantic results have all C score maps, not TOPK
         },
         "MASK_FORMER": {

@@ -222,6 +222,11 @@ _SECTIONS = {
         "LAYER": SIZE,
         "POOL": COUNT,
         "THRESHOLD": BELOW_ONE,
+        "RANDOM_SHARE": SHARE,
+        "TOPK_SCHEDULE": list_of(list_of(COUNT, 2), may_be_empty=True),
+        "SCORES": NAME,
+        "SCORE_WEIGHTS": list_of(WEIGHT, 2),
+        "GATE": WEIGHT,
     },
     "INPUT": {
         "FORMAT": NAME,

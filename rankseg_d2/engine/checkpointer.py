@@ -50,6 +50,7 @@ class Checkpointer(DetectionCheckpointer):
     _resumes = False
     _file = ""
     fresh: Sequence[str] = ()  # the model's weights that the last file did not have
+    file_ranks: int | None = None  # of the last file's rank-adaptive temperature, if it has one
 
     def __init__(
         self,
@@ -205,6 +206,8 @@ class Checkpointer(DetectionCheckpointer):
             is_caffe2 = checkpoint.get("__author__") == "Caffe2"
             weights = align_and_update_state_dicts(own, weights, c2_conversion=is_caffe2)
         rows = getattr(self.model, "checkpoint_rows", dict)()
+        ranks = [name for name, kind in rows.items() if kind.meaning == "ranks" and name in weights]
+        self.file_ranks = min((weights[x].numel() - rows[x].closed for x in ranks), default=None)
         result = adapt(weights, own, checkpoint.get("class_names"), self.class_names, rows)
         checkpoint["model"] = result.weights
         incompatible = super()._load_model(checkpoint)

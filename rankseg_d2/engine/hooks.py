@@ -241,10 +241,10 @@ def _lower_rate(trainer: TrainerBase, part: str, factor: float) -> float:
 def _check_guard(cfg: CfgNode) -> None:
     """Raise ValueError where the guard of the multi-label head could do nothing."""
     guard, rankseg = cfg.SOLVER.MLHEAD_GUARD, cfg.MODEL.RANKSEG
-    if not rankseg.FLAG or rankseg.USE_GT:
+    if not rankseg.FLAG or rankseg.USE_GT or rankseg.SCORES == "masks":
         raise ValueError(
             "SOLVER.MLHEAD_GUARD.ENABLED needs a multi-label head, which a model has with "
-            "MODEL.RANKSEG.FLAG True and USE_GT False; set the key False"
+            "MODEL.RANKSEG.FLAG True, USE_GT False and SCORES head or both; set the key False"
         )
     if cfg.TEST.EVAL_PERIOD <= 0:
         raise ValueError(

@@ -1,5 +1,6 @@
 """Start a training or an evaluation: what train_net.py and `rankseg-d2 train` and `eval` share."""
 
+import logging
 import os
 from argparse import Namespace
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from .launch import launch
 from .result_files import write_results
 from .run_folder import last_checkpoint
 from .trainer import Trainer, setup
+
+logger = logging.getLogger(__name__)
 
 
 def start(args: Namespace, once_checked: Callable[[CfgNode], None] = lambda cfg: None) -> None:
@@ -55,6 +58,7 @@ def evaluate(cfg: CfgNode, resume: bool) -> dict[str, Any]:
     model = Trainer.build_model(cfg)
     checkpointer = Checkpointer(model, save_dir=cfg.OUTPUT_DIR, class_names=class_names(cfg))
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    _check_ranks(model, checkpointer.file_ranks)
     results = Trainer.test(cfg, model)
     if comm.is_main_process():
         last = last_checkpoint(cfg.OUTPUT_DIR) if resume else None
@@ -62,3 +66,14 @@ def evaluate(cfg: CfgNode, resume: bool) -> dict[str, Any]:
         log_results(cfg, results)
         verify_results(cfg, results)
     return results
+
+
+def _check_ranks(model: Any, file_ranks: int | None) -> None:
+    """Warn of ranks whose temperature is in no file, and so was never trained."""
+    norm = getattr(model, "ml_norm", None)
+    if norm is not None and file_ranks is not None and model.ranker.topk > file_ranks:
+        logger.warning(
+            "MODEL.RANKSEG.TOPK is %d, but MODEL.WEIGHTS was trained with %d: the temperature of "
+            "the other ranks was never trained; set TOPK to at most %d",
+            model.ranker.topk, file_ranks, file_ranks,
+        )  # fmt: skip

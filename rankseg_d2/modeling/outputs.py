@@ -11,9 +11,11 @@ from ..ranking import Ranking
 class Outputs:
     """The fields that the predictions of every family have; subclasses add their own."""
 
-    # (B, C) scores of the categories of the whole image or clip: logits of the multi-label head or,
-    # for the oracle, which categories are present. None: the model does not rank.
+    # (B, C) scores of the categories of the whole image or clip, by which they are ranked: logits
+    # or, for the oracle, which categories are present. None: the model does not rank.
     scores: Tensor | None = field(default=None, kw_only=True)
+    # (B, C) logits of the multi-label head, which its loss trains; None: there is no such head.
+    head_scores: Tensor | None = field(default=None, kw_only=True)
     # Which categories the columns of the class logits stand for; None: all, in their order.
     ranking: Ranking | None = field(default=None, kw_only=True)
 

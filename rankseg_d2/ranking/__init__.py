@@ -17,6 +17,7 @@ categories; logits have one column per rank from `restrict` on, the last one is 
 Training adds `asymmetric_loss(scores, multi_hot(labels, 150))` and calls `relabel` on its targets.
 """
 
+from .by_masks import mask_scores
 from .calibration import Calibration, Reliability, fit_calibration, reliability
 from .conformal import Rule, choose_threshold, choose_topk, image_shares, images_needed
 from .heads import (
@@ -28,6 +29,7 @@ from .heads import (
     MultiLabelHead,
     PoolingHead,
 )
+from .kept_set import Schedule, check_schedule, topk_at, with_absent
 from .losses import LOSSES, asymmetric_loss, binary_cross_entropy, multi_hot
 from .metrics import class_ap, label_ranking_ap, precision_at_k, rank_histogram, recall_at_k
 from .ranker import Ranker
@@ -63,8 +65,10 @@ __all__ = [
     "Ranking",
     "Reliability",
     "Rule",
+    "Schedule",
     "asymmetric_loss",
     "binary_cross_entropy",
+    "check_schedule",
     "check_topk",
     "choose_threshold",
     "choose_topk",
@@ -75,6 +79,7 @@ __all__ = [
     "images_needed",
     "keep_valid",
     "label_ranking_ap",
+    "mask_scores",
     "multi_hot",
     "precision_at_k",
     "rank",
@@ -88,4 +93,6 @@ __all__ = [
     "restrict",
     "restrict_embeddings",
     "spread",
+    "topk_at",
+    "with_absent",
 ]

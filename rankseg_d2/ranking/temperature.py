@@ -37,6 +37,19 @@ class RankNorm(nn.LayerNorm):
         logits = logits * (variance + self.eps).rsqrt() * weight + bias
         return logits.masked_fill(~valid, LOW_LOGIT)
 
+    def unranked(self, logits: Tensor) -> Tensor:
+        """Logits of all categories (..., C or C+1), before a ranking says which ranks they have.
+
+        Each category gets the mean weight and bias of the ranks, and no-object its own.
+        """
+        others = int(self.no_object)
+        ranks = self.normalized_shape[0] - others
+        weight, bias = (
+            torch.cat([x[:ranks].mean().expand(logits.shape[-1] - others), x[ranks:]])
+            for x in (self.weight, self.bias)
+        )
+        return F.layer_norm(at_least_float(logits), weight.shape, weight, bias, self.eps)
+
     def _of_columns(self, count: int) -> tuple[Tensor, Tensor]:
         """Weight and bias of the first ranks and no-object, `count` in all."""
         total = self.normalized_shape[0]

@@ -132,8 +132,10 @@ def check_kappa(cfg: CfgNode, kappas: Iterable[int]) -> None:
 
 
 def trained_kappa(cfg: CfgNode) -> int:
-    """The κ of MODEL.WEIGHTS, which is the number of ranks that its temperature has."""
+    """The κ of MODEL.WEIGHTS, the number of ranks of its temperature; without one, all classes."""
     model = build_on_meta(cfg)
+    if model.norm is None:
+        return model.num_classes
     weights = read_checkpoint(locate(cfg.MODEL.WEIGHTS, PathManager)[0])["model"]
     rename(weights, model.state_dict())
     return len(weights["ml_norm.weight"]) - model.ml_norm.no_object

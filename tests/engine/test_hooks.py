@@ -147,6 +147,7 @@ def test_a_metric_that_nothing_gives_is_named(tmp_path, caplog):
     [
         (("MODEL.RANKSEG.FLAG", False), "needs a multi-label head"),
         (("MODEL.RANKSEG.USE_GT", True), "needs a multi-label head"),
+        (("MODEL.RANKSEG.SCORES", "masks"), "needs a multi-label head"),
         (("TEST.EVAL_PERIOD", 0), "set TEST.EVAL_PERIOD"),
         (("SOLVER.MLHEAD_GUARD.FACTOR", 2.0), "between 0 and 1, but they are 0.5 and 2.0"),
         (("SOLVER.MLHEAD_GUARD.DROP", -1.0), "DROP must be 0 or more"),

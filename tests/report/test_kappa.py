@@ -10,6 +10,7 @@ import pytest
 import torch
 from support.end_to_end import SMALL, small_config
 from support.paths import ROOT
+from support.small import CLASSES, MASK2FORMER, make_config
 
 from rankseg_d2 import cli
 from rankseg_d2.checkpoints import read_metadata
@@ -203,3 +204,9 @@ def test_curves_are_written_with_empty_cells_for_nan(tmp_path, drawn):
         "kappa,multilabel/recall@k,pixels/recall\n1,10.0,5.0\n2,20.0,\n"
     )
     assert text.split("\n")[0].split() == ["kappa", "recall", "pixel", "recall"]
+
+
+def test_without_a_temperature_any_kappa_can_be_chosen():
+    free = {"FLAG": True, "TOPK": 2, "SCORES": "masks", "NORM": False}
+    free = {f"MODEL.RANKSEG.{name}": value for name, value in free.items()}
+    assert kappa.trained_kappa(make_config(MASK2FORMER, free)) == CLASSES

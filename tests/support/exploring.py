@@ -12,11 +12,14 @@ from support.predicting import PIXELS
 from support.small import MASK2FORMER, MASKFORMER, RANKSEG
 
 FIRST = {"MODEL.MASK_FORMER.TEST.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE": True}
+BY_BOTH, GATE = {"MODEL.RANKSEG.SCORES": "both"}, {"MODEL.RANKSEG.GATE": 2.0}
 RANKING = {  # kind, and more options
     "Mask2Former": (MASK2FORMER, RANKSEG),
     "Mask2Former, resized first": (MASK2FORMER, RANKSEG, FIRST),
     "MaskFormer without cosine": (MASKFORMER, RANKSEG, {"MODEL.SEM_SEG_HEAD.USE_LAYERNORM": False}),
     "pixels": (PIXELS, RANKSEG),
+    "Mask2Former with a gate": (MASK2FORMER, RANKSEG, BY_BOTH, GATE),
+    "pixels with a gate": (PIXELS, RANKSEG, BY_BOTH, GATE, {"MODEL.RANKSEG.NORM": False}),
 }
 PLAIN = {
     "plain Mask2Former": (MASK2FORMER,),
@@ -69,11 +72,13 @@ def labels_of(content, topk=None, threshold=0, denied=()):
     if content["regions"]:
         logits = _unpack(content["logits"])[:, [*columns, -1]].astype(float)
         logits = _norm(logits, content["norm"])
+        logits[:, :-1] += _gates(content, classes)
         weights = np.exp(logits - logits.max(1, keepdims=True))
         weights /= weights.sum(1, keepdims=True)
         scores = np.einsum("qk,qhw->khw", weights[:, :-1], _enlarged(maps, content, True))
     else:
         logits = _norm(maps[columns].transpose(1, 2, 0), content["norm"])
+        logits = logits + _gates(content, classes)
         scores = _enlarged(logits.transpose(2, 0, 1), content, False)
     return classes[scores.argmax(0)]
 
@@ -86,6 +91,11 @@ def _ranked(content, topk, threshold, denied):
     columns = sorted(columns, key=lambda n: -score[n])[:topk]
     least = np.log(threshold / (1 - threshold)) if threshold else -np.inf
     return columns[:1] + [n for n in columns[1:] if score[n] > least]
+
+
+def _gates(content, classes):
+    scores = np.array([content["classes"][c]["score"] for c in classes])
+    return -content["gate"] * np.logaddexp(0, -scores)
 
 
 def _norm(logits, norm):

@@ -5,7 +5,6 @@ of categories that are not kept are dropped) and to pixels (labels become ranks)
 matcher do not know of it.
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,28 +16,31 @@ from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import Tensor, nn
 
 from ...checkpoints import Rows
-from ...errors import unknown_name
 from ...ranking import (
-    HEADS,
-    LOSSES,
     BlockHead,
-    ConvPoolingHead,
     Ranker,
     Ranking,
     RankNorm,
+    mask_scores,
     multi_hot,
     relabel,
     relabel_map,
 )
 from ..clips import Clips, to_device
 from ..oracle import label_metadata, present_labels
-from ..outputs import Outputs, PixelPredictions
+from ..outputs import MaskPredictions, Outputs, PixelPredictions
 from ..pixel_heads.head import PixelHead
 from ..results import Sizes, ranking_result
 from .mask_classification import MaskFormer, VideoMaskFormer
 from .pixel_classification import PixelClassifier, PixelTargets
-
-logger = logging.getLogger(__name__)
+from .rankseg_options import (
+    build_ml_head,
+    build_ranker,
+    check_head,
+    check_layer,
+    check_options,
+    score_weights,
+)
 
 
 class RankSeg:
@@ -53,46 +55,46 @@ class RankSeg:
         ml_head: nn.Module | None,
         ranker: Ranker,
         rank_norm: bool,
+        score_weights: tuple[float, float] = (1.0, 0.0),
         label_metadata: Any = None,
         **options: Any,
     ):
         """
         Args:
-            ml_head: the multi-label head; None: the oracle, whose ranking comes from the labels.
+            ml_head: the multi-label head; None: the ranking comes from masks alone or, for the
+                oracle, from the labels.
             rank_norm: classify with the rank-adaptive temperature.
+            score_weights: of the scores of the multi-label head and of those by masks, in their
+                sum.
             label_metadata: by which the oracle reads label files; None: they have class ids.
         """
         super().__init__(**options)
         self.ranker = ranker
+        self.score_weights = score_weights
         self.label_metadata = label_metadata
         if ml_head is not None:
             self.ml_head = ml_head
         if rank_norm:
             unbiased = ranker.oracle and getattr(self.sem_seg_head, "unbiased", False)
-            self.ml_norm = RankNorm(ranker.topk, self.no_object, unbiased)
+            self.ml_norm = RankNorm(ranker.largest_topk, self.no_object, unbiased)
         self.adapt_classifier()
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
-        _check_options(cfg, cls.__name__)
-        options, num_classes = cfg.MODEL.RANKSEG, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+        check_options(cfg, cls.__name__)
+        options, weights = cfg.MODEL.RANKSEG, score_weights(cfg)
         own = super().from_config(cfg)
+        check_head(cfg, own["sem_seg_head"])
         ml_head = None
-        if not options.USE_GT:
-            _check_head(cfg, own["sem_seg_head"])
-            ml_head = _build_ml_head(cfg, *cls.rank_widths(own["sem_seg_head"]))
-        ranker = Ranker(
-            # The oracle without a number of ranks keeps all categories that are present.
-            topk=options.TOPK or num_classes,
-            threshold=options.THRESHOLD or None,
-            keep_true=options.KEEP_TRUE,
-            oracle=options.USE_GT,
-            loss=LOSSES[options.LOSS],
-            loss_weight=options.LOSS_WEIGHT,
-            cosine=cfg.MODEL.SEM_SEG_HEAD.USE_LAYERNORM,
-        )
-        own |= {"ml_head": ml_head, "ranker": ranker, "rank_norm": options.FLAG}
-        return own | {"label_metadata": label_metadata(cfg) if options.USE_GT else None}
+        if weights[0]:
+            ml_head = build_ml_head(cfg, *cls.rank_widths(own["sem_seg_head"]))
+        return own | {
+            "ml_head": ml_head,
+            "ranker": build_ranker(cfg),
+            "rank_norm": options.FLAG and options.NORM,
+            "score_weights": weights,
+            "label_metadata": label_metadata(cfg) if options.USE_GT else None,
+        }
 
     @property
     def norm(self) -> RankNorm | None:
@@ -117,26 +119,51 @@ class RankSeg:
         return outputs if self.ranker.oracle else self.scored(outputs)
 
     def scored(self, outputs: Outputs) -> Outputs:
+        """The outputs with scores: those of the multi-label head, by masks, or their sum."""
+        by_head, by_masks = self.score_weights
+        if by_head:
+            outputs = self.scored_by_head(outputs)
+        if not by_masks:
+            return outputs
+        scores = by_masks * self.score_by_masks(outputs)
+        if by_head:
+            scores = scores + by_head * outputs.head_scores.detach()
+        return replace(outputs, scores=scores)
+
+    def scored_by_head(self, outputs: Outputs) -> Outputs:
         """The outputs with scores, and with whatever else the multi-label head changes."""
-        return replace(outputs, scores=self.score(outputs))
+        scores = self.score(outputs)
+        return replace(outputs, scores=scores, head_scores=scores)
 
     def score(self, outputs: Outputs) -> Tensor:
-        """Scores of the categories of each image: (B, C) logits."""
+        """Scores of the categories of each image by the multi-label head: (B, C) logits."""
         features = self.rank_features(outputs)  # (B, N, D)
         if self.ml_head.shared_dim is None:
             return self.ml_head(features)
         return self.ml_head(features, self.class_embedding(outputs))
 
+    def score_by_masks(self, outputs: Outputs) -> Tensor:
+        """Logits of the best probability that a region or pixel gives: (B, C), no gradient."""
+        features, embeddings, bias = self.classified(outputs)
+
+        def classify(part: Tensor) -> Tensor:
+            logits = self.ranker.compare(part, embeddings, bias)
+            return logits if self.norm is None else self.norm.unranked(logits)
+
+        return mask_scores(classify, features, self.num_classes)
+
     def losses(self, outputs: Outputs, targets: Any) -> dict[str, Tensor]:
         present = multi_hot(self.labels_of(targets), self.num_classes)  # (B, C)
         present = present.to(self.device)
         scores = present if self.ranker.oracle else outputs.scores
-        ranking = self.ranker.rank_in_training(scores, present)
+        iteration = get_event_storage().iter if has_event_storage() else None
+        ranking = self.ranker.rank_in_training(scores, present, iteration)
         outputs = replace(outputs, ranking=ranking)
         losses = super().losses(outputs, self.ranked_targets(targets, ranking))
-        if self.ranker.oracle:
+        if outputs.head_scores is None:
             return losses
-        return losses | {"loss_ml": self.ranker.multi_label_loss(scores, present)}
+        loss = self.ranker.multi_label_loss(outputs.head_scores, present)
+        return losses | {"loss_ml": loss}
 
     def decide(self, outputs: Outputs) -> Outputs:
         """Rank, unless `outputs` have a ranking already."""
@@ -151,7 +178,7 @@ class RankSeg:
 
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters without weight decay: the class tokens."""
-        if self.ranker.oracle:
+        if not hasattr(self, "ml_head"):
             return set()
         return {f"ml_head.{name}" for name in self.ml_head.no_weight_decay()}
 
@@ -185,6 +212,10 @@ class RankSeg:
         """The targets with ranks for category ids."""
         raise NotImplementedError
 
+    def classified(self, outputs: Any) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What the classifier compares: (B, N, D), (C or C+1, D) or (B, C, D), and a bias."""
+        raise NotImplementedError
+
 
 class RankedRegions(RankSeg):
     """For models that classify regions: targets of categories that are not kept are dropped."""
@@ -198,8 +229,8 @@ class RankedRegions(RankSeg):
 
     def adapt_classifier(self) -> None:
         predictor = self.sem_seg_head.predictor
-        if not self.ranker.oracle:
-            _check_layer(self.rank_layer, predictor.num_layers)
+        if hasattr(self, "ml_head"):
+            check_layer(self.rank_layer, predictor.num_layers)
         if self.ranker.cosine:
             predictor.class_embed.register_parameter("bias", None)
 
@@ -208,6 +239,10 @@ class RankedRegions(RankSeg):
 
     def ranked_targets(self, targets: list[dict], ranking: Ranking) -> list[dict]:
         return _keep_ranked(targets, ranking)
+
+    def classified(self, outputs: MaskPredictions) -> tuple[Tensor, Tensor, Tensor | None]:
+        classifier = self.sem_seg_head.predictor.class_embed
+        return outputs.queries[-1], classifier.weight, classifier.bias
 
     def classify(self, queries: Tensor, ranking: Ranking | None = None) -> Tensor:
         """Logits of the ranked categories only: (..., B, Q, D) -> (..., B, Q, K+1)."""
@@ -224,16 +259,17 @@ class RankedPixels(RankSeg):
     def rank_widths(head: PixelHead) -> tuple[int, int]:
         return head.coarse_width, head.class_width
 
-    def scored(self, outputs: PixelPredictions) -> PixelPredictions:
+    def scored_by_head(self, outputs: PixelPredictions) -> PixelPredictions:
         if not isinstance(self.ml_head, BlockHead):
-            return super().scored(outputs)
+            return super().scored_by_head(outputs)
         head, size = self.sem_seg_head, outputs.pixels.shape[-2:]
         pooled = head.pooled(outputs.pixels) if head.rank_pool else None  # (B, M, D)
         scores, pixels, classes = self.ml_head.joint(
             outputs.pixels.flatten(2).mT, pooled, self.class_embedding(outputs)
         )
         pixels = pixels.mT.unflatten(2, size)  # (B, D, h, w)
-        return replace(outputs, scores=scores, pixels=pixels, classes=[classes])
+        outputs = replace(outputs, pixels=pixels, classes=[classes])
+        return replace(outputs, scores=scores, head_scores=scores)
 
     def labels_of(self, targets: PixelTargets) -> Tensor:
         return targets.classes  # (B, H, W)
@@ -241,6 +277,10 @@ class RankedPixels(RankSeg):
     def ranked_targets(self, targets: PixelTargets, ranking: Ranking) -> PixelTargets:
         ranks = relabel_map(targets.classes, ranking, self.sem_seg_head.ignore_value)
         return targets._replace(labels=ranks)
+
+    def classified(self, outputs: PixelPredictions) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The pixels of a map that is as coarse as that of a multi-label head."""
+        return self.sem_seg_head.pooled(outputs.pixels), outputs.classes[-1], outputs.bias
 
     def classify(
         self,
@@ -286,72 +326,3 @@ def _keep_ranked(targets: list[dict], ranking: Ranking) -> list[dict]:
         index = to_device(torch.from_numpy(np.flatnonzero(keep)), ranks.device)
         kept.append({**target, "labels": ranks[index], "masks": target["masks"][index]})
     return kept
-
-
-def _check_options(cfg: CfgNode, name: str) -> None:
-    """Raise ValueError or KeyError for invalid options of MODEL.RANKSEG."""
-    options, num_classes = cfg.MODEL.RANKSEG, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
-    if not (options.FLAG or options.USE_GT):
-        raise ValueError(
-            f"MODEL.META_ARCHITECTURE is {name}, but its ranking is not set: set "
-            "MODEL.RANKSEG.FLAG True, or USE_GT for the oracle; without a ranking it is "
-            f"{name.removeprefix('RankSeg')}"
-        )
-    if (options.TOPK or not options.USE_GT) and not 1 <= options.TOPK <= num_classes:
-        raise ValueError(
-            f"MODEL.RANKSEG.TOPK must be in [1, {num_classes}], the number of classes; got "
-            f"{options.TOPK}. {num_classes} keeps every category."
-        )
-    if not 0 <= options.THRESHOLD < 1:
-        raise ValueError(
-            "MODEL.RANKSEG.THRESHOLD must be a probability between 0 and 1 (0 keeps all TOPK); "
-            f"got {options.THRESHOLD}."
-        )
-    if options.LOSS not in LOSSES:
-        raise unknown_name("MODEL.RANKSEG.LOSS", options.LOSS, LOSSES)
-    if options.HEAD not in HEADS:
-        raise unknown_name("MODEL.RANKSEG.HEAD", options.HEAD, HEADS)
-    if options.SHARE_EMBEDDING and not options.USE_GT and HEADS[options.HEAD] is ConvPoolingHead:
-        raise ValueError(
-            "MODEL.RANKSEG.SHARE_EMBEDDING is True, but MODEL.RANKSEG.HEAD conv_pooling has no "
-            "class embedding that could be shared; set it False, or the head to pooling"
-        )
-
-
-def _check_head(cfg: CfgNode, head: nn.Module) -> None:
-    """Raise ValueError if the multi-label head does not fit the head of the model."""
-    if HEADS[cfg.MODEL.RANKSEG.HEAD] is BlockHead and not getattr(head, "joint", False):
-        raise ValueError(
-            "MODEL.RANKSEG.HEAD block is a part of Segmenter's decoder, but "
-            f"MODEL.SEM_SEG_HEAD.NAME is {cfg.MODEL.SEM_SEG_HEAD.NAME}; set it to "
-            "SegmenterMaskHead, or the multi-label head to encoder"
-        )
-
-
-def _check_layer(layer: int, num_layers: int) -> None:
-    """Raise ValueError unless the decoder has that layer, counted from 1."""
-    if not 1 <= layer <= num_layers:
-        raise ValueError(
-            f"MODEL.RANKSEG.LAYER must be in [1, {num_layers}], the number of decoder layers; got "
-            f"{layer}. Change it, or raise MODEL.MASK_FORMER.DEC_LAYERS."
-        )
-
-
-def _build_ml_head(cfg: CfgNode, in_dim: int, class_dim: int) -> nn.Module:
-    """The multi-label head of MODEL.RANKSEG.HEAD."""
-    options = cfg.MODEL.RANKSEG
-    if options.LOSS_WEIGHT <= 0:
-        logger.warning(
-            "MODEL.RANKSEG.LOSS_WEIGHT is %s, so nothing trains the multi-label head; the "
-            "paper's value is 10",
-            options.LOSS_WEIGHT,
-        )
-    try:
-        return HEADS[options.HEAD](
-            in_dim,
-            cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
-            options.HIDDEN_DIM,
-            shared_dim=class_dim if options.SHARE_EMBEDDING else None,
-        )
-    except ValueError as error:
-        raise ValueError(f"MODEL.RANKSEG.HIDDEN_DIM: {error}") from error

@@ -64,6 +64,7 @@ def _content(result: Any, kept: Explorable) -> dict[str, Any]:
         "classes": _rows(result, kept),
         "categories": kept.categories.tolist(),
         "norm": kept.norm,
+        "gate": kept.used.gate if kept.used else 0,
         "logits": None if kept.logits is None else pack(kept.logits),
     }
 

@@ -161,13 +161,23 @@ class Segmentation {
     }
   }
 
+  // Add the gate of each kept column to its logit: log probability of its category.
+  gate(values, columns) {
+    const { gate, categories, classes } = this.page;
+    if (gate) columns.forEach((column, place) => {
+      values[place] -= gate * Math.log1p(Math.exp(-classes[categories[column]].score));
+    });
+    return values;
+  }
+
   // Class probabilities of the regions among the kept columns: region q's from q * columns.length on.
   weigh(columns) {
     const width = this.page.categories.length + 1, queries = this.page.maps.codes.shape[0];
     const weights = new Float32Array(queries * columns.length);
     for (let q = 0; q < queries; q++) {
       const logits = columns.map((column) => this.logits[q * width + column]);
-      const all = softmax(rankNorm([...logits, this.logits[(q + 1) * width - 1]], this.page.norm));
+      const normed = rankNorm([...logits, this.logits[(q + 1) * width - 1]], this.page.norm);
+      const all = softmax(this.gate(normed, columns));
       weights.set(all.slice(0, -1), q * columns.length);
     }
     const most = Float32Array.from({ length: queries }, (_, q) =>
@@ -204,10 +214,10 @@ class Segmentation {
   // Maps of the logits of the kept columns, at the network's size.
   classify(columns) {
     const maps = columns.map((column) => this.map(column)), values = new Array(columns.length);
-    if (!this.page.norm) return maps;
+    if (!this.page.norm && !this.page.gate) return maps;
     for (let i = 0; i < maps[0].length; i++) {
       for (let place = 0; place < values.length; place++) values[place] = maps[place][i];
-      rankNorm(values, this.page.norm);
+      this.gate(rankNorm(values, this.page.norm), columns);
       for (let place = 0; place < values.length; place++) maps[place][i] = values[place];
     }
     return maps;

@@ -128,24 +128,26 @@ def _all_of(ranking: Ranking, categories: Tensor) -> Ranking:
 
 
 def _region_logits(model: Any, outputs: MaskPredictions, i: int, categories: Tensor) -> Tensor:
-    """Before the rank-adaptive temperature: (Q, R+1)."""
+    """Before the rank-adaptive temperature and the gate: (Q, R+1)."""
     if not model.ranks:
         columns = torch.cat([categories, categories.new_tensor([model.num_classes])])
         return outputs.logits[-1, i][:, columns]
     classifier, queries = model.sem_seg_head.predictor.class_embed, outputs.queries[-1, i, None]
     ranking = _all_of(outputs.image_ranking(i), categories)
-    return model.ranker.classify(queries, classifier.weight, classifier.bias, ranking, None)[0]
+    ranker = replace(model.ranker, gate=0)
+    return ranker.classify(queries, classifier.weight, classifier.bias, ranking, None)[0]
 
 
 def _pixel_logits(model: Any, outputs: PixelPredictions, i: int, categories: Tensor) -> Tensor:
-    """Before the rank-adaptive temperature: (R, h, w)."""
+    """Before the rank-adaptive temperature and the gate: (R, h, w)."""
     if not model.ranks:
         return outputs.logits[-1][i][categories]
     pixels, classes = outputs.pixels[i, None].flatten(2).mT, outputs.classes[-1]  # (1, h·w, D)
     classes = classes if len(classes) == 1 else classes[i, None]
     ranking = _all_of(outputs.image_ranking(i), categories)
     refine = model.sem_seg_head.refine
-    logits = model.ranker.classify(pixels, classes, outputs.bias, ranking, None, refine)
+    ranker = replace(model.ranker, gate=0)
+    logits = ranker.classify(pixels, classes, outputs.bias, ranking, None, refine)
     return logits[0].mT.unflatten(1, outputs.pixels.shape[-2:])
 
 
