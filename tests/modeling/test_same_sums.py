@@ -31,9 +31,7 @@ def test_mask_models_have_gradients_of_one_order(keys):
     assert not names_of_nodes(losses) & UNORDERED
 
 
-@pytest.mark.parametrize(
-    "keys", pixel_families.variants().values(), ids=pixel_families.variants()
-)
+@pytest.mark.parametrize("keys", pixel_families.variants().values(), ids=pixel_families.variants())
 def test_pixel_classifiers_have_gradients_of_one_order(keys):
     model = pixel_families.make_model(keys).train()
     losses = model([pixel_families.sample(number) for number in range(2)])
