@@ -97,7 +97,8 @@ def check_writable(folder: str) -> None:
 
 def check_room(folder: str, model: nn.Module, has_average: bool = False) -> None:
     """RuntimeError where a checkpoint would not fit: weights, AdamW's two moments, the average."""
-    needed = (3 + has_average) * sum(value.numel() * value.element_size() for value in model.parameters())
+    weights = sum(value.numel() * value.element_size() for value in model.parameters())
+    needed = (3 + has_average) * weights
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise RuntimeError(

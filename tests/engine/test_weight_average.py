@@ -54,10 +54,12 @@ def averages(steps, decay=DECAY):
     result = [{name: x.double() for name, x in steps[0].items()}]
     for t, weights in enumerate(steps[1:], 1):
         kept = min(decay, (1 + t) / (10 + t))
-        result.append(
-            {name: kept * result[-1][name] + (1 - kept) * x for name, x in weights.items()}
-        )
+        result.append(mixed(result[-1], weights, kept))
     return result
+
+
+def mixed(average, weights, kept):
+    return {name: kept * average[name] + (1 - kept) * x for name, x in weights.items()}
 
 
 def assert_close(weights, expected):
@@ -151,11 +153,10 @@ def test_averaging_ends_in_a_resumed_training(tmp_path, whole, plain):
 
 
 def test_averaging_begins_in_a_resumed_training(tmp_path, plain):
-    first, *others = go_on(plain, tmp_path, *EMA).steps
-    expected = first  # of iteration 9
+    expected, *others = go_on(plain, tmp_path, *EMA).steps  # from iteration 9 on
     for t, weights in zip((10, 11), others, strict=True):
         kept = min(DECAY, (1 + t) / (10 + t))
-        expected = {name: kept * expected[name] + (1 - kept) * x for name, x in weights.items()}
+        expected = mixed(expected, weights, kept)
     assert_close(final_weights(tmp_path), {name: x.double() for name, x in expected.items()})
     assert_equal(trained(saved(tmp_path)), final_weights(plain))
 
