@@ -11,13 +11,12 @@ from rankseg_d2.config import get_config
 from rankseg_d2.data.datasets.shapes import register_shapes
 from rankseg_d2.engine import Trainer
 
-CATEGORIES = 300  # so many class embeddings that PyTorch shares them out among threads
+CATEGORIES = 500  # so many that PyTorch shares the rows of class embeddings out among threads
 OPTIONS = [
     "DATASETS.TRAIN", f"('shapes{CATEGORIES}_panoptic_train',)",
     "DATASETS.TEST", "()",
-    "MODEL.SEM_SEG_HEAD.MASK_DIM", 256,
-    "MODEL.RANKSEG.TOPK", 200,
-    "SOLVER.IMS_PER_BATCH", 2,
+    "MODEL.RANKSEG.TOPK", 450,
+    "SOLVER.IMS_PER_BATCH", 6,
     "SOLVER.MAX_ITER", 5,
     "SOLVER.WARMUP_ITERS", 0,
 ]  # fmt: skip
