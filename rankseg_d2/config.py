@@ -245,6 +245,9 @@ KEYS = {
         "POLY_LR_POWER": 0.9,  # of WarmupPolyLR
         "POLY_LR_CONSTANT_ENDING": 0.0,  # the rate stays above this share of its base
         "AMP": {"DTYPE": "fp16"},  # ours: fp16 or bf16; needs SOLVER.AMP.ENABLED True
+        # ours: above 0: evaluations and checkpoints have a moving average of the weights, of which
+        # a step keeps this share, such as 0.999 (docs/training.md)
+        "EMA": {"DECAY": 0.0},
         "ACCUMULATION_STEPS": 1,  # ours: run IMS_PER_BATCH images in this many equal parts
         "KEEP_CHECKPOINTS": 2,  # ours: the newest so many, beside the best and final one; 0: all
         # ours: BASE_LR is for a batch of this size and scales with IMS_PER_BATCH; 0: no scaling

@@ -287,6 +287,7 @@ _SECTIONS = {
         "WARMUP_METHOD": choice("linear", "constant"),
     },
     "SOLVER.AMP": {"DTYPE": choice("fp16", "bf16")},
+    "SOLVER.EMA": {"DECAY": BELOW_ONE},
     "SOLVER.CLIP_GRADIENTS": {
         "CLIP_TYPE": choice("full_model", "norm", "value"),
         "CLIP_VALUE": WEIGHT,  # 0 clips nothing

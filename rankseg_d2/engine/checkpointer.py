@@ -26,6 +26,7 @@ from ..checkpoints import (
 from ..errors import short
 from ..files import remove_leftovers, replacing_durably
 from .run_folder import last_checkpoint, what_is_whole, writing
+from .weight_average import WeightAverage
 
 _START_ANEW = (
     "start a new run in another OUTPUT_DIR with this file as MODEL.WEIGHTS, to take over what fits"
@@ -41,6 +42,8 @@ class Checkpointer(DetectionCheckpointer):
     in the log tells. `class_names` are those that the model predicts; they are saved too, so that
     a model for other classes can take over the rows of those that both have. So is `description`,
     of which `packing.py` makes a file to predict with.
+
+    The weights that it saves are those of the `average`, if there is one.
 
     With `keep`, only the newest so many checkpoints of iterations are kept (0: all) of those that
     this run has written, which each checkpoint lists.
@@ -60,12 +63,14 @@ class Checkpointer(DetectionCheckpointer):
         class_names: Sequence[str] | None = None,
         description: dict[str, Any] | None = None,
         keep: int = 0,
+        average: WeightAverage | None = None,
         **options: Any,
     ) -> None:
         super().__init__(model, save_dir, **options)
         self.class_names = class_names
         self.description = description
         self.keep = keep
+        self.average = average or WeightAverage(model, 0.0)
         self._written: list[str] = []  # names of this run's checkpoints of iterations
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
@@ -115,14 +120,19 @@ class Checkpointer(DetectionCheckpointer):
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write `<name>.pth`; only when it is whole does `last_checkpoint` name it."""
-        if not self.save_dir or not self.save_to_disk:
-            return
+        if self.save_dir and self.save_to_disk:
+            with self.average.in_model():
+                self._save(name, kwargs)
+
+    def _save(self, name, kwargs):
         data = {key: plain(obj.state_dict(), key) for key, obj in self.checkpointables.items()}
         data |= {key: plain(value, key) for key, value in kwargs.items()}
         if self.class_names:
             data["class_names"] = list(self.class_names)
         if self.description:
             data[METADATA] = self.description
+        if self.average.decay:
+            data["ema_decay"] = self.average.decay
         if self.keep:
             self._written = data["written"] = _numbered([*self._written, f"{name}.pth"])
         self._check_finite()

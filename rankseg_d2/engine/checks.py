@@ -54,7 +54,7 @@ def check_run(cfg: CfgNode, args: Namespace) -> None:
         if model is not None:
             in_passes(cfg, model)
         if model is not None and not args.eval_only:
-            check_room(cfg.OUTPUT_DIR, model)
+            check_room(cfg.OUTPUT_DIR, model, has_average=cfg.SOLVER.EMA.DECAY > 0)
             build_lr_scheduler(cfg, build_optimizer(cfg, model))
         if not args.eval_only:
             hooks_after_evaluation(cfg, checkpointer=None)

@@ -95,9 +95,10 @@ def check_writable(folder: str) -> None:
     last_checkpoint(folder)
 
 
-def check_room(folder: str, model: nn.Module) -> None:
-    """RuntimeError where a checkpoint would not fit: weights, and the two moments of AdamW."""
-    needed = 3 * sum(value.numel() * value.element_size() for value in model.parameters())
+def check_room(folder: str, model: nn.Module, has_average: bool = False) -> None:
+    """RuntimeError where a checkpoint would not fit: weights, AdamW's two moments, the average."""
+    weights = sum(value.numel() * value.element_size() for value in model.parameters())
+    needed = (3 + has_average) * weights
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise RuntimeError(

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from ..data.loading.loader import ResumableLoader, seed_step
+from .weight_average import WeightAverage
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,8 @@ class StepTrainer(SimpleTrainer):
 
     All losses of a step leave the device in one copy. The ranks put theirs together when they are
     written: every `WRITE_PERIOD` iterations and after the last one, `max_iter`.
+
+    `average` is that of the weights, updated after each step; without `average_decay` it is none.
 
     `watch`, if it is set, is called with each batch before its step.
     """
@@ -49,6 +52,7 @@ class StepTrainer(SimpleTrainer):
         amp_dtype: torch.dtype | None = None,
         accumulation_steps: int = 1,
         max_iter: int | None = None,
+        average_decay: float = 0.0,
     ) -> None:
         super().__init__(model, data_loader, optimizer)
         self.device = device
@@ -59,6 +63,8 @@ class StepTrainer(SimpleTrainer):
         self.grad_scaler = torch.amp.GradScaler(
             device.type, enabled=amp_dtype is torch.float16 and device.type == "cuda"
         )
+        bare = model.module if isinstance(model, DistributedDataParallel) else model
+        self.average = WeightAverage(bare, average_decay)
         self._batches = None
         self._unwritten = []  # (iteration, data_time, losses by name) of each step
 
@@ -89,6 +95,7 @@ class StepTrainer(SimpleTrainer):
         self.note_losses(means, data_time)  # raises where a loss is not finite
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
+        self.average.update(self.iter)
         is_due = (self.iter + 1) % WRITE_PERIOD == 0 or self.iter == self.last_iter
         if is_due or comm.get_world_size() == 1:
             self.write_losses()
@@ -155,7 +162,8 @@ class StepTrainer(SimpleTrainer):
         state = super().state_dict() | {"seed": self.seed}
         if self.grad_scaler.is_enabled():
             state["grad_scaler"] = self.grad_scaler.state_dict()
-        return state
+        trained = self.average.trained()
+        return state | ({"trained_weights": trained} if trained else {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
@@ -164,6 +172,7 @@ class StepTrainer(SimpleTrainer):
                 is_tensor = isinstance(value, Tensor) and value.shape in ((), parameter.shape)
                 if not is_tensor and not isinstance(value, int | float | None):
                     raise ValueError(f"{name} of the optimizer is not of its parameter's shape")
+        self.average.restore(state_dict.get("trained_weights", {}))
         self.seed = state_dict.get("seed", self.seed)
         logger.info("Resuming with the seed of the checkpoint, %d", self.seed)
         if self.grad_scaler.is_enabled() and "grad_scaler" in state_dict:

@@ -117,7 +117,7 @@ class Trainer(DefaultTrainer):
         """Raise now what would end the training at its first evaluation, such as missing files."""
         in_passes(cfg, model)
         if comm.is_main_process():
-            check_room(cfg.OUTPUT_DIR, model)
+            check_room(cfg.OUTPUT_DIR, model, has_average=cfg.SOLVER.EMA.DECAY > 0)
         for name in cfg.DATASETS.TEST:
             self.build_test_loader(cfg, name)
             with contextlib.suppress(NotImplementedError):  # of a trainer that evaluates nothing
@@ -146,6 +146,7 @@ class Trainer(DefaultTrainer):
             amp_dtype=amp_dtype(cfg, device),
             accumulation_steps=cfg.SOLVER.ACCUMULATION_STEPS,
             max_iter=cfg.SOLVER.MAX_ITER,
+            average_decay=cfg.SOLVER.EMA.DECAY,
         )
 
     def build_checkpointer(self, cfg: CfgNode, model: nn.Module) -> Checkpointer:
@@ -157,6 +158,7 @@ class Trainer(DefaultTrainer):
             class_names=names,
             description=description,
             keep=cfg.SOLVER.KEEP_CHECKPOINTS,
+            average=self._trainer.average,
             trainer=trainer,
         )
 
@@ -186,14 +188,19 @@ class Trainer(DefaultTrainer):
         return [ProgressLine(self.max_iter), *others, *build_loggers(self.cfg)]
 
     def train(self) -> Any:
-        """detectron2's; Ctrl-C ends it after a whole step, with a checkpoint to go on from."""
+        """detectron2's; Ctrl-C ends it after a whole step, with a checkpoint to go on from.
+
+        At its end the model has the average of SOLVER.EMA, as the last checkpoint.
+        """
         folder = self.cfg.OUTPUT_DIR
+        self._trainer.average.put(False)
         with Interrupt() as self._interrupt, writing(folder, folder):
             try:
                 results = super().train()
             except KeyboardInterrupt:
                 self._end_interrupted()
                 raise
+        self._trainer.average.put(True)
         if comm.is_main_process() and getattr(self.checkpointer, "description", None):
             with writing(os.path.join(folder, PACKED), folder):
                 logger.info("to predict with: %s", pack(folder))
@@ -217,7 +224,8 @@ class Trainer(DefaultTrainer):
     def _evaluate(self) -> dict[str, Any]:
         """The results; Ctrl-C ends a single process at once, for the step before is whole."""
         at_once = comm.get_world_size() == 1
-        with self._interrupt.at_once() if at_once else contextlib.nullcontext():
+        interrupted = self._interrupt.at_once() if at_once else contextlib.nullcontext()
+        with self._trainer.average.in_model(), interrupted:
             self._is_between_steps = at_once
             self._last_eval_results = self.test(self.cfg, self.model)
         self._is_between_steps = False

@@ -108,6 +108,14 @@ class MLP(nn.Module):
         return self.layers[-1](x)
 
 
+def relative_bias(table: Tensor, index: Tensor) -> Tensor:
+    """The rows of a table of relative positions, for each head: (R, M), (N, N) -> (M, N, N).
+
+    Not table[index]: on CPUs its gradient is slower, and varies from run to run.
+    """
+    return table.index_select(0, index.flatten()).unflatten(0, index.shape).permute(2, 0, 1)
+
+
 @torch.no_grad()
 def xavier_init_(module: nn.Module) -> None:
     for parameter in module.parameters():

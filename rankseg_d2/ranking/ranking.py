@@ -7,6 +7,7 @@ B images, Q queries, C categories, K ranked categories (κ). Category id C and r
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 LOW_LOGIT = -1e4  # of an invalid rank: its softmax is 0, and fp16 can hold it
@@ -117,7 +118,7 @@ def restrict_embeddings(weight: Tensor, ranking: Ranking) -> Tensor:
     if weight.shape[-2] == C + 1:
         rows = torch.cat([rows, rows.new_full((B, 1), C)], dim=1)  # (B, K+1)
     if weight.dim() == 2:
-        return weight[rows]
+        return F.embedding(rows, weight)  # weight[rows] has gradients that vary from run to run
     weight, rows = weight.expand(B, -1, -1), rows[..., None].expand(-1, -1, weight.shape[-1])
     return weight.gather(1, rows)
 

@@ -84,6 +84,8 @@ def test_room_for_a_checkpoint_is_probed(tmp_path, monkeypatch):
     free = 12 * 2**20
     monkeypatch.setattr(run_folder.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
     check_room(str(tmp_path), model)
+    with pytest.raises(RuntimeError, match="needs 16 MB"):
+        check_room(str(tmp_path), model, has_average=True)
     free -= 1
     with pytest.raises(RuntimeError, match="room for 12 MB, but a checkpoint needs 12 MB; make ro"):
         check_room(str(tmp_path), model)

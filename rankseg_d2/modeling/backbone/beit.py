@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from ...checkpoints import Rows
 from ...position_encoding import resize_offsets
+from ..attention import relative_bias
 from ..drop_path import drop_path, drop_rates
 from ..gradient_checkpointing import run_layer
 from ..registering import register
@@ -199,7 +200,7 @@ class Attention(nn.Module):
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         qkv = F.linear(x, self.qkv.weight, bias).unflatten(-1, (3, self.num_heads, -1))
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, M, N, d)
-        bias = self.relative_position_bias_table[index].permute(2, 0, 1)  # (M, N, N)
+        bias = relative_bias(self.relative_position_bias_table, index)  # (M, N, N)
         read = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None].to(q.dtype))
         return self.proj(read.transpose(1, 2).flatten(2))
 

@@ -10,6 +10,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..attention import relative_bias
 from ..drop_path import drop_path, drop_rates
 from ..gradient_checkpointing import run_layer
 from ..registering import register
@@ -215,8 +216,7 @@ class WindowAttention(nn.Module):
         """(B, W, N, D) of W windows, additive mask (W, N, N) -> (B, W, N, D)."""
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))
         qkv = qkv.permute(3, 0, 1, 4, 2, 5)  # (3, B, W, M, N, d)
-        bias = self.relative_position_bias_table[self.relative_position_index]  # (N, N, M)
-        bias = bias.permute(2, 0, 1)  # (M, N, N)
+        bias = relative_bias(self.relative_position_bias_table, self.relative_position_index)
         # The bias is the same for all windows, the mask for all images: neither is repeated.
         if mask is None:
             q, k, v = qkv.flatten(1, 2)  # each (B * W, M, N, d)
