@@ -9,7 +9,7 @@ _LATTICE = np.random.default_rng(7).random((_SIZE, _SIZE), np.float32)
 
 def noise(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Smooth noise, 0 to 1, that changes over lengths of about 1."""
-    x, y = np.float32(x % _SIZE), np.float32(y % _SIZE)
+    x, y = np.float32(x), np.float32(y)
     values = cv2.remap(_LATTICE, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_WRAP)
     return np.clip(values, 0, 1)
 

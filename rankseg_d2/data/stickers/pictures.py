@@ -92,6 +92,8 @@ def load_stickers(source: Path, code_points: tuple[int, ...]) -> list[list[np.nd
         pictures = [_read_rgba(path) for path in picture_files(source, code_points)]
     else:
         pictures = _glyphs(source, code_points)
+    pairs = zip(code_points, pictures, strict=True)
+    _check_all(source, [code for code, picture in pairs if not picture[..., 3].any()])
     return [_pyramid(picture) for picture in pictures]
 
 
@@ -127,21 +129,16 @@ def _read_rgba(path: Path) -> np.ndarray:
 
 
 def _glyphs(path: Path, code_points: tuple[int, ...]) -> list[np.ndarray]:
-    """(H, W, 4) uint8 of each code point."""
+    """(H, W, 4) uint8 of each code point; zeros where the font has none."""
     font = _open_font(path)
-    empty = _glyph(font, _NO_CHARACTER)
+    unknown = _glyph(font, _NO_CHARACTER)
     pictures = [_glyph(font, code) for code in code_points]
-    missing = [
-        code
-        for code, picture in zip(code_points, pictures, strict=True)
-        if not picture[..., 3].any() or np.array_equal(picture, empty)
-    ]
-    if len(missing) == len(pictures):
+    pictures = [p * (not np.array_equal(p, unknown)) for p in pictures]
+    if not any(picture.any() for picture in pictures):
         raise ValueError(
             f"{path} has no bitmaps of emoji that Pillow can read (fonts in the format COLRv1 have "
             f"none); use {_FONT_NAME} of a Linux distribution ({INSTALL}), or a folder of pictures"
         )
-    _check_all(path, missing)
     return pictures
 
 
@@ -171,8 +168,6 @@ def _pyramid(picture: np.ndarray) -> list[np.ndarray]:
     alpha = picture[..., 3:].astype(np.float32) / 255
     seen = alpha[..., 0] > 0
     rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
-    if not len(rows):
-        raise ValueError("a picture of an emoji is empty")
     part = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
     picture = np.concatenate([picture[..., :3] * alpha, alpha], -1)[part]
     height, width = picture.shape[:2]
