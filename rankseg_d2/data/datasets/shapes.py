@@ -1,6 +1,7 @@
 """`shapes`: scenes of simple shapes that are drawn on first use, with 10 to 2,000 categories.
 
-`drawn.py` says what the names are. Hard scenes have smaller things, noise, and colours that vary more.
+`drawn.py` says what the names are. Hard scenes have smaller things, noise, and colours that vary
+more.
 """
 
 import functools
