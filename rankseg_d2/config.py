@@ -324,7 +324,7 @@ def _config_of(found: Iterable[tuple[str, dict]]) -> CfgNode:
         sources.append((source, set(settable_keys(values))))
     for name, source in {name: source for source, names in sources for name in names}.items():
         check_range(name, keys[name].value, source)
-    _register_shapes(cfg)
+    _register_drawn(cfg)
     _follow_data(cfg, sources)
     resolve_device(cfg)
     _resolve_meta_architecture(cfg)
@@ -340,11 +340,11 @@ def _resolve_meta_architecture(cfg: CfgNode) -> None:
         cfg.MODEL.META_ARCHITECTURE = "PixelClassifier"
 
 
-def _register_shapes(cfg: CfgNode) -> None:
+def _register_drawn(cfg: CfgNode) -> None:
     """Register the built-in data sets that DATASETS names; their names give the size."""
     names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
-    if any(str(name).startswith("shapes") for name in names):
-        from .data.datasets.shapes import register_named
+    if any(str(name).startswith(("shapes", "stickers")) for name in names):
+        from .data.datasets import register_named
 
         register_named(names)
 

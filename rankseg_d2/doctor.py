@@ -39,10 +39,13 @@ def run(args: argparse.Namespace) -> int:
 def examine() -> Iterator[Finding]:
     yield Finding("rankseg_d2", f"{__version__} on Python {platform.python_version()}")
     yield from packages()
-    yield engine()
+    found = engine()
+    yield found
     yield from devices()
     yield compiler()
     yield from op_backends()
+    if found.level != FAULT:  # data sets need an engine
+        yield emoji_font()
 
 
 def _report(findings: list[Finding]) -> str:
@@ -156,3 +159,19 @@ def op_backends() -> Iterator[Finding]:
             yield Finding(f"op {backend.name}", backend.why_not, NOTE)
         else:
             yield Finding(f"op {backend.name}", "multi-scale deformable attention can run on it")
+
+
+def emoji_font() -> Finding:
+    """The font that the built-in data set `stickers` is drawn from."""
+    from .data.stickers.pictures import EMOJI_VARIABLE, INSTALL, find_font
+
+    chosen = os.environ.get(EMOJI_VARIABLE)
+    if chosen:
+        level = OK if os.path.exists(chosen) else FAULT
+        fix = "" if level == OK else f"set {EMOJI_VARIABLE} to a font, or to a folder of pictures"
+        return Finding("stickers", f"{EMOJI_VARIABLE} is {chosen}", level, fix)
+    font = find_font()
+    if font:
+        return Finding("stickers", f"drawn from {font}")
+    text = "no font of emoji is found: this built-in data set cannot be drawn"
+    return Finding("stickers", text, NOTE, INSTALL)

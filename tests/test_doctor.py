@@ -84,3 +84,16 @@ def test_an_unknown_command_is_refused(capsys):
         main(["docter"])
     assert stop.value.code == 2
     assert "docter" in capsys.readouterr().err
+
+
+def test_doctor_says_what_stickers_are_drawn_from(tmp_path, monkeypatch):
+    monkeypatch.setattr("rankseg_d2.data.stickers.pictures._FONT_FOLDERS", (str(tmp_path),))
+    monkeypatch.delenv("RANKSEG_EMOJI", raising=False)
+    found = doctor.emoji_font()
+    assert (found.level, found.fix) == (doctor.NOTE, "apt install fonts-noto-color-emoji")
+    (tmp_path / "NotoColorEmoji.ttf").touch()
+    assert doctor.emoji_font().text == f"drawn from {tmp_path / 'NotoColorEmoji.ttf'}"
+    monkeypatch.setenv("RANKSEG_EMOJI", str(tmp_path))
+    assert doctor.emoji_font().level == doctor.OK
+    monkeypatch.setenv("RANKSEG_EMOJI", str(tmp_path / "nothing"))
+    assert doctor.emoji_font().level == doctor.FAULT

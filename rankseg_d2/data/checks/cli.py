@@ -39,12 +39,14 @@ def _add_prepare_parser(names, name: str, command) -> None:
     )
     for option, text in command.options.items():
         parser.add_argument(f"--{option.replace('_', '-')}", action="store_true", help=text)
+    for option, text in command.values.items():
+        parser.add_argument(f"--{option}", metavar="PATH", help=text)
     parser.set_defaults(run=_prepare)
 
 
 def _prepare(args) -> int:
     command = COMMANDS[args.name]
-    options = {option: getattr(args, option) for option in command.options}
+    options = {option: getattr(args, option) for option in (*command.options, *command.values)}
     for split in args.splits:
         command.prepare(args.root, split, args.workers, **options)
     names = " and ".join(args.splits)

@@ -3,6 +3,7 @@
 Registering reads no file. An error about missing files comes when a data set is loaded.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from . import (
@@ -12,14 +13,16 @@ from . import (
     coco,
     coco_lvis,
     coco_stuff,
+    drawn,
     pascal_context,
     shapes,
+    stickers,
     vspw,
     ytvis,
 )
 from .common import data_root
 
-__all__ = ["COMMANDS", "data_root", "register_all"]
+__all__ = ["COMMANDS", "data_root", "register_all", "register_named"]
 
 _MODULES = (
     ade20k,
@@ -32,6 +35,7 @@ _MODULES = (
     vspw,
     ytvis,
     shapes,
+    stickers,
 )
 
 # What `rankseg-d2 dataset prepare` can make, by name.
@@ -42,6 +46,11 @@ def register_all(root: Path | None = None) -> None:
     """Register every public data set below `root`; a later call replaces the root."""
     for module in _MODULES:
         module.register(data_root() if root is None else Path(root))
+
+
+def register_named(names: Iterable[str]) -> None:
+    """Register each of `names` that is a data set drawn on first use, and not registered yet."""
+    drawn.register_named((shapes.PLAIN, shapes.HARD, stickers.STICKERS), names)
 
 
 register_all()

@@ -22,6 +22,7 @@ class Command:
     splits: tuple[str, ...]
     help: str
     options: dict[str, str] = field(default_factory=dict)  # name of a flag -> its help
+    values: dict[str, str] = field(default_factory=dict)  # name of an option -> its help
 
 
 def data_root() -> Path:

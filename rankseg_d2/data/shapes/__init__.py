@@ -3,8 +3,8 @@
     patterns.py    shapes, textures and colours
     vocabulary.py  the categories, and which of them occur together
     scene.py       scenes, and their pictures at any time
-    build.py       the files of images
-    videos.py      the files of videos
+    build.py       its splits
 
-`rankseg_d2/data/datasets/shapes.py` registers its names.
+`rankseg_d2/data/drawn/` writes their files, `rankseg_d2/data/datasets/shapes.py` registers the
+names.
 """

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..drawn.layout import nearest_ground, photograph, pixel_centers
 from .patterns import COLORS, GROUNDS, SHAPES, TEXTURES
 from .vocabulary import Category, Vocabulary
 
@@ -137,26 +138,16 @@ def draw(scene: Scene, height: int, width: int, time: float = 0) -> tuple[np.nda
 
     Grounds are numbered first, then things.
     """
-    y, x = np.mgrid[:height, :width].astype(np.float32)
-    x, y = (x + 0.5) / height, (y + 0.5) / height
+    x, y = pixel_centers(height, width)
     picture, numbers = _draw_grounds(scene, x + scene.camera[0] * time, y + scene.camera[1] * time)
     for number, thing in enumerate(scene.things, len(scene.grounds)):
         _draw_thing(picture, numbers, number, thing, scene.vocabulary, height, time)
-    light = scene.light[0] + scene.light[1] * (x - x.mean()) + scene.light[2] * (y - 0.5)
-    noise = np.random.default_rng([*scene.seed, round(1000 * time)])
-    picture *= light[..., None].astype(np.float32)
-    picture += scene.style.pixel_noise * noise.standard_normal(picture.shape, np.float32)
-    return picture.clip(0, 255).astype(np.uint8), numbers
+    seed = [*scene.seed, round(1000 * time)]
+    return photograph(picture, scene.light, scene.style.pixel_noise, seed), numbers
 
 
 def _draw_grounds(scene: Scene, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Give each point to the ground with the nearest anchor; borders are wavy."""
-    amplitude, frequency, phase = scene.wave.astype(np.float32)
-    wavy_x = x + amplitude * np.sin(frequency * y + phase)
-    wavy_y = y + amplitude * np.sin(frequency * x - phase)
-    anchors = np.array([ground.anchor for ground in scene.grounds], np.float32)
-    distances = [(wavy_x - ax) ** 2 + (wavy_y - ay) ** 2 for ax, ay in anchors]
-    numbers = np.argmin(distances, axis=0).astype(np.int32)
+    numbers = nearest_ground([ground.anchor for ground in scene.grounds], scene.wave, x, y)
     picture = np.empty((*numbers.shape, 3), np.float32)
     for number, ground in enumerate(scene.grounds):
         inside = numbers == number

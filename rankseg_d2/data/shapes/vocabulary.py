@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..drawn.layout import SceneType, long_tail
 from .patterns import COLORS, GROUNDS, SHAPES, TEXTURES
 
 MIN_CATEGORIES, MAX_CATEGORIES = 10, 2000
@@ -25,15 +26,9 @@ class Category:
     texture: str
     is_thing: bool
 
-
-@dataclass(frozen=True)
-class SceneType:
-    """The categories of one kind of scene, most probable first, and their probabilities."""
-
-    things: np.ndarray
-    grounds: np.ndarray
-    thing_odds: np.ndarray
-    ground_odds: np.ndarray
+    @property
+    def supercategory(self) -> str:
+        return self.form
 
 
 @dataclass(frozen=True)
@@ -55,7 +50,7 @@ def make_vocabulary(num_categories: int) -> Vocabulary:
     things = _choose(rng, num_things, SHAPES, is_thing=True)
     grounds = _choose(rng, num_categories - num_things, GROUNDS, is_thing=False)
     types = _scene_types(rng, num_things, num_categories)
-    return Vocabulary((*things, *grounds), num_things, tuple(types), _long_tail(len(types), 0.7))
+    return Vocabulary((*things, *grounds), num_things, tuple(types), long_tail(len(types), 0.7))
 
 
 def check_num_categories(num_categories: int) -> None:
@@ -96,7 +91,7 @@ def _scene_types(rng, num_things: int, num_categories: int) -> list[SceneType]:
     ):
         things = _with_guests(rng, things, 0, num_things, MORE_THINGS)
         grounds = _with_guests(rng, grounds, num_things, num_categories, _MORE_GROUNDS)
-        odds = _long_tail(len(things), 1.0), _long_tail(len(grounds), 0.5)
+        odds = long_tail(len(things), 1.0), long_tail(len(grounds), 0.5)
         types.append(SceneType(things, grounds, *odds))
     return types
 
@@ -106,9 +101,3 @@ def _with_guests(rng, own: np.ndarray, start: int, stop: int, count: int) -> np.
     others = np.setdiff1d(np.arange(start, stop), own)
     guests = rng.permutation(others)[: min(count, (len(others) + 1) // 2)]
     return rng.permutation(np.concatenate([own, guests]))
-
-
-def _long_tail(count: int, exponent: float) -> np.ndarray:
-    """Probabilities that decrease with the rank (Zipf's law)."""
-    odds = np.arange(1, count + 1) ** -exponent
-    return odds / odds.sum()

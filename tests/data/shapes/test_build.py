@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from rankseg_d2.data.shapes import build
-from rankseg_d2.data.shapes.build import Spec, ensure_split
+from rankseg_d2.data.drawn import split as build
+from rankseg_d2.data.drawn.split import ensure_split
+from rankseg_d2.data.shapes.build import Spec
 
 SMALL = Spec(40, "train", 40)
 

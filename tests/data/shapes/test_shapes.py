@@ -12,11 +12,11 @@ from detectron2.structures import BoxMode
 from PIL import Image
 
 from rankseg_d2 import cli
-from rankseg_d2.data.datasets import shapes
-from rankseg_d2.data.datasets.shapes import register_named, register_shapes
+from rankseg_d2.data.datasets import register_named, shapes
+from rankseg_d2.data.datasets.shapes import register_shapes
+from rankseg_d2.data.drawn.split import MIN_AREA, ensure_split
 from rankseg_d2.data.formats.label_images import read_label_map
-from rankseg_d2.data.shapes import build
-from rankseg_d2.data.shapes.build import Spec, ensure_split
+from rankseg_d2.data.shapes.build import Spec
 from rankseg_d2.data.shapes.patterns import SHAPES, TEXTURES
 from rankseg_d2.data.shapes.scene import HARD, PLAIN, draw, make_scene
 from rankseg_d2.data.shapes.vocabulary import make_vocabulary
@@ -77,7 +77,7 @@ def test_labels_segments_and_instances_agree_pixel_by_pixel(folder):
         for number, segment in segments.items():
             mask = ids == number
             y, x = np.nonzero(mask)
-            assert segment["area"] == mask.sum() >= build.MIN_AREA
+            assert segment["area"] == mask.sum() >= MIN_AREA
             assert segment["bbox"] == [
                 x.min(), y.min(), x.max() - x.min() + 1, y.max() - y.min() + 1
             ]  # fmt: skip

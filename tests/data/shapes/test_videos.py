@@ -13,11 +13,11 @@ from pycocotools import mask as coco_mask
 
 from rankseg_d2.config import add_rankseg_config, get_config
 from rankseg_d2.data.datasets.shapes import register_shapes
+from rankseg_d2.data.drawn import images, split, videos
+from rankseg_d2.data.drawn.split import ensure_split
 from rankseg_d2.data.formats.label_images import read_label_map
 from rankseg_d2.data.loading.records import load_records
-from rankseg_d2.data.shapes import build
-from rankseg_d2.data.shapes import videos as clips
-from rankseg_d2.data.shapes.videos import ClipSpec, ensure_clips
+from rankseg_d2.data.shapes.build import VERSION, ClipSpec
 from rankseg_d2.engine import build_test_loader, build_train_loader
 from rankseg_d2.modeling.clips import clip_targets
 
@@ -27,7 +27,7 @@ SPEC = ClipSpec(40, "train", 6)
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shapes") / "40" / "video_train"
-    ensure_clips(folder, SPEC, num_workers=1)
+    ensure_split(folder, SPEC, num_workers=1)
     return folder
 
 
@@ -56,21 +56,21 @@ def files_of(folder):
 
 
 def test_files_follow_from_the_spec_alone(folder, tmp_path):
-    ensure_clips(tmp_path / "video_train", SPEC, num_workers=2)
+    ensure_split(tmp_path / "video_train", SPEC, num_workers=2)
     assert files_of(tmp_path / "video_train") == files_of(folder)
     assert json.loads((folder / "spec.json").read_text()) == {
         "num_categories": 40, "split": "train", "num_videos": 6, "hard": False,
-        "shortest": 8, "longest": 24, "height": 96, "width": 128, "version": clips.VERSION,
+        "shortest": 8, "longest": 24, "height": 96, "width": 128, "version": VERSION,
     }  # fmt: skip
 
 
 def test_a_split_that_is_there_is_not_drawn_again(folder, monkeypatch):
-    monkeypatch.setattr(build, "_build", None)
-    ensure_clips(folder, SPEC)
+    monkeypatch.setattr(split, "_build", None)
+    ensure_split(folder, SPEC)
 
 
 def test_val_has_other_scenes(folder, tmp_path):
-    ensure_clips(tmp_path / "video_val", ClipSpec(40, "val", 1), num_workers=1)
+    ensure_split(tmp_path / "video_val", ClipSpec(40, "val", 1), num_workers=1)
     frame = "data/00000/origin/00000000.jpg"
     assert files_of(tmp_path / "video_val")[frame] != files_of(folder)[frame]
 
@@ -96,7 +96,7 @@ def test_label_images_and_json_agree_pixel_by_pixel(names):
             painted = np.zeros(labels.shape, bool)
             for annotation in annotations:
                 mask = coco_mask.decode(annotation["segmentation"]).astype(bool)
-                assert mask.sum() >= build.MIN_AREA and not (painted & mask).any()
+                assert mask.sum() >= split.MIN_AREA and not (painted & mask).any()
                 assert (labels[mask] == annotation["category_id"]).all()
                 y, x = np.nonzero(mask)
                 box = [x.min(), y.min(), np.ptp(x) + 1, np.ptp(y) + 1]
@@ -139,11 +139,11 @@ def test_frames_are_pictures_of_one_scene_with_noise_of_their_own(names):
 
 @pytest.mark.parametrize(("num_categories", "mode"), [(254, "L"), (255, "I;16"), (300, "I;16")])
 def test_label_images_have_room_for_void_and_all_categories(tmp_path, num_categories, mode):
-    ensure_clips(tmp_path / "train", ClipSpec(num_categories, "train", 1), num_workers=1)
+    ensure_split(tmp_path / "train", ClipSpec(num_categories, "train", 1), num_workers=1)
     image = Image.open(tmp_path / "train/data/00000/mask/00000000.png")
     assert image.mode == mode
-    table = clips.label_table(num_categories)
-    assert table[0] == build.ignore_label(num_categories)
+    table = videos.label_table(num_categories)
+    assert table[0] == images.ignore_label(num_categories)
     assert table[1:].tolist() == list(range(num_categories))
 
 

@@ -1,6 +1,6 @@
-"""Write a split of videos of `shapes` to disk, as VSPW (frames, label PNG) and YouTube-VIS (json).
+"""The files of videos, as VSPW (frames, label PNG) and YouTube-VIS (json).
 
-A video is a scene of `scene.py` at the times 0, 1, 2, ...
+A video is a scene at the times 0, 1, 2, ...
 """
 
 import functools
@@ -10,51 +10,37 @@ from pathlib import Path
 
 import numpy as np
 
-from .build import (
-    JPEG_QUALITY,
-    SPLITS,
-    annotate,
-    check_split,
-    coco_categories,
-    draw_all,
-    encode,
-    ensure_split,
-    ignore_label,
-)
-from .scene import HARD, PLAIN, draw, make_scene
-from .vocabulary import make_vocabulary
+from .images import annotate, coco_categories, encode, ignore_label
+from .split import JPEG_QUALITY, SPLITS, SplitSpec, draw_all
 
-VERSION = 2  # of drawing and files
 _IS_VIDEO = 1  # in seeds: scenes differ from those of images
 _VIDEOS_PER_PROCESS = 20  # as many are drawn in the seconds that a process takes to start
 
 
 @dataclass(frozen=True)
-class ClipSpec:
-    """The parameters of a split of videos; they determine its files."""
+class VideoSpec(SplitSpec):
+    """The parameters of a split of videos."""
 
-    num_categories: int
-    split: str
     num_videos: int
-    hard: bool = False
-    shortest: int = 8  # frames
-    longest: int = 24
-    height: int = 96
-    width: int = 128
-    version: int = VERSION
+    shortest: int  # frames
+    longest: int
+    height: int
+    width: int
+    version: int  # of drawing and files: splits of another version are made again
 
     def __post_init__(self) -> None:
-        check_split(self, self.num_videos, "video")
+        self._check(self.num_videos, "video")
         if not 1 <= self.shortest <= self.longest:
             raise ValueError(
-                "videos of shapes must have 1 frame or more, and shortest <= longest, got "
+                f"videos of {self.name} must have 1 frame or more, and shortest <= longest, got "
                 f"{self.shortest} to {self.longest}"
             )
 
-
-def ensure_clips(folder: Path, spec: ClipSpec, num_workers: int | None = None) -> None:
-    """Make the split of videos in `folder` unless it exists."""
-    ensure_split(folder, spec, num_workers, _write_videos)
+    def write(self, folder: Path, num_workers: int) -> None:
+        draw_one = functools.partial(_draw_video, folder, self)
+        title = f"{self.name} video {self.split}"
+        drawn = draw_all(draw_one, self.num_videos, title, num_workers, _VIDEOS_PER_PROCESS)
+        _write_lists(folder, self, drawn)
 
 
 def label_table(num_categories: int) -> np.ndarray:
@@ -62,13 +48,10 @@ def label_table(num_categories: int) -> np.ndarray:
     return np.append(ignore_label(num_categories), np.arange(num_categories))
 
 
-def _write_videos(folder: Path, spec: ClipSpec, num_workers: int) -> None:
-    draw_one = functools.partial(_draw_video, folder, spec)
-    title = f"shapes video {spec.split}"
-    drawn = draw_all(draw_one, spec.num_videos, title, num_workers, _VIDEOS_PER_PROCESS)
+def _write_lists(folder: Path, spec: VideoSpec, drawn: list[dict]) -> None:
     videos = [content["video"] for content in drawn]
     objects = [entry for content in drawn for entry in content["objects"]]
-    things = [kind for kind in coco_categories(spec.num_categories) if kind["isthing"]]
+    things = [kind for kind in coco_categories(spec.vocabulary) if kind["isthing"]]
     content = {
         "videos": videos,
         "annotations": [{"id": number} | entry for number, entry in enumerate(objects, 1)],
@@ -79,13 +62,12 @@ def _write_videos(folder: Path, spec: ClipSpec, num_workers: int) -> None:
     (folder / f"{spec.split}.txt").write_text("".join(f"{name}\n" for name in names))
 
 
-def _draw_video(folder: Path, spec: ClipSpec, index: int) -> dict:
+def _draw_video(folder: Path, spec: VideoSpec, index: int) -> dict:
     """Write the files of one video; returns its entries in the json: the video, its objects."""
     from PIL import Image
 
     seed = (spec.num_categories, SPLITS.index(spec.split), index, _IS_VIDEO)
-    vocabulary, style = make_vocabulary(spec.num_categories), HARD if spec.hard else PLAIN
-    scene = make_scene(vocabulary, seed, spec.width / spec.height, style)
+    scene = spec.make_scene(seed)
     lengths = np.random.default_rng((*seed, 0))
     length = int(lengths.integers(spec.shortest, spec.longest, endpoint=True))
     target = folder / "data" / f"{index:05d}"
@@ -93,9 +75,9 @@ def _draw_video(folder: Path, spec: ClipSpec, index: int) -> dict:
         (target / name).mkdir(parents=True)
     found = []
     for time in range(length):
-        picture, numbers = draw(scene, spec.height, spec.width, time)
+        picture, numbers = spec.draw(scene, time)
         labels, ids, segments = annotate(scene, numbers)
-        found.append((segments, encode(ids, segments, scene.vocabulary)))
+        found.append((segments, encode(ids, segments, spec.vocabulary)))
         Image.fromarray(picture).save(target / f"origin/{time:08d}.jpg", quality=JPEG_QUALITY)
         Image.fromarray(_values(labels, spec.num_categories)).save(target / f"mask/{time:08d}.png")
     video = {
