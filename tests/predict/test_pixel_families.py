@@ -4,28 +4,18 @@ import re
 
 import numpy as np
 import pytest
-import torch
 from support import exploring
 from support.packed import make_run
-from support.pixel_families import FAMILIES, REFINING, make_model, rankseg, variants
-from support.predicting import INPUT, NAMES, ROWS, by_hand, pixels
-from support.small import CLASSES, make_config
+from support.pixel_families import FAMILIES, REFINING, rankseg, variants
+from support.predicting import NAMES, by_hand, pixels
+from support.predicting import make_family_predictor as make_predictor
+from support.small import CLASSES
 
 from rankseg_d2.engine import pack
 from rankseg_d2.predict import Predictor
-from rankseg_d2.predict.classes import Classes
 
 EACH = pytest.mark.parametrize("family", FAMILIES)
 SIZE = (50, 78)  # 40 x 62 for the model: no multiple of a patch, or of a stride
-
-
-def make_predictor(*options):
-    cfg = make_config(INPUT, *options)
-    model = make_model(INPUT, *options)
-    if hasattr(model, "ml_norm"):
-        with torch.no_grad():
-            model.ml_norm.bias += torch.linspace(-0.5, 0.5, len(model.ml_norm.bias))
-    return Predictor(model, cfg, Classes.of(ROWS))
 
 
 @EACH

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from detectron2.modeling import build_model
+from support import pixel_families
 from support.golden import fill
 from support.small import MASK2FORMER, MASKFORMER, RANKSEG, make_config, make_model, picture
 
@@ -44,6 +45,16 @@ def make_predictor(*options, kind=MASK2FORMER, rows=ROWS, **more):
         model.ml_norm.weight *= 4
     model.result_options = replace(model.result_options, thing_ids=THINGS)
     return Predictor(model, cfg, Classes.of(rows), **more)
+
+
+def make_family_predictor(*options):
+    """A predictor of a family of pixel classifiers (support.pixel_families)."""
+    cfg = make_config(INPUT, *options)
+    model = pixel_families.make_model(INPUT, *options)
+    if hasattr(model, "ml_norm"):
+        with torch.no_grad():
+            model.ml_norm.bias += torch.linspace(-0.5, 0.5, len(model.ml_norm.bias))
+    return Predictor(model, cfg, Classes.of(ROWS))
 
 
 def ranking_predictor(*options, **more):

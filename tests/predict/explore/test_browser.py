@@ -13,7 +13,8 @@ from support.exploring import (
     pixels,
     wishes_for,
 )
-from support.predicting import NAMES
+from support.pixel_families import FAMILIES, rankseg
+from support.predicting import NAMES, make_family_predictor
 from support.small import CLASSES, MASK2FORMER, RANKSEG
 
 ENOUGH = 0.995
@@ -71,6 +72,21 @@ def test_the_browser_denies_as_python_does(options, browser, tmp_path):
         found = labels(browser, result.size, f"{{denied: {denied}}}")
         assert agreement(found, wanted) >= ENOUGH
     assert browser.run("$['ranking-controls'].hidden")
+
+
+@pytest.mark.parametrize(
+    "family", ["SegFormer", "UPerNet Swin", "UPerNet BEiT", "DeepLabV3", "Segmenter linear"]
+)
+def test_the_browser_ranks_pixels_of_other_families(family, browser, tmp_path):
+    predictor, image = make_family_predictor(FAMILIES[family] | rankseg(family)), pixels(2)
+    result = predictor(image, explorable=True)
+    browser.open(result.explore(tmp_path / "page.html"))
+    assert len(np.unique(result.semantic)) > 1
+    assert agreement(labels(browser, result.size), result) >= ENOUGH
+    best = result.categories[0].number
+    script = f"{{topk: 3, threshold: 0, denied: [{best}]}}"
+    wanted = predictor(image, topk=3, deny=[NAMES[best]])
+    assert agreement(labels(browser, result.size, script), wanted) >= ENOUGH
 
 
 @pytest.fixture
