@@ -38,6 +38,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import torch
 from common import make_parser, write_heading, write_table
 from scipy import stats
 
@@ -204,6 +205,7 @@ def read(path: Path) -> Any:
 def report(study: dict, found: dict[str, dict[int, dict]]) -> str:
     """A table of the runs, and one of the differences, in Markdown."""
     columns = study["metrics"]
+    torch.set_num_threads(1)  # as each training has, which the heading says
     text = io.StringIO()
     with contextlib.redirect_stdout(text):
         write_heading(study["title"], study["text"])
