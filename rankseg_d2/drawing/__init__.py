@@ -17,7 +17,7 @@ from .colors import INK, MISSED, PAPER, RIGHT, WRONG, class_colors
 from .error_view import WrongCategories, error_rows, error_view, wrong_categories
 from .heat_map import heat_map
 from .overlay import Segment, draw_overlay
-from .painting import edges_of, hatch, label_picture
+from .painting import edges_of, hatch, label_picture, tinted
 from .panels import CELL, GAP, Row, beside, draw_list, fit_into, lines_in, sheet
 
 __all__ = [
@@ -46,5 +46,6 @@ __all__ = [
     "lines_in",
     "plot_curves",
     "sheet",
+    "tinted",
     "wrong_categories",
 ]

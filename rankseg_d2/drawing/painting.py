@@ -7,6 +7,8 @@ import numpy as np
 
 _LONGEST_TABLE = 2**22
 
+TINT = 0.65  # the share of a colour that lies over an image
+
 
 def rgb(image: np.ndarray) -> np.ndarray:
     """(H, W), (H, W, 1) or (H, W, 3) bytes -> (H, W, 3), the image itself where it is that."""
@@ -77,6 +79,19 @@ def label_picture(
     """Labels in plain colours (H, W, 3): what is no class is black, edges between ids white."""
     table = np.concatenate([np.zeros((1, 3), np.uint8), np.asarray(colors, np.uint8)])
     picture = paint_by(positions(labels, range(len(colors))), table)
+    if ids is not None:
+        picture[edges_of(ids)] = 255
+    return picture
+
+
+def tinted(
+    image: np.ndarray, labels: np.ndarray, colors: np.ndarray, ids: np.ndarray | None = None
+) -> np.ndarray:
+    """Labels over an image (H, W, 3): what is no class is hatched, edges between ids are white."""
+    is_class = (labels >= 0) & (labels < len(colors))
+    picture = cv2.addWeighted(image, 1 - TINT, label_picture(labels, colors), TINT, 0)
+    picture[~is_class] = image[~is_class]
+    hatch(picture, ~is_class)
     if ids is not None:
         picture[edges_of(ids)] = 255
     return picture

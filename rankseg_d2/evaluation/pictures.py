@@ -1,4 +1,4 @@
-"""A sheet of pictures: image, ground truth, prediction, and the ranking of the categories."""
+"""A sheet of pictures: image, ground truth, predictions, and the ranking of the categories."""
 
 import contextlib
 import logging
@@ -15,37 +15,34 @@ from ..drawing import (
     CELL,
     INK,
     MISSED,
-    RIGHT,
-    WRONG,
     Row,
     draw_list,
     fit_into,
-    label_picture,
     lines_in,
     sheet,
+    tinted,
 )
 from ..files import write_image
-from ..modeling.results.reading import predicted_labels
+from ..modeling.results.reading import label_map, predicted_labels
 from .class_maps import ClassMaps
 
 logger = logging.getLogger(__name__)
 
-_TITLES = (
-    "image",
-    "ground truth",
-    "prediction",
-    "green: present, red: absent, orange: missed",
-)
+_COLORS = "green: present, red: absent, orange: missed"
+_SEMANTIC = "sem_seg_labels", "sem_seg", "sem_seg_scores"
 LINES = lines_in(CELL[0])
+
+Prediction = tuple[np.ndarray, np.ndarray | None]  # classes (H, W), segment or track ids (H, W)
 
 
 class PictureSheet(DatasetEvaluator):
     """Writes sheet.png with the first images of the main process; adds no metric.
 
-    An error in it is a warning, since an evaluation must not end for its pictures.
+    Segments and, where the results have both, the semantic map stand beside each other, over the
+    image. An error in it is a warning, since an evaluation must not end for its pictures.
 
-    Names of categories are green if present, red if absent, and orange if present but neither kept
-    nor, without a ranking, predicted.
+    Names of categories have the category's colour before them. They are green if present, red if
+    absent, and orange if present but neither kept nor, without a ranking, predicted.
     """
 
     def __init__(self, dataset_name: str, output_folder: str, count: int):
@@ -85,27 +82,25 @@ class PictureSheet(DatasetEvaluator):
     def rows_of(self, sample: dict, output: dict) -> list[list[np.ndarray]]:
         """The rows of an image: one."""
         predicted, ids = predicted_labels(output, len(self.names))
+        predictions = [(predicted, ids)]
+        if ids is not None and output.keys() & set(_SEMANTIC):
+            predictions.append((label_map(output), None))
         ground_truth = self.maps.ground_truth(sample)
-        lines = category_lines(output, ground_truth, predicted, self.names)
-        return [self.row(sample["file_name"], ground_truth, predicted, ids, lines)]
+        lines = category_lines(output, ground_truth, predicted, self.names, self.colors)
+        return [self.row(sample["file_name"], ground_truth, predictions, lines)]
 
     def row(
         self,
         file_name: str,
         ground_truth: np.ndarray,
-        predicted: np.ndarray,
-        ids: np.ndarray | None,
-        lines: list[tuple[str, tuple]],
+        predictions: list[Prediction],
+        lines: list[Row],
     ) -> list[np.ndarray]:
-        """Image, ground truth, prediction and lines of text, each in a cell (H, W, 3)."""
-        pictures = [
-            read_rgb(file_name),
-            label_picture(ground_truth, self.colors),
-            label_picture(predicted, self.colors, ids),
-            draw_list(
-                [Row(line, ink=color) for line, color in lines], height=CELL[0], width=CELL[1]
-            ),
-        ]
+        """Image, ground truth, predictions and lines of text, each in a cell (H, W, 3)."""
+        image = read_rgb(file_name)
+        pictures = [image, tinted(image, ground_truth, self.colors)]
+        pictures += [tinted(image, labels, self.colors, ids) for labels, ids in predictions]
+        pictures += [draw_list(lines, height=CELL[0], width=CELL[1])]
         return [fit_into(picture, *CELL) for picture in pictures]
 
     def evaluate(self) -> None:
@@ -113,7 +108,9 @@ class PictureSheet(DatasetEvaluator):
             return
         with self._warning():
             os.makedirs(os.path.dirname(self.file), exist_ok=True)
-            write_image(self.file, sheet(self.rows, _TITLES))
+            predictions = ["prediction"] if len(self.rows[0]) == 4 else ["segments", "classes"]
+            titles = ["image", "ground truth", *predictions, _COLORS]
+            write_image(self.file, sheet(self.rows, titles))
             logger.info("pictures of %d images: %s", len(self.rows), self.file)
 
 
@@ -122,9 +119,10 @@ def category_lines(
     ground_truth: np.ndarray,
     predicted: np.ndarray,
     names: list[str],
+    colors: np.ndarray,
     most: int = LINES,
-) -> list[tuple[str, tuple]]:
-    """(text, colour) of the kept categories with their probability, then of the missed ones.
+) -> list[Row]:
+    """The kept categories with their probability, then the missed ones; a title first.
 
     Without a ranking: of the predicted categories, with their share of the image. At `most` so many
     lines, unless more are missed.
@@ -140,10 +138,10 @@ def category_lines(
         scores = np.bincount(ranked, counts, len(names)) / predicted.size
         ranked = ranked[np.argsort(-counts)]
         title = "predicted, by area"
-    missed = [(f"missed: {names[i]}", MISSED) for i in present if i not in ranked]
+    missed = [Row(f"missed: {names[i]}", colors[i], ink=MISSED) for i in present if i not in ranked]
     best = ranked[: max(most - 1 - len(missed), 1)]
     return [
-        (title, INK),
-        *((f"{scores[i]:.2f} {names[i]}", RIGHT if i in present else WRONG) for i in best),
+        Row(title, ink=INK),
+        *(Row(names[i], colors[i], float(scores[i]), present=bool(i in present)) for i in best),
         *missed,
     ]

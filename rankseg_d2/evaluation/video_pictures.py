@@ -9,16 +9,14 @@ from detectron2.structures import Instances
 from ..data.formats import rle
 from ..data.formats.video_frames import frame_records
 from ..data.mappers.images import present_classes
-from ..drawing import INK
+from ..drawing import INK, Row
 from ..modeling.results.reading import label_maps, predicted_labels, rle_masks
 from ..tasks import VIDEO_LABEL_KEYS, VIDEO_TYPES
 from .class_maps import ClassMaps
 from .ground_truth import GroundTruth
-from .pictures import LINES, PictureSheet, category_lines
+from .pictures import LINES, PictureSheet, Prediction, category_lines
 
 FRAMES = 2  # of each video
-
-Prediction = tuple[np.ndarray, np.ndarray | None]  # classes (H, W), and track numbers (H, W)
 
 
 class VideoPictureSheet(PictureSheet):
@@ -40,15 +38,15 @@ class VideoPictureSheet(PictureSheet):
         read, rows = self._reader(output), []
         for number in middles(len(frames), FRAMES):
             frame = frames[number]
-            predicted, ids = read(number)
+            prediction = read(number)
             ground_truth = self.maps.ground_truth(frame)
             lines = category_lines(
-                output, ground_truth if present is None else present, predicted, self.names,
-                LINES - 1,
+                output, ground_truth if present is None else present, prediction[0], self.names,
+                self.colors, LINES - 1,
             )  # fmt: skip
             title = f"video {sample['video_id']}, frame {number + 1} of {len(frames)}"
-            row = [(title, INK), *lines]
-            rows.append(self.row(frame["file_name"], ground_truth, predicted, ids, row))
+            row = [Row(title, ink=INK), *lines]
+            rows.append(self.row(frame["file_name"], ground_truth, [prediction], row))
         return rows
 
     def _present(self, frames: list[dict]) -> np.ndarray:

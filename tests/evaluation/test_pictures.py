@@ -10,6 +10,7 @@ from PIL import Image
 
 from rankseg_d2.config import add_rankseg_config
 from rankseg_d2.drawing import CELL, GAP, MISSED, RIGHT, WRONG
+from rankseg_d2.drawing.painting import TINT
 from rankseg_d2.drawing.text import line_height
 from rankseg_d2.evaluation import build_evaluator
 from rankseg_d2.evaluation.pictures import PictureSheet, category_lines
@@ -52,6 +53,11 @@ def middle(sheet, column, row, rows=4):
     return tuple(sheet[LINE_HEIGHT + (2 * row + 1) * side // (2 * rows), x + side // 8])
 
 
+def over(color, image=(200, 100, 50)):
+    """The colour of a class over the image."""
+    return tuple(round(TINT * a + (1 - TINT) * b) for a, b in zip(color, image, strict=True))
+
+
 def test_the_sheet_shows_image_ground_truth_and_prediction(sample, tmp_path):
     sheet = PictureSheet("pictured", str(tmp_path / "out"), 2)
     sheet.process([sample], [prediction()])
@@ -59,11 +65,27 @@ def test_the_sheet_shows_image_ground_truth_and_prediction(sample, tmp_path):
     picture = sheet_of(tmp_path / "out")
     assert picture.shape == (LINE_HEIGHT + CELL[0] + GAP, 4 * (CELL[1] + GAP), 3)
     assert middle(picture, 0, 0) == (200, 100, 50)
-    assert [middle(picture, 1, row) for row in range(4)] == [COLORS[0]] * 2 + [COLORS[1]] * 2
-    assert [middle(picture, 2, row) for row in range(4)] == [COLORS[0]] * 3 + [COLORS[2]]
+    sky, road, tree = map(over, COLORS)
+    assert [middle(picture, 1, row) for row in range(4)] == [sky] * 2 + [road] * 2
+    assert [middle(picture, 2, row) for row in range(4)] == [sky] * 3 + [tree]
     text = picture[:, 3 * (CELL[1] + GAP) :].reshape(-1, 3).astype(int)  # its edges are soft
     for color in (RIGHT, WRONG, MISSED):
         assert abs(text - color).max(1).min() < 40
+
+
+def test_segments_and_the_semantic_map_stand_beside_each_other(sample, tmp_path):
+    sheet = PictureSheet("pictured", str(tmp_path), 1)
+    segments = [{"id": 7, "category_id": 1}]
+    ids = torch.tensor([[7] * 4] * 2 + [[0] * 4] * 2)
+    sheet.process([sample], [prediction() | {"panoptic_seg": (ids, segments)}])
+    sheet.evaluate()
+    picture = sheet_of(tmp_path)
+    assert picture.shape[1] == 5 * (CELL[1] + GAP)
+    sky, road, tree = map(over, COLORS)
+    assert [middle(picture, 2, row) for row in range(2)] == [road] * 2
+    assert middle(picture, 2, 2) == (255, 255, 255)  # the edge of the segment
+    assert middle(picture, 2, 3) not in (sky, road, tree)  # no segment: hatched
+    assert [middle(picture, 3, row) for row in range(4)] == [sky] * 3 + [tree]
 
 
 def test_only_the_first_images_are_shown(sample, tmp_path):
@@ -74,15 +96,25 @@ def test_only_the_first_images_are_shown(sample, tmp_path):
     assert len(sheet_of(tmp_path)) == LINE_HEIGHT + 2 * (CELL[0] + GAP)
 
 
+MISSED_ROAD = ("missed: road", None, MISSED)
+
+
+def texts(lines):
+    """Name, score and colour of the name, of all lines but the title."""
+    return [(x.name, x.score and round(x.score, 2), x.name_color()) for x in lines[1:]]
+
+
 def test_lines_say_what_is_present_absent_and_missed():
-    lines = category_lines(prediction(), LABELS, prediction()["sem_seg_labels"].numpy(), NAMES)
-    assert lines[1:] == [("0.95 sky", RIGHT), ("0.50 tree", WRONG), ("missed: road", MISSED)]
+    labels = prediction()["sem_seg_labels"].numpy()
+    lines = category_lines(prediction(), LABELS, labels, NAMES, COLORS)
+    assert texts(lines) == [("sky", 0.95, RIGHT), ("tree", 0.5, WRONG), MISSED_ROAD]
+    assert [line.color for line in lines] == [None, COLORS[0], COLORS[2], COLORS[1]]
 
 
 def test_without_a_ranking_the_lines_go_by_area():
     labels = prediction()["sem_seg_labels"]
-    lines = category_lines({"sem_seg_labels": labels}, LABELS, labels.numpy(), NAMES)
-    assert lines[1:] == [("0.75 sky", RIGHT), ("0.25 tree", WRONG), ("missed: road", MISSED)]
+    lines = category_lines({"sem_seg_labels": labels}, LABELS, labels.numpy(), NAMES, COLORS)
+    assert texts(lines) == [("sky", 0.75, RIGHT), ("tree", 0.25, WRONG), MISSED_ROAD]
 
 
 def test_the_key_adds_a_sheet_and_leaves_the_results_alone(sample, tmp_path):
@@ -118,15 +150,17 @@ def test_a_data_set_of_things_alone_shows_annotations_and_instances(sample, tmp_
         pred_classes=torch.tensor([2, 0, 1]),
     )  # fmt: skip
     try:
-        for count, expected in ((2, [COLORS[2]] * 2 + [COLORS[1]] * 2), (0, [(0, 0, 0)] * 4)):
+        sky, road, tree = map(over, COLORS)
+        for count, expected in ((2, [tree] * 2 + [road] * 2), (0, [])):
             sheet = PictureSheet("things", str(tmp_path / str(count)), 1)
             found = {key: value for key, value in sample.items() if key != "sem_seg_file_name"}
             sheet.process([found | {"height": 4, "width": 4}], [{"instances": instances}])
             sheet.evaluate()
             picture = sheet_of(tmp_path / str(count))
-            assert [middle(picture, 1, row) for row in range(4)] == expected
+            found = [middle(picture, 1, row) for row in range(4)]
+            assert found == expected or (count == 0 and not {sky, road, tree} & set(found))
             seen = [middle(picture, 2, row) for row in range(4)]  # row 2 is the things' edge
-            assert seen == [COLORS[0]] * 2 + [(255, 255, 255), COLORS[2]]
+            assert seen == [sky] * 2 + [(255, 255, 255), tree]
     finally:
         DatasetCatalog.remove("things")
         MetadataCatalog.remove("things")
