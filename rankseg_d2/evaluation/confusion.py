@@ -5,11 +5,10 @@ import os
 import numpy as np
 
 from ..files import replacing
+from ..pair_counts import PairCounts, sums
 
-_PENDING = 2**20  # runs that wait to be summed
 
-
-class Confusion:
+class Confusion(PairCounts):
     """Pixels of each pair of category in the ground truth and category predicted.
 
     Of C categories; the prediction C is no category. With C = 10,000 a table of all pairs would
@@ -17,18 +16,8 @@ class Confusion:
     """
 
     def __init__(self, num_classes: int):
+        super().__init__(num_classes + 1)
         self.num_classes = num_classes
-        self._keys, self._pixels = np.zeros((2, 0), np.int64)
-        self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
-        self._count = 0
-
-    @classmethod
-    def from_matrix(cls, matrix: np.ndarray) -> "Confusion":
-        """That of a table (C, C+1), or (C, C) where everything has a category."""
-        found = cls(len(matrix))
-        true, predicted = matrix.nonzero()
-        found.add(true, predicted, matrix[true, predicted])
-        return found
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> tuple["Confusion", list[str]]:
@@ -41,65 +30,39 @@ class Confusion:
 
     def save(self, path: str | os.PathLike, names: list[str]) -> None:
         """Write the pairs that occur: `true`, `predicted`, `pixels` (n,), and `classes` (C,)."""
-        true, predicted, pixels = self.pairs()
+        columns = dict(zip(("true", "predicted", "pixels"), self.pairs(), strict=True))
         with replacing(path) as temporary:
-            np.savez_compressed(
-                temporary, true=true, predicted=predicted, pixels=pixels, classes=names
-            )
+            np.savez_compressed(temporary, **columns, classes=names)
 
-    def add(self, true: np.ndarray, predicted: np.ndarray, pixels: np.ndarray) -> None:
-        """Add pairs (n,), in any order and also repeated."""
-        base, pixels = self.num_classes + 1, pixels.astype(np.int64)
-        (names, rows), (others, columns) = _numbered(true, base), _numbered(predicted, base)
-        if len(names) * len(others) < len(pixels):  # as in an image: a small table sums fast
-            pixels = _sums(rows * len(others) + columns, pixels, len(names) * len(others))
-            true, predicted = names.repeat(len(others)), np.tile(others, len(names))
-            true, predicted, pixels = true[pixels > 0], predicted[pixels > 0], pixels[pixels > 0]
-        keys = true.astype(np.int64) * base + predicted
-        self._waiting.append((keys, pixels))
-        self._count += len(keys)
-        if self._count > max(_PENDING, len(self._keys)):
-            self._sum()
-
-    def __add__(self, other: "Confusion") -> "Confusion":
-        total = Confusion(self.num_classes)
-        for part in (self, other):
-            total.add(*part.pairs())
-        return total
-
-    def pairs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Ground truth, prediction and pixels of the pairs that occur, in order: (n,) each."""
-        self._sum()
-        return (*np.divmod(self._keys, self.num_classes + 1), self._pixels)
+    def add_runs(self, true: np.ndarray, predicted: np.ndarray, lengths: np.ndarray) -> None:
+        """Add the runs (n,) of an image; if it has few categories, a small table sums them."""
+        (rows, row), (columns, column) = (_numbered(x, self.num_columns) for x in (true, predicted))
+        shape = len(rows), len(columns)
+        if shape[0] * shape[1] > len(lengths):
+            return self.add(true, predicted, lengths)
+        table = sums(row * shape[1] + column, lengths, shape[0] * shape[1]).reshape(shape)
+        where = table.nonzero()
+        return self.add(rows[where[0]], columns[where[1]], table[where])
 
     def hits(self) -> np.ndarray:
         """Pixels of each category that are predicted as it: (C,)."""
         true, predicted, pixels = self.pairs()
-        same = true == predicted
-        return _sums(true[same], pixels[same], self.num_classes)
+        return sums(true, pixels * (true == predicted), self.num_classes)
 
     def true_pixels(self) -> np.ndarray:
         """Pixels of each category in the ground truth: (C,)."""
         true, _, pixels = self.pairs()
-        return _sums(true, pixels, self.num_classes)
+        return sums(true, pixels, self.num_classes)
 
     def predicted_pixels(self) -> np.ndarray:
         """Pixels that are predicted as each category: (C,)."""
         _, predicted, pixels = self.pairs()
-        return _sums(predicted, pixels, self.num_classes + 1)[:-1]
+        return sums(predicted, pixels, self.num_columns)[:-1]
 
     def shares(self) -> np.ndarray:
         """Of each pair in `pairs`, the share of the ground truth's category: (n,)."""
         true, _, pixels = self.pairs()
         return pixels / self.true_pixels()[true]
-
-    def _sum(self) -> None:
-        if self._waiting:
-            keys = np.concatenate([self._keys, *(keys for keys, _ in self._waiting)])
-            pixels = np.concatenate([self._pixels, *(pixels for _, pixels in self._waiting)])
-            self._keys, which = np.unique(keys, return_inverse=True)
-            self._pixels = _sums(which, pixels, len(self._keys))
-            self._waiting, self._count = [], 0
 
 
 def _numbered(labels: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -107,10 +70,3 @@ def _numbered(labels: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     seen = np.zeros(count, bool)
     seen[labels] = True
     return seen.nonzero()[0], (seen.cumsum() - 1)[labels]
-
-
-def _sums(places: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
-    """Sums of the values (n,) with each place: (count,) int64."""
-    total = np.zeros(count, np.int64)
-    np.add.at(total, places, values)
-    return total

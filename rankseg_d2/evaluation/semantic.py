@@ -99,7 +99,7 @@ class SemanticEvaluator(DatasetEvaluator):
         self.split.add(causes)
         known = causes.cause != IGNORED
         true, predicted, lengths, _ = (values[known] for values in causes)
-        self.confusion.add(true, predicted, lengths)
+        self.confusion.add_runs(true, predicted, lengths)
 
     def _encode(self, predicted: np.ndarray, sample: dict) -> list[dict]:
         rows = []
@@ -120,7 +120,9 @@ class SemanticEvaluator(DatasetEvaluator):
         confusions, splits, predictions, seen = zip(*parts, strict=True)
         check_once(sum(seen, []), self.dataset_name)
         count = len(self.names)
-        confusion, split = sum(confusions, Confusion(count)), sum(splits, PixelSplit(count))
+        confusion, split = Confusion(count), sum(splits, PixelSplit(count))
+        for part in confusions:
+            confusion.add(*part.pairs())
         classes = _class_metrics(confusion)
         metrics = _mean_metrics(classes)
         for key in ("IoU", "ACC"):

@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from support.evaluation_data import NAMES, unregister
+from support.evaluation_data import NAMES, confusion_of, unregister
 from support.runs import KEPT, make_run, predictions, write_scenes
 
 from rankseg_d2 import cli
@@ -97,7 +97,7 @@ def test_each_class_has_a_row_with_its_parts(run, data):
 
 def test_confused_pairs_are_the_largest_shares():
     matrix = np.array([[6, 2, 0, 2], [0, 9, 1, 0], [0, 0, 0, 0]])
-    confusion = Confusion.from_matrix(matrix)
+    confusion = confusion_of(matrix)
     pairs = confused_pairs(confusion, ["a", "b", "c", "no category"])
     assert pairs == [
         {"true": "a", "predicted": "b", "share": 20, "pixels": 2},
