@@ -26,7 +26,6 @@ from ..own.pairing import Fault, segment_faults
 from ..prepare.processes import run_jobs
 
 UNKNOWN, IGNORED = -1, -2
-_MOST_CLASSES = 2**16 - 1  # label maps have 16 bits, and one value is ignored
 _NOTHING = np.zeros(0, np.int64)
 _BY_DETAIL = ("panoptic", "semantic", "instance")  # the task, if a record has several labels
 
@@ -118,11 +117,6 @@ def class_names(metadata: Any) -> list[str]:
         raise ValueError(
             f"the metadata of {metadata.name} has neither stuff_classes nor thing_classes; "
             f"set them: MetadataCatalog.get({metadata.name!r}).stuff_classes = [names]"
-        )
-    if len(names) > _MOST_CLASSES:
-        raise ValueError(
-            f"{metadata.name} has {len(names)} classes, but label maps have 16 bits, so at most "
-            f"{_MOST_CLASSES} can be checked. Merge classes, or check parts of the data set."
         )
     return list(names)
 
