@@ -30,12 +30,16 @@ KEYS = {
             "LOSS_WEIGHT": 0,  # weight of the multi-label loss; 10 in the paper
             "HIDDEN_DIM": 512,  # width of the multi-label head
             "SHARE_EMBEDDING": False,  # True: the class tokens are the classifier's weights
-            # ours: the multi-label head: encoder, decoder or pooling; as published for pixel
-            # classifiers: separable, query2label, conv_pooling, and for Segmenter block
+            # ours: the multi-label head: encoder, decoder, pooling, or for thousands of categories
+            # group; as published for pixel classifiers: separable, query2label, conv_pooling, and
+            # for Segmenter block
             "HEAD": "encoder",
+            # ours: tokens of the head group, at most NUM_CLASSES; 0: 100, if there are as many
+            "GROUPS": 0,
             "POOL": 0,  # ours: pixel classifiers: the head reads a map of so many cells squared
             "LAYER": 3,  # ours: it reads the queries after this decoder layer, counted from 1
-            # ours: the multi-label loss: asymmetric, shifted_bce (without focusing) or bce
+            # ours: the multi-label loss: asymmetric, balanced_asymmetric (by the categories'
+            # frequencies), shifted_bce (without focusing), bce, ranking or two_way
             "LOSS": "asymmetric",
             # ours: above 0: of the TOPK, keep only categories more probable than this
             "THRESHOLD": 0.0,

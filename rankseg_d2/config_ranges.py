@@ -215,6 +215,7 @@ _SECTIONS = {
     },
     "MODEL.RANKSEG": {
         "HEAD": NAME,
+        "GROUPS": COUNT,
         "LOSS": NAME,
         "TOPK": COUNT,
         "LOSS_WEIGHT": WEIGHT,

@@ -155,3 +155,13 @@ def test_pixel_inference_reports_each_library_that_is_installed():
     assert row[0] == "transformers"
     assert all(float(seconds) > 0 for seconds in row[1:4])
     assert float(row[6].rstrip("%")) >= 99.9 and int(row[7]) > 1
+
+
+@pytest.mark.slow
+def test_large_vocabulary_reports_a_ratio_for_each_number_of_categories():
+    words = ["--repeats", 1, "--size", 64, "--classes", 60, 90]
+    table = table_of(run(BENCHMARKS / "large_vocabulary.py", *words))
+    assert table["categories"] == ["60", "90", "90 / 60"]
+    assert all(float(cell) > 0 for name in table if ":" in name and "--" not in name
+               for cell in table[name])  # fmt: skip
+    assert sum("peak MiB" in name for name in table) == 2

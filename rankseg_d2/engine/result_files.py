@@ -15,6 +15,7 @@ from detectron2.utils import comm
 
 from ..data.formats.image_files import read_rgb
 from ..drawing import heat_map
+from ..evaluation.confusion import Confusion
 from ..files import read_json, write_bytes, write_image, write_json
 from ..tables import main_metrics, without_nan
 from .run_folder import warning_of
@@ -46,9 +47,8 @@ def write_results(cfg: CfgNode, results: Mapping[str, Any], weights: str = "") -
         if "sem_seg" in own and matrix.is_file():
             ending = f"_{_plain(name)}" if has_confusion else ""
             target, has_confusion = folder / f"confusion{ending}.png", True
-            with warning_of(target), np.load(matrix) as content:
-                names = list(map(str, content["classes"]))
-                write_image(target, draw_confusion(content["matrix"], names, name))
+            with warning_of(target):
+                write_image(target, draw_confusion(*Confusion.load(matrix), name))
         if own and cfg.TEST.PICTURES and (source / "sheet.png").is_file():
             target = folder / f"val_{_plain(name)}.jpg"
             with warning_of(target):
@@ -103,36 +103,39 @@ def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     write_bytes(path, text.getvalue().encode())
 
 
-def draw_confusion(matrix: np.ndarray, names: Sequence[str], title: str = "") -> np.ndarray:
+def draw_confusion(confusion: Confusion, names: Sequence[str], title: str = "") -> np.ndarray:
     """Where the pixels of each class go, as shares of its ground truth, as a picture.
 
     Of many classes, the MOST_CLASSES that are confused the most, and the others in one column.
-
-    Args:
-        matrix: (C, C + 1), pixels; rows are the ground truth, columns the prediction, the last one
-            no category.
     """
-    pixels = np.asarray(matrix, float)
-    with np.errstate(invalid="ignore"):
-        shares = pixels / pixels.sum(1, keepdims=True)  # NaN without ground truth
-    shown, columns = confused_classes(matrix), [shares[:, :-1]]
-    heads = [*(names[i] for i in shown)]
-    if len(shown) < len(names):
-        title = f"{title}, the {len(shown)} most confused classes of {len(names)}"
-        others = np.delete(shares[:, :-1], shown, 1).sum(1, keepdims=True)
-        columns, heads = [shares[:, shown], others], [*heads, "all other classes"]
-    if matrix[:, -1].any():
-        columns, heads = [*columns, shares[:, -1:]], [*heads, "no category"]
-    return heat_map(np.concatenate(columns, 1)[shown], heads, title)
+    shown, count = confused_classes(confusion), len(names)
+    heads = [*(names[i] for i in shown), "all other classes", "no category"]
+    # The column of each prediction, and the row of each class; -1: it has none.
+    columns = np.full(count + 1, len(shown))
+    columns[shown], columns[count] = np.arange(len(shown)), len(shown) + 1
+    true, predicted, _ = confusion.pairs()
+    rows = np.where(columns[true] < len(shown), columns[true], -1)
+    table = np.zeros((len(shown), len(heads)))
+    table[confusion.true_pixels()[shown] == 0] = np.nan
+    own = rows >= 0
+    np.add.at(table, (rows[own], columns[predicted[own]]), confusion.shares()[own])
+    kept = np.ones(len(heads), bool)
+    if len(shown) < count:
+        title = f"{title}, the {len(shown)} most confused classes of {count}"
+    kept[-2:] = len(shown) < count, (predicted == count).any()
+    heads = [head for head, keep in zip(heads, kept, strict=True) if keep]
+    return heat_map(table[:, kept], heads, title)
 
 
-def confused_classes(matrix: np.ndarray, most: int = MOST_CLASSES) -> list[int]:
+def confused_classes(confusion: Confusion, most: int = MOST_CLASSES) -> list[int]:
     """The classes with the largest share of wrong pixels, taken for others or others for them.
 
     All count the same, whatever their pixels. They come in the order of the classes.
     """
-    pixels = np.asarray(matrix, float)
-    shares = pixels / pixels.sum(1, keepdims=True).clip(1)
-    wrong = shares[:, :-1] * (1 - np.eye(len(pixels)))
-    order = np.argsort(-(wrong.sum(0) + wrong.sum(1) + shares[:, -1]), kind="stable")
+    true, predicted, _ = confusion.pairs()
+    wrong, count = true != predicted, confusion.num_classes
+    wrongs = np.zeros(count + 1)
+    for sides in (true, predicted):
+        np.add.at(wrongs, sides[wrong], confusion.shares()[wrong])
+    order = np.argsort(-wrongs[:-1], kind="stable")
     return sorted(order[:most].tolist())

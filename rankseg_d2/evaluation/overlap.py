@@ -20,16 +20,8 @@ def overlap_table(
 ) -> np.ndarray:
     """The pixels of each pair of row and column, from runs (n,): (R, C) int64."""
     table = np.zeros(shape, np.int64)
-    add_runs(table, rows, columns, lengths)
+    np.add.at(table.reshape(-1), rows.astype(np.intp) * shape[1] + columns, lengths)
     return table
-
-
-def add_runs(
-    table: np.ndarray, rows: np.ndarray, columns: np.ndarray, lengths: np.ndarray
-) -> None:
-    """Add runs (n,) to a table (R, C) in place."""
-    flat = rows.astype(np.intp) * table.shape[1] + columns
-    np.add.at(table.reshape(-1), flat, lengths)
 
 
 def positions(values: np.ndarray, known: np.ndarray) -> np.ndarray:

@@ -9,14 +9,13 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from ..data.formats import rle
-from ..files import replacing
 from ..modeling.results.reading import kept_categories, label_map
 from ..tables import main_metrics, text_table, unique_names, write_json, write_tables
 from .background import Background
 from .checks import check_files, check_once, check_size
+from .confusion import Confusion
 from .error_split import IGNORED, Causes, PixelSplit, pixel_causes, write_split
 from .ground_truth import LabelMaps, image_key
-from .overlap import add_runs
 
 logger = logging.getLogger(__name__)
 
@@ -55,8 +54,7 @@ class SemanticEvaluator(DatasetEvaluator):
 
     def reset(self) -> None:
         count = len(self.names)
-        # Rows are the ground truth, columns the prediction; the last column is no category.
-        self.matrix = np.zeros((count, count + 1), np.int64)
+        self.confusion = Confusion(count)
         self.split = PixelSplit(count)
         self.background = Background(self.add)
         self.predictions, self.seen = [], []
@@ -101,7 +99,7 @@ class SemanticEvaluator(DatasetEvaluator):
         self.split.add(causes)
         known = causes.cause != IGNORED
         true, predicted, lengths, _ = (values[known] for values in causes)
-        add_runs(self.matrix, true, predicted, lengths)
+        self.confusion.add_runs(true, predicted, lengths)
 
     def _encode(self, predicted: np.ndarray, sample: dict) -> list[dict]:
         rows = []
@@ -116,26 +114,29 @@ class SemanticEvaluator(DatasetEvaluator):
 
     def evaluate(self) -> dict | None:
         self.background.finish()
-        parts = comm.gather((self.matrix, self.split, self.predictions, self.seen))
+        parts = comm.gather((self.confusion, self.split, self.predictions, self.seen))
         if not comm.is_main_process():
             return None
-        matrices, splits, predictions, seen = zip(*parts, strict=True)
+        confusions, splits, predictions, seen = zip(*parts, strict=True)
         check_once(sum(seen, []), self.dataset_name)
-        matrix, split = sum(matrices), sum(splits, PixelSplit(len(self.names)))
-        classes = _class_metrics(matrix)
-        metrics = _mean_metrics(matrix)
+        count = len(self.names)
+        confusion, split = Confusion(count), sum(splits, PixelSplit(count))
+        for part in confusions:
+            confusion.add(*part.pairs())
+        classes = _class_metrics(confusion)
+        metrics = _mean_metrics(classes)
         for key in ("IoU", "ACC"):
             percents = (100 * classes[key]).tolist()
             names = (f"{key}-{name}" for name in self.names)
             metrics |= dict(zip(names, percents, strict=True))
-        self._write(matrix, metrics, classes, sum(predictions, []))
+        self._write(confusion, metrics, classes, sum(predictions, []))
         logger.info("semantic segmentation\n%s", text_table([main_metrics(metrics)]))
         write_split(self.output_folder, "sem_seg", "mIoU", split.values(), self.names)
         return {"sem_seg": metrics}
 
     def _write(
         self,
-        matrix: np.ndarray,
+        confusion: Confusion,
         metrics: dict[str, float],
         classes: dict[str, np.ndarray],
         predictions: list[dict],
@@ -153,36 +154,35 @@ class SemanticEvaluator(DatasetEvaluator):
             for i, name in enumerate(self.names)
         ]
         write_tables(self.output_folder, "sem_seg", main_metrics(metrics), rows)
-        with replacing(os.path.join(self.output_folder, "sem_seg_confusion.npz")) as temporary:
-            np.savez_compressed(temporary, matrix=matrix, classes=self.names)
+        confusion.save(os.path.join(self.output_folder, "sem_seg_confusion.npz"), self.names)
         if self.save_predictions:
             write_json(self.output_folder, "sem_seg_predictions", predictions)
 
 
-def _mean_metrics(matrix: np.ndarray) -> dict[str, float]:
-    """The metrics over all classes, in percent, of a confusion matrix (C, C+1)."""
-    classes = _class_metrics(matrix)
-    is_true = classes["ground_truth"] > 0
-    iou, share = classes["IoU"][is_true], classes["ground_truth"][is_true] / matrix.sum().clip(1)
+def _mean_metrics(classes: dict[str, np.ndarray]) -> dict[str, float]:
+    """The metrics over all classes, in percent, of those of each one."""
+    total, is_true = classes["ground_truth"].sum(), classes["ground_truth"] > 0
+    iou, share = classes["IoU"][is_true], classes["ground_truth"][is_true] / total.clip(1)
     is_seen = is_true | (classes["predicted"] > 0)
     metrics = {
         "mIoU": _mean(iou),
         "mIoU_nanmean": np.nansum(classes["IoU"]) / is_seen.sum() if is_seen.any() else np.nan,
         "fwIoU": (share * iou).sum() if is_true.any() else np.nan,
         "mACC": _mean(classes["ACC"][is_true]),
-        "pACC": matrix.diagonal().sum() / matrix.sum() if is_true.any() else np.nan,
+        "pACC": classes["hits"].sum() / total if is_true.any() else np.nan,
     }
     return {name: 100 * float(value) for name, value in metrics.items()}
 
 
-def _class_metrics(matrix: np.ndarray) -> dict[str, np.ndarray]:
+def _class_metrics(confusion: Confusion) -> dict[str, np.ndarray]:
     """IoU and ACC in [0, 1], NaN for classes without ground truth, and pixels: (C,) each."""
-    hits, ground_truth = matrix.diagonal(), matrix.sum(1)
-    predicted = matrix[:, :-1].sum(0)
+    hits, ground_truth = confusion.hits(), confusion.true_pixels()
+    predicted = confusion.predicted_pixels()
     with np.errstate(invalid="ignore"):
         accuracy = hits / ground_truth  # 0 / 0 is NaN
         iou = np.where(ground_truth > 0, hits / (ground_truth + predicted - hits), np.nan)
-    return {"IoU": iou, "ACC": accuracy, "ground_truth": ground_truth, "predicted": predicted}
+    pixels = {"hits": hits, "ground_truth": ground_truth, "predicted": predicted}
+    return {"IoU": iou, "ACC": accuracy} | pixels
 
 
 def _mean(values: np.ndarray) -> float:

@@ -26,11 +26,21 @@ from .heads import (
     ConvPoolingHead,
     DecoderHead,
     EncoderHead,
+    GroupHead,
     MultiLabelHead,
     PoolingHead,
 )
 from .kept_set import Schedule, check_schedule, topk_at, with_absent
-from .losses import LOSSES, asymmetric_loss, binary_cross_entropy, multi_hot
+from .losses import (
+    LOSSES,
+    BalancedAsymmetricLoss,
+    asymmetric_loss,
+    binary_cross_entropy,
+    build_loss,
+    multi_hot,
+    ranking_loss,
+    two_way_loss,
+)
 from .metrics import class_ap, label_ranking_ap, precision_at_k, rank_histogram, recall_at_k
 from .ranker import Ranker
 from .ranking import (
@@ -53,11 +63,13 @@ __all__ = [
     "HEADS",
     "LOSSES",
     "LOW_LOGIT",
+    "BalancedAsymmetricLoss",
     "BlockHead",
     "ConvPoolingHead",
     "Calibration",
     "DecoderHead",
     "EncoderHead",
+    "GroupHead",
     "MultiLabelHead",
     "PoolingHead",
     "RankNorm",
@@ -68,6 +80,7 @@ __all__ = [
     "Schedule",
     "asymmetric_loss",
     "binary_cross_entropy",
+    "build_loss",
     "check_schedule",
     "check_topk",
     "choose_threshold",
@@ -85,6 +98,7 @@ __all__ = [
     "rank",
     "rank_from_labels",
     "rank_histogram",
+    "ranking_loss",
     "recall_at_k",
     "relabel",
     "relabel_map",
@@ -95,4 +109,5 @@ __all__ = [
     "spread",
     "topk_at",
     "with_absent",
+    "two_way_loss",
 ]

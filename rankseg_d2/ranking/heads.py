@@ -6,7 +6,17 @@ from torch.nn import functional as F
 
 from ..dtypes import at_least_float
 from ..position_encoding import sine_encoding_2d
-from ..transformer_block import Block
+from .head_parts import (
+    ClassBlock,
+    ClassLinear,
+    CrossAttentionLayer,
+    DecoderLayers,
+    GroupLinear,
+    SeparableProjection,
+    attention_heads,
+)
+
+GROUPS = 100  # of the head group, unless it is told a number
 
 
 class MultiLabelHead(nn.Module):
@@ -26,12 +36,7 @@ class MultiLabelHead(nn.Module):
         shared_dim: int | None = None,
     ):
         super().__init__()
-        heads = max(1, hidden_dim // 64)
-        if hidden_dim < 1 or hidden_dim % heads:
-            raise ValueError(
-                f"hidden_dim must be a multiple of its {heads} attention heads (one per 64 "
-                f"channels), such as {heads * 64}; got {hidden_dim}."
-            )
+        heads = attention_heads(hidden_dim)
         self.num_classes, self.shared_dim = num_classes, shared_dim
         self.proj_dec = self.build_projection(in_dim, hidden_dim)
         if shared_dim is None:
@@ -98,18 +103,10 @@ class DecoderHead(MultiLabelHead):
     """Class tokens query the features in a transformer decoder of two layers (Query2Label)."""
 
     def build_mixer(self, dim: int, heads: int, dropout: float) -> None:
-        self.layers = nn.ModuleList(
-            nn.TransformerDecoderLayer(
-                dim, heads, 4 * dim, dropout, "gelu", batch_first=True, norm_first=True
-            )
-            for _ in range(2)
-        )
+        self.layers = DecoderLayers(dim, heads, dropout)
 
     def mix(self, tokens: Tensor, features: Tensor) -> Tensor:
-        tokens = tokens.expand(features.shape[0], -1, -1)  # (B, C, D)
-        for layer in self.layers:
-            tokens = layer(tokens, features)
-        return tokens
+        return self.layers(tokens, features)
 
 
 class PoolingHead(MultiLabelHead):
@@ -124,19 +121,6 @@ class SeparableEncoderHead(EncoderHead):
 
     def build_projection(self, in_dim: int, dim: int) -> nn.Module:
         return SeparableProjection(in_dim, dim)
-
-
-class SeparableProjection(nn.Module):
-    """Two 1 x 1 convolutions of features (B, N, D_in), one for each channel and one over them."""
-
-    def __init__(self, in_dim: int, dim: int):
-        super().__init__()
-        self.depthwise = nn.Conv1d(in_dim, in_dim, 1, groups=in_dim)
-        self.pointwise = nn.Linear(in_dim, dim)
-
-    def forward(self, features: Tensor) -> Tensor:
-        features = F.relu(self.depthwise(features.mT)).mT  # (B, N, D_in)
-        return F.relu(self.pointwise(features))
 
 
 class Query2LabelHead(MultiLabelHead):
@@ -163,28 +147,6 @@ class Query2LabelHead(MultiLabelHead):
         for layer in self.layers:
             read = layer(read, queries, features, encoding.flatten(2).mT)
         return read
-
-
-class CrossAttentionLayer(nn.Module):
-    """A post-norm decoder layer without self-attention; `queries` and `keys` are added."""
-
-    heads = 8
-
-    def __init__(self, dim: int, dropout: float, hidden_dim: int = 2048):
-        super().__init__()
-        self.multihead_attn = nn.MultiheadAttention(dim, self.heads, dropout, batch_first=True)
-        self.linear1 = nn.Linear(dim, hidden_dim)
-        self.linear2 = nn.Linear(hidden_dim, dim)
-        self.norm2, self.norm3 = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor, queries: Tensor, features: Tensor, keys: Tensor) -> Tensor:
-        read, _ = self.multihead_attn(
-            x + queries, features + keys, features, need_weights=False
-        )
-        x = self.norm2(x + self.dropout(read))
-        hidden = self.dropout(F.relu(self.linear1(x)))
-        return self.norm3(x + self.dropout(self.linear2(hidden)))
 
 
 class BlockHead(EncoderHead):
@@ -255,38 +217,50 @@ class ConvPoolingHead(nn.Module):
         return set()
 
 
-class ClassLinear(nn.Module):
-    """One linear classifier per category: tokens (B, C, D) -> logits (B, C), float32 or better."""
+class GroupHead(nn.Module):
+    """A few group tokens read the features, each for many categories: for large vocabularies.
 
-    def __init__(self, num_classes: int, dim: int):
+    A transformer decoder of two layers; the cost is linear in C, and small. ML-Decoder (2021) has
+    such groups too.
+    """
+
+    shared_dim = None
+
+    def __init__(
+        self,
+        in_dim: int,
+        num_classes: int,
+        hidden_dim: int = 512,
+        dropout: float = 0.1,
+        shared_dim: int | None = None,
+        groups: int = 0,
+    ):
+        """`groups`: the number of tokens, at most num_classes; 0: GROUPS, if there are as many."""
         super().__init__()
-        bound = dim**-0.5
-        self.W = nn.Parameter(torch.empty(1, num_classes, dim).uniform_(-bound, bound))
-        self.b = nn.Parameter(torch.empty(1, num_classes).uniform_(-bound, bound))
+        if shared_dim is not None:
+            raise ValueError(
+                "The head group has a token for several categories, which no class embedding can "
+                "replace; build it without shared_dim."
+            )
+        if not 0 <= groups <= num_classes:
+            raise ValueError(
+                f"groups must be in [0, {num_classes}], the number of categories (0: {GROUPS}, if "
+                f"there are as many); got {groups}."
+            )
+        groups = groups or min(GROUPS, num_classes)
+        self.proj_dec = nn.Linear(in_dim, hidden_dim)
+        self.group_emb = nn.Parameter(torch.empty(1, groups, hidden_dim))
+        nn.init.trunc_normal_(self.group_emb, std=0.02)
+        self.layers = DecoderLayers(hidden_dim, attention_heads(hidden_dim), dropout)
+        self.norm = nn.LayerNorm(hidden_dim)
+        self.fc = GroupLinear(groups, num_classes, hidden_dim)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        # a product and a sum, not einsum: autocast would make that a half-precision matmul
-        return (at_least_float(tokens) * self.W).sum(dim=-1) + self.b
+    def forward(self, features: Tensor) -> Tensor:
+        tokens = self.layers(self.group_emb, self.proj_dec(features))  # (B, G, D)
+        return self.fc(self.norm(tokens))
 
-
-class ClassBlock(Block):
-    """A transformer encoder block over features and class tokens."""
-
-    def tokens(self, tokens: Tensor, features: Tensor) -> Tensor:
-        """Class tokens (B or 1, C, D) that have read the features (B, N, D): (B, C, D).
-
-        They are those of the block over both, but only they have queries and a feed-forward; the
-        features give keys and values.
-        """
-        D, attention = features.shape[2], self.attn
-        # tokens (1, C, D) are the same for all images: so are their queries, keys and values
-        own = attention.qkv(self.norm1(tokens)).expand(len(features), -1, -1)  # (B, C, 3D)
-        queries, token_kv = own.split([D, 2 * D], dim=-1)
-        weight, bias = attention.qkv.weight[D:], attention.qkv.bias[D:]
-        feature_kv = F.linear(self.norm1(features), weight, bias)  # (B, N, 2D)
-        keys, values = torch.cat([feature_kv, token_kv], dim=1).chunk(2, dim=-1)  # (B, N+C, D)
-        tokens = tokens + attention.read(queries, keys, values)  # (B, C, D)
-        return tokens + self.mlp(self.norm2(tokens))
+    def no_weight_decay(self) -> set[str]:
+        return {"group_emb"}
 
 
 HEADS = {
@@ -297,4 +271,5 @@ HEADS = {
     "query2label": Query2LabelHead,
     "conv_pooling": ConvPoolingHead,
     "block": BlockHead,
+    "group": GroupHead,
 }

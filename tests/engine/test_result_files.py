@@ -7,6 +7,7 @@ import logging
 import numpy as np
 import pytest
 from PIL import Image
+from support.evaluation_data import confusion_of
 from support.toy import toy_config
 
 from rankseg_d2.drawing import heat_map
@@ -36,7 +37,8 @@ def evaluate(tmp_path):
         folder.mkdir(parents=True)
         for task in tasks:
             (folder / f"{task}.json").write_text(json.dumps({"rows": TABLES[task]}))
-        np.savez(folder / "sem_seg_confusion.npz", matrix=MATRIX, classes=["sky", "a, b"])
+        confused = confusion_of(MATRIX)
+        confused.save(folder / "sem_seg_confusion.npz", ["sky", "a, b"])
         write_image(folder / "sheet.png", np.full((30, 40, 3), 77, np.uint8))
         return dict.fromkeys(tasks, {})
 
@@ -104,10 +106,11 @@ def test_other_processes_write_nothing(tmp_path, evaluate, monkeypatch):
 def test_a_row_of_the_confusion_is_the_shares_of_a_class():
     names = ["sky", "b", "no category"]
     expected = heat_map(np.array([[0.75, 0.25, 0], [0, 0.5, 0.5]]), names, "t")
-    assert np.array_equal(draw_confusion(MATRIX, ["sky", "b"], "t"), expected)
+    picture = draw_confusion(confusion_of(MATRIX), ["sky", "b"], "t")
+    assert np.array_equal(picture, expected)
     known = MATRIX * [1, 1, 0]
     expected = heat_map(np.array([[0.75, 0.25], [0, 1]]), ["sky", "b"])
-    assert np.array_equal(draw_confusion(known, ["sky", "b"]), expected)
+    assert np.array_equal(draw_confusion(confusion_of(known), ["sky", "b"]), expected)
 
 
 def confusion(count, pairs):
@@ -122,10 +125,10 @@ def test_the_most_confused_classes_are_chosen_whatever_their_size():
     matrix = confusion(9, [(2, 5, 900), (7, 3, 50), (1, 9, 40)])  # 1 for no category
     matrix[8] *= 10_000
     matrix[8, 0] = 20_000  # 2 % of a large class
-    assert confused_classes(matrix, 2) == [2, 5]
-    assert confused_classes(matrix, 4) == [2, 3, 5, 7]
-    assert confused_classes(matrix, 5) == [1, 2, 3, 5, 7]
-    assert confused_classes(matrix, 50) == list(range(9))
+    assert confused_classes(confusion_of(matrix), 2) == [2, 5]
+    assert confused_classes(confusion_of(matrix), 4) == [2, 3, 5, 7]
+    assert confused_classes(confusion_of(matrix), 5) == [1, 2, 3, 5, 7]
+    assert confused_classes(confusion_of(matrix), 50) == list(range(9))
 
 
 def test_of_many_classes_the_others_share_a_column(monkeypatch):
@@ -134,7 +137,7 @@ def test_of_many_classes_the_others_share_a_column(monkeypatch):
     shown = []
     monkeypatch.setattr(result_files, "heat_map", lambda *args: shown.append(args))
     matrix = confusion(7, [(2, 5, 60), (2, 0, 40), (5, 7, 100)])
-    draw_confusion(matrix, list("abcdefg"), "t")
+    draw_confusion(confusion_of(matrix), list("abcdefg"), "t")
     (values, names, title), = shown
     assert names == ["c", "f", "all other classes", "no category"]
     assert values.tolist() == [[0.5, 0.3, 0.2, 0], [0, 0.5, 0, 0.5]]
@@ -144,7 +147,7 @@ def test_of_many_classes_the_others_share_a_column(monkeypatch):
 
 def test_classes_without_ground_truth_are_drawn():
     matrix = np.zeros((40, 41), int)
-    assert draw_confusion(matrix, [f"c{i}" for i in range(40)]).ndim == 3
+    assert draw_confusion(confusion_of(matrix), [f"c{i}" for i in range(40)]).ndim == 3
     matrix[3, 4] = 1
-    assert {3, 4} <= set(confused_classes(matrix))
+    assert {3, 4} <= set(confused_classes(confusion_of(matrix)))
 

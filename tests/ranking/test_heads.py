@@ -21,7 +21,7 @@ from rankseg_d2.ranking import (
 from rankseg_d2.ranking.heads import ConvPoolingHead
 
 ALONE = [name for name in HEADS if name != "block"]  # a part of Segmenter's decoder
-WITH_TOKENS = [name for name in ALONE if name != "conv_pooling"]
+WITH_TOKENS = [name for name in ALONE if name not in ("conv_pooling", "group")]
 
 
 def weight_by_name(name, shape, variant="spec"):

@@ -6,8 +6,10 @@ from support.paths import GOLDEN as DATA
 
 from rankseg_d2.ranking import (
     LOSSES,
+    BalancedAsymmetricLoss,
     asymmetric_loss,
     binary_cross_entropy,
+    build_loss,
     class_ap,
     label_ranking_ap,
     multi_hot,
@@ -15,7 +17,9 @@ from rankseg_d2.ranking import (
     rank,
     rank_from_labels,
     rank_histogram,
+    ranking_loss,
     recall_at_k,
+    two_way_loss,
 )
 from rankseg_d2.ranking.ranking import Ranking
 
@@ -68,17 +72,128 @@ def test_bce_equals_its_definition(batch):
     torch.testing.assert_close(binary_cross_entropy(logits, targets), expected)
 
 
+def two_way_by_loops(logits, targets):
+    """The definition, row by row and column by column."""
+    total = 0
+    for table, present in ((logits, targets), (logits.T, targets.T)):
+        terms = []
+        for row, own in zip(table, present, strict=True):
+            if own.any():
+                absent = row[~own].exp().sum().log() if (~own).any() else torch.tensor(-torch.inf)
+                low = 4 * (-row[own] / 4).exp().sum().log()
+                terms.append((1 + (absent + low).exp()).log())
+        total = total + (torch.stack(terms).mean() if terms else 0)
+    return total
+
+
+@pytest.mark.parametrize("case", ["usual", "image without", "category without", "all present"])
+def test_two_way_loss_equals_loops(batch, case):
+    logits, targets = batch
+    if case == "image without":
+        targets[1] = False
+    if case == "category without":
+        targets[:, 4] = False
+    if case == "all present":
+        targets[2] = targets[:, 3] = True
+    torch.testing.assert_close(two_way_loss(logits, targets), two_way_by_loops(logits, targets))
+
+
+def test_two_way_loss_knows_only_differences_and_ranking_loss_knows_zero(batch):
+    logits, targets = batch
+    torch.testing.assert_close(two_way_loss(logits + 2, targets), two_way_loss(logits, targets))
+    assert (ranking_loss(logits + 2, targets) - ranking_loss(logits, targets)).abs() > 0.1
+
+
+@pytest.mark.parametrize("without", [False, True])
+def test_ranking_loss_equals_its_definition(batch, without):
+    logits, targets = batch
+    if without:
+        targets[1] = False
+    absent = torch.log(1 + (logits.exp() * ~targets).sum(1))
+    present = torch.log(1 + ((-logits).exp() * targets).sum(1))
+    torch.testing.assert_close(ranking_loss(logits, targets), (absent + present).mean())
+
+
+@pytest.mark.parametrize("name", ["ranking", "two_way"])
+def test_the_worst_scores_get_the_gradient(name):
+    logits = torch.tensor([[9.0, 1.0, -2.0, 5.0, -7.0]], requires_grad=True)
+    LOSSES[name](logits, torch.tensor([[0, 0, 0, 1, 1]])).backward()
+    assert logits.grad[0, :3].argmax() == 0 and (logits.grad[0, :3] > 0).all()
+    assert logits.grad[0, 4] < logits.grad[0, 3] < 0
+
+
+def test_balanced_loss_weighs_what_is_present_by_the_root_of_its_frequency(batch):
+    logits, targets = batch
+    loss = BalancedAsymmetricLoss(9).eval()
+    torch.testing.assert_close(loss(logits, targets), asymmetric_loss(logits, targets))
+    loss.images.copy_(torch.tensor([0, 3, 8, 15, 24, 35, 48, 63, 80]))
+    roots = np.arange(1, 10)  # of one more than the images
+    weights = 1 / roots * (roots**2).sum() / roots.sum()
+    close = dict(rtol=1e-6, atol=0)
+    torch.testing.assert_close(loss.weights().double(), torch.from_numpy(weights), **close)
+    prob = logits.sigmoid()
+    not_prob = (1.05 - prob).clamp(max=1)
+    expected = torch.where(
+        targets, torch.from_numpy(weights) * prob.log(), (1 - not_prob) ** 2 * not_prob.log()
+    )
+    torch.testing.assert_close(loss(logits, targets), -expected.mean(), **close)
+
+
+def test_no_weight_of_the_balanced_loss_is_above_10():
+    loss = BalancedAsymmetricLoss(50)
+    loss.images[:25] = 10**6
+    assert loss.weights().max() == 10 and loss.weights().min() > 0.9
+
+
+def test_balanced_loss_counts_images_in_training_only_and_saves_them(batch):
+    logits, targets = batch
+    loss = BalancedAsymmetricLoss(9)
+    loss(logits, targets), loss(logits[:2], targets[:2])
+    expected = targets.sum(0) + targets[:2].sum(0)
+    assert torch.equal(loss.images, expected)
+    other = BalancedAsymmetricLoss(9)
+    other.load_state_dict(loss.state_dict())
+    assert torch.equal(other(logits, targets), loss(logits, targets))
+    before = loss.images.clone()
+    loss.eval()(logits, targets)
+    assert torch.equal(loss.images, before)
+
+
+def count_in_a_process(rank, file, found):
+    torch.distributed.init_process_group("gloo", f"file://{file}", rank=rank, world_size=2)
+    loss = BalancedAsymmetricLoss(3)
+    loss(torch.zeros(2, 3), torch.tensor([[1, 0, rank], [1, 0, 0]]))
+    found[rank] = loss.images.tolist()
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_balanced_loss_counts_the_images_of_all_processes(tmp_path):
+    with torch.multiprocessing.get_context("spawn").Manager() as manager:
+        found = manager.dict()
+        torch.multiprocessing.spawn(count_in_a_process, (tmp_path / "store", found), 2)
+        assert dict(found) == {0: [4, 0, 1], 1: [4, 0, 1]}
+
+
+def make_loss(name, categories=9):
+    """A loss that does not go on counting."""
+    loss = build_loss(name, categories)
+    return loss.eval() if isinstance(loss, torch.nn.Module) else loss
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_gradients_equal_finite_differences(batch, name):
     logits, targets = batch
-    assert torch.autograd.gradcheck(lambda x: LOSSES[name](x, targets), logits.requires_grad_())
+    loss = make_loss(name)
+    assert torch.autograd.gradcheck(lambda x: loss(x, targets), logits.requires_grad_())
 
 
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("value", [-1e4, -20.0, 0.0, 20.0, 1e4])
-def test_extreme_logits_give_finite_losses_and_gradients(name, value):
+@pytest.mark.parametrize("targets", [[[1, 0, 1], [0, 0, 0]], [[0] * 3] * 2, [[1] * 3] * 2])
+def test_extreme_logits_give_finite_losses_and_gradients(name, value, targets):
     logits = torch.full((2, 3), value, requires_grad=True)
-    loss = LOSSES[name](logits, torch.tensor([[1, 0, 1], [0, 0, 0]]))
+    loss = make_loss(name, 3)(logits, torch.tensor(targets))
     loss.backward()
     assert loss.isfinite()
     assert logits.grad.isfinite().all()
@@ -88,20 +203,21 @@ def test_extreme_logits_give_finite_losses_and_gradients(name, value):
 def test_half_precision_logits_are_computed_in_float32(name, batch):
     logits, targets = batch[0].bfloat16(), batch[1]
     with torch.autocast("cpu", torch.bfloat16):
-        loss = LOSSES[name](logits, targets)
+        loss = make_loss(name)(logits, targets)
     assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, LOSSES[name](logits.float(), targets), rtol=0, atol=0)
+    expected = make_loss(name)(logits.float(), targets)
+    torch.testing.assert_close(loss, expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_an_empty_batch_costs_nothing(name):
-    assert LOSSES[name](torch.zeros(0, 9), torch.zeros(0, 9)) == 0
+    assert make_loss(name)(torch.zeros(0, 9), torch.zeros(0, 9)) == 0
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_targets_of_another_shape_are_refused(name):
     with pytest.raises(ValueError, match=r"\(2, 9\) and \(2, 8\); is NUM_CLASSES"):
-        LOSSES[name](torch.zeros(2, 9), torch.zeros(2, 8))
+        make_loss(name)(torch.zeros(2, 9), torch.zeros(2, 8))
 
 
 def test_multi_hot_of_labels():

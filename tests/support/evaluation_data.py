@@ -8,6 +8,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, Instances
 from PIL import Image
 
+from rankseg_d2.evaluation.confusion import Confusion
 from rankseg_d2.modeling.results.segments import mask_boxes
 
 # Ids of the data set have gaps, and things are not the first contiguous ids.
@@ -282,3 +283,10 @@ def score_maps(records, seed=0):
         )
         outputs.append({"sem_seg": scores})
     return outputs
+
+
+def confusion_of(matrix):
+    """That of a table (C, C + 1) of pixels."""
+    found = Confusion(len(matrix))
+    found.add(*matrix.nonzero(), matrix[matrix.nonzero()])
+    return found

@@ -19,7 +19,7 @@ from ..own.records import find_records, why_empty
 from ..own.register import register_own_data
 from .class_faults import class_faults, yaml_line
 from .scan import UNKNOWN, Meaning, Tally, class_names, scan
-from .stats import add_stats_arguments, stats_report, write_matrix
+from .stats import add_stats_arguments, check_matrix, stats_report, write_matrix
 
 _SHOWN = 20  # faults of one kind in the text; the json has all
 
@@ -56,6 +56,8 @@ def add_parsers(commands: Any) -> None:
 def _run(args, report: Callable) -> int:
     is_check = report is _check_report
     parts = _find_parts(args.dataset, args.splits)
+    if getattr(args, "matrix", None):
+        check_matrix(parts[0].metadata)
     tallies = {part.name: scan(part.records, part.metadata, part.name, args.workers)
                for part in parts}
     faults = _all_faults(parts, tallies, args.dataset)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...pair_counts import PairCounts
 from ...tasks import LABEL_KEYS, TASKS, find
 from ..formats import rle
 from ..formats.image_files import UnreadableError, image_size
@@ -25,7 +26,6 @@ from ..own.pairing import Fault, segment_faults
 from ..prepare.processes import run_jobs
 
 UNKNOWN, IGNORED = -1, -2
-_MOST_CLASSES = 8192  # the counts of their pairs take 0.5 GB
 _NOTHING = np.zeros(0, np.int64)
 _BY_DETAIL = ("panoptic", "semantic", "instance")  # the task, if a record has several labels
 
@@ -86,18 +86,15 @@ class Tally:
     faults: list[Fault] = field(default_factory=list)
     values: set[int] = field(default_factory=set)
     pixels: np.ndarray = field(init=False)  # (C,)
-    pairs: np.ndarray = field(init=False)  # (C, C): images with both; the diagonal: with the class
+    images: np.ndarray = field(init=False)  # (C,): images with the class
+    pairs: PairCounts = field(init=False)  # images with both classes, the first below the second
     sizes: np.ndarray = field(init=False)  # (C + 1,): images with 0 to C classes
 
     def __post_init__(self) -> None:
         self.pixels = np.zeros(self.num_classes, np.int64)
-        self.pairs = np.zeros((self.num_classes, self.num_classes), np.int64)
+        self.images = np.zeros(self.num_classes, np.int64)
+        self.pairs = PairCounts(self.num_classes)
         self.sizes = np.zeros(self.num_classes + 1, np.int64)
-
-    @property
-    def images(self) -> np.ndarray:
-        """The number of images with each class: (C,)."""
-        return self.pairs.diagonal()
 
     def add(self, counts: Counts) -> None:
         """Add the counts of one record."""
@@ -106,7 +103,10 @@ class Tally:
         self.faults += counts.faults
         self.values.update(counts.values.tolist())
         self.pixels[counts.present] += counts.pixels
-        self.pairs[np.ix_(counts.present, counts.present)] += 1
+        self.images[counts.present] += 1
+        first, second = np.triu_indices(len(counts.present), 1)
+        classes = np.sort(counts.present)
+        self.pairs.add(classes[first], classes[second], np.ones(len(first), np.int64))
         self.sizes[len(counts.present)] += 1
 
 
@@ -117,11 +117,6 @@ def class_names(metadata: Any) -> list[str]:
         raise ValueError(
             f"the metadata of {metadata.name} has neither stuff_classes nor thing_classes; "
             f"set them: MetadataCatalog.get({metadata.name!r}).stuff_classes = [names]"
-        )
-    if len(names) > _MOST_CLASSES:
-        raise ValueError(
-            f"{metadata.name} has {len(names)} classes; pairs of classes are counted, so at most "
-            f"{_MOST_CLASSES} can be checked. Merge classes, or check parts of the data set."
         )
     return list(names)
 

@@ -4,6 +4,7 @@ import argparse
 import csv
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from ...tables import text_table
 from ..own.pairing import Fault
 from .scan import Tally, class_names
 
+_MOST_IN_MATRIX = 8192  # classes; it takes 0.5 GB
 _SHARES = (0.95, 0.99, 0.999)
 _DEFINITION = (
     "kappa at a share: the least number k such that at least that share of the images has k "
@@ -96,17 +98,15 @@ def covering_kappa(sizes: np.ndarray, share: float) -> int:
 
 def _frequent_pairs(tally: Tally, names: list[str], count: int) -> list[dict]:
     """The `count` pairs of classes with the most images that have both."""
-    above = np.triu(tally.pairs, 1)
-    order = np.argsort(-above, axis=None, kind="stable")[:count]
-    first, second = np.unravel_index(order, above.shape)
+    first, second, images = tally.pairs.pairs()
     return [
         {
-            "class": names[a],
-            "and": names[b],
-            "images": int(above[a, b]),
-            "percent": float(100 * above[a, b] / tally.records),
+            "class": names[first[i]],
+            "and": names[second[i]],
+            "images": int(images[i]),
+            "percent": float(100 * images[i] / tally.records),
         }
-        for a, b in zip(first, second, strict=True) if above[a, b]
+        for i in np.argsort(-images, kind="stable")[:count]
     ]
 
 
@@ -116,10 +116,24 @@ def _matrix_file(name: str) -> Path:
     return Path(name)
 
 
+def check_matrix(metadata: Any) -> None:
+    """Raise ValueError if the data set has too many classes for a matrix of their pairs."""
+    count = len(class_names(metadata))
+    if count > _MOST_IN_MATRIX:
+        raise ValueError(
+            f"--matrix: {metadata.name} has {count} classes; a matrix of their pairs can have at "
+            f"most {_MOST_IN_MATRIX}. Leave it out; --pairs lists the most frequent ones."
+        )
+
+
 def write_matrix(path: Path, parts: list, tallies: dict[str, Tally]) -> None:
     """Write (C, C), the number of images with both classes, over all splits."""
     names = class_names(parts[0].metadata)
-    matrix = sum(tally.pairs for tally in tallies.values())
+    matrix = np.diag(sum(tally.images for tally in tallies.values()))
+    for tally in tallies.values():
+        first, second, images = tally.pairs.pairs()
+        matrix[first, second] += images
+        matrix[second, first] += images
     if path.suffix == ".npz":
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:

@@ -74,6 +74,8 @@ class RankSeg:
         self.label_metadata = label_metadata
         if ml_head is not None:
             self.ml_head = ml_head
+            if isinstance(ranker.loss, nn.Module):
+                self.ml_loss = ranker.loss  # here as well, so that its buffers are saved
         if rank_norm:
             unbiased = ranker.oracle and getattr(self.sem_seg_head, "unbiased", False)
             self.ml_norm = RankNorm(ranker.largest_topk, self.no_object, unbiased)
@@ -188,7 +190,9 @@ class RankSeg:
     def checkpoint_rows(self) -> dict[str, Rows]:
         tokens, ranks = Rows("classes", dim=1), Rows("ranks", closed=self.no_object)
         rows = {f"ml_head.{name}": tokens for name in ("cls_emb", "fc.W", "fc.b")}
-        rows |= {f"ml_head.fc.{name}": Rows("classes") for name in ("weight", "bias")}
+        classes = ("ml_head.fc.weight", "ml_head.fc.bias", "ml_head.fc.group", "ml_loss.images")
+        rows |= {name: Rows("classes") for name in classes}
+        rows |= {"ml_head.group_emb": Rows("groups", dim=1)}
         rows |= {f"ml_norm.{name}": ranks for name in ("weight", "bias")}
         return super().checkpoint_rows() | rows
 

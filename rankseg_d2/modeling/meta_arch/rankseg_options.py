@@ -6,7 +6,16 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from ...errors import unknown_name
-from ...ranking import HEADS, LOSSES, BlockHead, ConvPoolingHead, Ranker, check_schedule
+from ...ranking import (
+    HEADS,
+    LOSSES,
+    BlockHead,
+    ConvPoolingHead,
+    GroupHead,
+    Ranker,
+    build_loss,
+    check_schedule,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +35,7 @@ def build_ranker(cfg: CfgNode) -> Ranker:
         random_share=options.RANDOM_SHARE,
         schedule=tuple(map(tuple, options.TOPK_SCHEDULE)),
         oracle=options.USE_GT,
-        loss=LOSSES[options.LOSS],
+        loss=build_loss(options.LOSS, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES),
         loss_weight=options.LOSS_WEIGHT,
         cosine=cfg.MODEL.SEM_SEG_HEAD.USE_LAYERNORM,
         gate=options.GATE,
@@ -64,10 +73,16 @@ def check_options(cfg: CfgNode, name: str) -> None:
         raise unknown_name("MODEL.RANKSEG.LOSS", options.LOSS, LOSSES)
     if options.HEAD not in HEADS:
         raise unknown_name("MODEL.RANKSEG.HEAD", options.HEAD, HEADS)
-    if options.SHARE_EMBEDDING and not options.USE_GT and HEADS[options.HEAD] is ConvPoolingHead:
+    without_tokens = HEADS[options.HEAD] in (ConvPoolingHead, GroupHead)
+    if options.SHARE_EMBEDDING and not options.USE_GT and without_tokens:
         raise ValueError(
-            "MODEL.RANKSEG.SHARE_EMBEDDING is True, but MODEL.RANKSEG.HEAD conv_pooling has no "
+            f"MODEL.RANKSEG.SHARE_EMBEDDING is True, but MODEL.RANKSEG.HEAD {options.HEAD} has no "
             "class embedding that could be shared; set it False, or the head to pooling"
+        )
+    if not 0 <= options.GROUPS <= num_classes:
+        raise ValueError(
+            f"MODEL.RANKSEG.GROUPS must be in [0, {num_classes}], the number of classes (0: "
+            f"automatic); got {options.GROUPS}."
         )
 
 
@@ -126,12 +141,14 @@ def build_ml_head(cfg: CfgNode, in_dim: int, class_dim: int) -> nn.Module:
             "paper's value is 10",
             options.LOSS_WEIGHT,
         )
+    own = {"groups": options.GROUPS} if HEADS[options.HEAD] is GroupHead else {}
     try:
         return HEADS[options.HEAD](
             in_dim,
             cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
             options.HIDDEN_DIM,
             shared_dim=class_dim if options.SHARE_EMBEDDING else None,
+            **own,
         )
     except ValueError as error:
         raise ValueError(f"MODEL.RANKSEG.HIDDEN_DIM: {error}") from error

@@ -1,7 +1,7 @@
 """What the page of a run shows, read from the files that training and evaluation have written."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import yaml
 from ... import __version__
 from ...engine.metrics_table import read_rows, series_of
 from ...engine.result_files import FILE, class_rows
+from ...evaluation.confusion import Confusion
 from ...evaluation.error_split import STEPS
 from ...files import read_json
 from .pictures import example_rows
@@ -183,30 +184,20 @@ def _confusion(folder: Path) -> Json | None:
     path = folder / "sem_seg_confusion.npz"
     if not path.is_file():
         return None
-    with np.load(path) as content:
-        matrix, names = content["matrix"], list(map(str, content["classes"]))
-    return {"pairs": confused_pairs(matrix, [*names, "no category"])}
+    confusion, names = Confusion.load(path)
+    return {"pairs": confused_pairs(confusion, [*names, "no category"])}
 
 
-def confused_pairs(matrix: np.ndarray, names: Sequence[str], most: int = MOST_PAIRS) -> list[Json]:
-    """Pairs of a confusion matrix (C, C+1), the one that costs most pixels of its class first."""
-    pixels = matrix.sum(1)
-    wrong = matrix.astype(np.int64)
-    wrong[np.arange(len(wrong)), np.arange(len(wrong))] = 0
-    shares = wrong / np.maximum(pixels, 1)[:, None]
-    number = min(most, int((wrong > 0).sum()))
-    best = np.argpartition(-shares, number, axis=None)[:number] if number < wrong.size else None
-    best = np.arange(wrong.size) if best is None else best
-    order = sorted(best.tolist(), key=lambda i: (-shares.flat[i], i))
-    return list(_pairs(order, shares, wrong, names))
-
-
-def _pairs(
-    order: Iterable[int], shares: np.ndarray, wrong: np.ndarray, names: Sequence[str]
-) -> Iterable[Json]:
-    for place in order:
-        true, predicted = divmod(place, wrong.shape[1])
-        if wrong[true, predicted]:
-            share = round(100 * float(shares[true, predicted]), 2)
-            yield {"true": names[true], "predicted": names[predicted], "share": share,
-                   "pixels": int(wrong[true, predicted])}  # fmt: skip
+def confused_pairs(
+    confusion: Confusion, names: Sequence[str], most: int = MOST_PAIRS
+) -> list[Json]:
+    """Pairs of different classes, the one that costs most pixels of its class first."""
+    true, predicted, pixels = confusion.pairs()
+    shares = 100 * confusion.shares()
+    order = np.argsort(-shares, kind="stable")
+    order = order[true[order] != predicted[order]][:most]
+    return [
+        {"true": names[true[i]], "predicted": names[predicted[i]],
+         "share": round(float(shares[i]), 2), "pixels": int(pixels[i])}
+        for i in order
+    ]  # fmt: skip

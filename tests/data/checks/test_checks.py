@@ -320,8 +320,25 @@ def test_a_terminal_without_utf_8_is_no_error(tmp_path, encoding, words):
 
 
 @pytest.mark.timeout(60)  # a count for each name would take minutes
-def test_too_many_classes_are_a_sentence(tmp_path, run):
-    (tmp_path / "names.txt").write_text("".join(f"class {i}\n" for i in range(60_000)))
+@pytest.mark.parametrize(
+    ("count", "words", "message"),
+    [(70_000, ["check"], "70000 classes do not fit into label images of 16 bits"),
+     (9_000, ["stats", "--matrix", "m.npz"], "has 9000 classes; a matrix of their pairs can have")],
+)  # fmt: skip
+def test_too_many_classes_are_a_sentence(tmp_path, run, count, words, message):
+    (tmp_path / "names.txt").write_text("".join(f"class {i}\n" for i in range(count)))
     path, _ = own_data.semantic(tmp_path, classes="names.txt")
-    status, _, written = run("check", path)
-    assert status == 1 and "has 60000 classes; pairs of classes are counted" in written.err
+    status, _, written = run(words[0], path, *words[1:])
+    assert status == 1 and message in written.err
+
+
+@pytest.mark.timeout(60)
+def test_ten_thousand_classes_have_statistics(tmp_path, run):
+    (tmp_path / "names.txt").write_text("".join(f"class {i}\n" for i in range(10_000)))
+    path, maps = own_data.semantic(tmp_path, classes="names.txt", splits={"train": 1.0})
+    status, content, _ = run("stats", path, "--pairs", 1)
+    present = [sorted(set(ids.ravel().tolist())) for ids in maps.values()]
+    pairs = Counter(pair for ids in present for pair in itertools.combinations(ids, 2))
+    assert status == 0
+    facts, = content["splits"]["train"]["pairs"]
+    assert facts["images"] == pairs.most_common(1)[0][1]

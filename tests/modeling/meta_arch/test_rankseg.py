@@ -337,6 +337,14 @@ def builds(*options):
         ),
         ({"MODEL.RANKSEG.THRESHOLD": -0.5}, r"MODEL\.RANKSEG\.THRESHOLD .* got -0\.5\."),
         (
+            {"MODEL.RANKSEG.GROUPS": 8},
+            r"MODEL\.RANKSEG\.GROUPS must be in \[0, 7\], the number of classes .* got 8\.",
+        ),
+        (
+            {"MODEL.RANKSEG.HEAD": "group", "MODEL.RANKSEG.SHARE_EMBEDDING": True},
+            r"MODEL\.RANKSEG\.HEAD group has no class embedding that could be shared",
+        ),
+        (
             {"MODEL.RANKSEG.HIDDEN_DIM": 200},
             r"MODEL\.RANKSEG\.HIDDEN_DIM: .* multiple of its 3 attention heads .* 192; got 200\.",
         ),
@@ -352,7 +360,9 @@ def test_keys_out_of_range_are_refused(kind, options, message):
     ("key", "name", "near"),
     [
         ("MODEL.RANKSEG.HEAD", "encodr", "encoder"),
+        ("MODEL.RANKSEG.HEAD", "grop", "group"),
         ("MODEL.RANKSEG.LOSS", "asymetric", "asymmetric"),
+        ("MODEL.RANKSEG.LOSS", "twoway", "two_way"),
     ],
 )
 def test_unknown_names_are_refused_with_the_nearest_ones(key, name, near):

@@ -9,10 +9,11 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from support.evaluation_data import NAMES, unregister
+from support.evaluation_data import NAMES, confusion_of, unregister
 from support.runs import KEPT, make_run, predictions, write_scenes
 
 from rankseg_d2 import cli
+from rankseg_d2.evaluation.confusion import Confusion
 from rankseg_d2.report.page import read_run, write_page
 from rankseg_d2.report.page.content import confused_pairs, read_dataset
 
@@ -96,14 +97,15 @@ def test_each_class_has_a_row_with_its_parts(run, data):
 
 def test_confused_pairs_are_the_largest_shares():
     matrix = np.array([[6, 2, 0, 2], [0, 9, 1, 0], [0, 0, 0, 0]])
-    pairs = confused_pairs(matrix, ["a", "b", "c", "no category"])
+    confusion = confusion_of(matrix)
+    pairs = confused_pairs(confusion, ["a", "b", "c", "no category"])
     assert pairs == [
         {"true": "a", "predicted": "b", "share": 20, "pixels": 2},
         {"true": "a", "predicted": "no category", "share": 20, "pixels": 2},
         {"true": "b", "predicted": "c", "share": 10, "pixels": 1},
     ]
-    assert confused_pairs(matrix, "abcd", most=1) == pairs[:1]
-    assert confused_pairs(np.zeros((2, 3), int), "abc") == []
+    assert confused_pairs(confusion, "abcd", most=1) == pairs[:1]
+    assert confused_pairs(Confusion(2), "abc") == []
 
 
 def test_examples_have_four_pictures_each(data):
