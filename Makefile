@@ -14,6 +14,7 @@ QUICK := tests/ranking tests/modeling/losses tests/modeling/results \
   $(addprefix tests/modeling/meta_arch/test_,golden_models.py rankseg.py mask_classification.py) \
   tests/data/formats $(addprefix tests/data/mappers/test_,packed_masks.py images.py) \
   tests/test_config.py tests/test_config_files.py tests/test_imports.py
+DEMO := shapes/panoptic/lite0_rankseg
 TOO_LONG := gradcheck or checkpointing or two_batches_of_one or traced or compile or inductor
 
 .PHONY: test quick faults train help clean
@@ -30,7 +31,8 @@ faults: $(INSTALLED)  ## malformed input, kills and sanitizers, for some minutes
 	RANKSEG_FAULT_SECONDS=30 $(BIN)/python -m pytest -n 2 -m "faults or slow" -rP tests/faults
 
 train: $(INSTALLED)  ## train a small Mask2Former with RankSeg on built-in data, on the CPU
-	$(BIN)/python train_net.py --config-file shapes/panoptic/lite0_rankseg
+	$(BIN)/python train_net.py --config-file $(DEMO)
+	$(BIN)/rankseg-d2 compare $(DEMO) --weights output/$(subst panoptic/,,$(DEMO))/model_final.pth
 
 $(INSTALLED): pyproject.toml setup.py $(wildcard rankseg_d2/ops/*/csrc/*.* rankseg_d2/ops/*/csrc/*/*.*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
