@@ -66,19 +66,25 @@ def cached_features(
     done = sum(len(part.present) for part in parts)
     if done:
         logger.info("%d samples have their features in %s", done, folder)
-    batches = None
+    batches = loader.batches(max(cfg.SEED, 0), done // _BATCH)
     with tqdm(total=count, initial=done, desc="features", unit="images") as bar:
-        while done < count:
-            batches = batches or loader.batches(max(cfg.SEED, 0), done // _BATCH)
+        while done < (count := _fitting(count, parts, most_bytes)):
             part = _next_part(model, batches, min(PART, count - done), bar)
             _save(folder / f"{len(parts):05d}.npz", part)
             parts.append(part)
             done += len(part.present)
-            if (room := int(most_bytes / part.bytes_each)) < count:
-                logger.warning("features of %d samples fit the memory, not of %d", room, count)
-                count = bar.total = max(room, done)
     _check(parts)
-    return Features(*map(torch.cat, zip(*parts, strict=True)))
+    return Features(*(torch.cat(tensors)[:count] for tensors in zip(*parts, strict=True)))
+
+
+def _fitting(count: int, parts: list[Features], most_bytes: float) -> int:
+    """So many of `count` samples fit the memory, by the size of the first; one part at least."""
+    if not parts:
+        return count
+    room = max(int(most_bytes / parts[0].bytes_each), len(parts[0].present))
+    if room < count:
+        logger.warning("features of %d samples fit the memory, not of %d", room, count)
+    return min(room, count)
 
 
 def _in_plain_order(cfg: CfgNode) -> CfgNode:

@@ -17,6 +17,7 @@ from ..checkpoints import locate
 from ..config import get_config
 from ..engine import Checkpointer, class_names, describe, setup
 from ..engine.attaching import check_plain, ranking_config, train_head
+from ..engine.checks import build_on_meta
 from ..engine.features import cached_features, scored_by
 from ..engine.trainer import changed
 from ..modeling.meta_arch.rankseg import RankSeg
@@ -70,6 +71,7 @@ def _checked_config(args: Namespace, plain: CfgNode) -> CfgNode:
             f"{cfg.MODEL.WEIGHTS} exists; name another --out (with --features {folder}/features "
             "its features are used again), or remove it"
         )
+    build_on_meta(cfg)
     return cfg
 
 

@@ -2,9 +2,8 @@
 
 import csv
 import json
-from pathlib import Path
+import re
 
-import numpy as np
 import pytest
 import torch
 from support.golden import fill
@@ -13,8 +12,7 @@ from support.small import make_config  # noqa: F401  (registers the models)
 from rankseg_d2 import cli
 from rankseg_d2.config import get_config
 from rankseg_d2.data.datasets.shapes import register_shapes
-from rankseg_d2.engine import Checkpointer, Trainer, build_train_loader
-from rankseg_d2.engine.features import cached_features, scored_by
+from rankseg_d2.engine import Checkpointer, Trainer
 from rankseg_d2.report.kappa import load_model
 
 CLASSES, IMAGES, KAPPA = 20, 21, 5
@@ -34,7 +32,9 @@ def plain(tmp_path_factory):
     }
     settings = [f"{key}={value}" for key, value in keys.items()]
     model = Trainer.build_model(get_config(CONFIG, settings))
+    constants = model.criterion.empty_weight.clone()
     fill(model)
+    model.criterion.empty_weight.copy_(constants)
     Checkpointer(model, str(folder)).save("model")
     return settings, folder / "model.pth", folder
 
@@ -49,8 +49,13 @@ def attach(plain, out, *more, config=CONFIG):
 def attached(plain):
     """The folder of a model with a head."""
     out = plain[2] / "ranks"
-    assert attach(plain, out, "--kappa", str(KAPPA), "--iterations", "30") == 0
+    assert attach(plain, out, "--kappa", str(KAPPA), "--iterations", "8") == 0
     return out
+
+
+def table_in(folder):
+    with open(folder / "attached.csv") as file:
+        return list(csv.DictReader(file))
 
 
 def weights_of(path):
@@ -64,27 +69,26 @@ def test_the_plain_weights_are_kept_bit_by_bit_beside_a_head(plain, attached):
 
 
 def test_the_table_has_the_plain_model_and_each_list(plain, attached):
-    with open(attached / "attached.csv") as file:
-        rows = list(csv.DictReader(file))
-    assert [row[""] for row in rows] == ["plain", *(f"κ = 5, {x}" for x in ("head", "masks", "both"))]
+    rows = table_in(attached)
+    names = [row[""] for row in rows]
+    assert names == ["plain", "κ = 5, head", "κ = 5, masks", "κ = 5, both"]
     assert [float(row["kept"]) for row in rows] == [CLASSES, *3 * [KAPPA]]
     assert all(float(row["recall@10"]) >= float(row["recall@κ"]) for row in rows[1:])
 
 
 def test_an_evaluation_of_the_written_config_gives_the_table(attached, tmp_path):
-    words = [str(attached / "config.yaml"), "OUTPUT_DIR", str(tmp_path)]
+    words = [str(attached / "config.yaml"), "OUTPUT_DIR", str(tmp_path), "TEST.PICTURES", "0"]
     assert cli.main(["eval", *words]) == 0
-    results = json.loads(next(tmp_path.glob("results*.json")).read_text())
-    with open(attached / "attached.csv") as file:
-        both = list(csv.DictReader(file))[-1]
-    text = json.dumps(results)
-    for task, metric, column in [("sem_seg", "mIoU", "mIoU"), ("multilabel", "mAP", "mAP")]:
-        assert task in text
-        assert results_value(results, task, metric) == pytest.approx(float(both[column]), abs=1e-3)
-
-
-def results_value(results, task, metric):
-    return results["results"][task][metric]
+    results = json.loads((tmp_path / "evaluation.json").read_text())
+    results = results["results"]["shapes20_panoptic_val"]
+    both = table_in(attached)[-1]
+    for task, metric, column in (
+        ("sem_seg", "mIoU", "mIoU"),
+        ("panoptic_seg", "PQ", "PQ"),
+        ("multilabel", "mAP", "mAP"),
+        ("multilabel", "recall@k", "recall@κ"),
+    ):
+        assert results[task][metric] == pytest.approx(float(both[column]), abs=1e-3)
 
 
 def test_with_all_categories_the_results_are_those_of_the_plain_model(plain, attached):
@@ -95,3 +99,64 @@ def test_with_all_categories_the_results_are_those_of_the_plain_model(plain, att
     with torch.no_grad():
         one, other = (load_model(c)([sample])[0]["sem_seg_labels"] for c in (cfg, ranked))
     assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    "more, expected",
+    [
+        (["--kappa", "0"], r"--kappa must be in \[1, 20\], the number of classes; got 0"),
+        (["--kappa", "21"], r"--kappa must be in \[1, 20\], the number of classes; got 21"),
+        (["--head", "decodr"], "--head: 'decodr' is not known; the nearest names are decoder"),
+        (["--loss", "bec"], "--loss: 'bec' is not known; the nearest names are bce"),
+        (["--head", "block"], "--head block is a part of Segmenter's decoder"),
+        (["--width", "200"], "HIDDEN_DIM: hidden_dim must be a multiple of its 3 .*; got 200"),
+        (["--images", "0"], "'0' is not a number from 1 on"),
+        (["--rate", "nan"], "'nan' is not a number above 0"),
+    ],
+)
+def test_a_wrong_option_is_told(plain, tmp_path, capsys, more, expected):
+    check_error(plain, tmp_path, capsys, expected, *more)
+
+
+def check_error(plain, tmp_path, capsys, expected, *more, config=CONFIG):
+    """One sentence, and no model."""
+    try:
+        assert attach(plain, tmp_path, *more, config=config) == 1
+    except SystemExit as end:  # of argparse
+        assert end.code == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert re.search(expected, said), said
+    assert not list(tmp_path.glob("*.pth"))
+
+
+@pytest.mark.parametrize(
+    "key, expected",
+    [
+        ("MODEL.RANKSEG.FLAG=True", "ranks already; give the config of the plain model"),
+        ("MODEL.RANKSEG.USE_GT=True", "the oracle ranks by the labels"),
+        ("MODEL.META_ARCHITECTURE=RankSegMaskFormer", "ranks already"),
+        ("DATASETS.TRAIN=()", "DATASETS.TRAIN names no data set, but the head learns from one"),
+        ("MODEL.MASK_FORMER.HIDDEN_DIM=32", "does not fit the model of this .*; and .* more"),
+    ],
+)
+def test_a_wrong_config_is_told(plain, tmp_path, capsys, key, expected):
+    settings, weights, folder = plain
+    check_error(([*settings, key], weights, folder), tmp_path, capsys, expected)
+
+
+def test_a_model_with_a_head_is_told(plain, attached, tmp_path, capsys):
+    settings, _, folder = plain
+    ranked = (settings, attached / "model_final.pth", folder)
+    check_error(ranked, tmp_path, capsys, r"has a multi-label head already \(ml_head")
+
+
+def test_missing_weights_are_told(plain, tmp_path, capsys):
+    settings, _, folder = plain
+    check_error((settings, folder / "no.pth", folder), tmp_path, capsys, "no.pth does not exist")
+
+
+def test_a_model_in_the_folder_is_kept(plain, attached, capsys):
+    before = (attached / "model_final.pth").read_bytes()
+    assert attach(plain, attached) == 1
+    assert "exists; name another --out" in capsys.readouterr().err
+    assert (attached / "model_final.pth").read_bytes() == before
