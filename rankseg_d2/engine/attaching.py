@@ -91,17 +91,7 @@ def ranking_config(
         folder: where the new checkpoint is to lie.
         width: of the head; 0: twice that of its input, as in the paper, at most 512.
     """
-    num_classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
-    if not 1 <= kappa <= num_classes:
-        raise ValueError(
-            f"--kappa must be in [1, {num_classes}], the number of classes; got {kappa}"
-        )
-    for option, name, known in (("--head", head, HEADS), ("--loss", loss, LOSSES)):
-        if name not in known:
-            raise unknown_name(option, name, known)
-    if head == "block":
-        raise ValueError("--head block is a part of Segmenter's decoder, which must be trained "
-                         "with it; take another head, such as encoder")  # fmt: skip
+    _check_options(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, kappa, head, loss)
     cfg = cfg.clone()
     cfg.defrost()
     options = cfg.MODEL.RANKSEG
@@ -117,6 +107,19 @@ def ranking_config(
     cfg.MODEL.WEIGHTS = os.path.join(folder, "model_final.pth")
     cfg.freeze()
     return cfg
+
+
+def _check_options(num_classes: int, kappa: int, head: str, loss: str) -> None:
+    if not 1 <= kappa <= num_classes:
+        raise ValueError(
+            f"--kappa must be in [1, {num_classes}], the number of classes; got {kappa}"
+        )
+    for option, name, known in (("--head", head, HEADS), ("--loss", loss, LOSSES)):
+        if name not in known:
+            raise unknown_name(option, name, known)
+    if head == "block":
+        raise ValueError("--head block is a part of Segmenter's decoder, which must be trained "
+                         "with it; take another head, such as encoder")  # fmt: skip
 
 
 def train_head(
