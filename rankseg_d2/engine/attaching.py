@@ -24,7 +24,7 @@ from .scheduler import build_lr_scheduler
 
 logger = logging.getLogger(__name__)
 
-BATCH = 64  # samples of a step of the head
+BATCH = 32  # samples of a step of the head
 _LARGEST_WIDTH = 512  # the paper's, of a head that reads 256 channels
 _HELD_OUT = 0.1  # share of the samples by which the best state of the head is chosen
 _CHECKS = 10  # so often it is looked at

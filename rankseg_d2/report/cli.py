@@ -111,7 +111,7 @@ def add_attach_parser(commands: Any) -> None:
     add("--gigabytes", type=_positive, default=2.0, metavar="G",
         help="most memory of the features, with fewer images if need be; by default %(default)g")
     add("--iterations", type=_count, default=1000, metavar="N",
-        help="of the head's training, with 64 images each; by default %(default)s")
+        help="of the head's training, with 32 images each; by default %(default)s")
     add("--rate", type=_positive, default=0.001, metavar="R",
         help="the learning rate, by default %(default)g")
     add("--features", metavar="FOLDER",
