@@ -1,7 +1,6 @@
 """A multi-label head for a trained model without one: config, checks, and the head's training."""
 
 import copy
-import logging
 import os
 from collections.abc import Callable
 
@@ -21,8 +20,6 @@ from .checks import build_on_meta, check_datasets, check_num_classes
 from .features import Features
 from .optimizer import build_optimizer
 from .scheduler import build_lr_scheduler
-
-logger = logging.getLogger(__name__)
 
 BATCH = 32  # samples of a step of the head
 _LARGEST_WIDTH = 512  # the paper's, of a head that reads 256 channels
@@ -145,6 +142,8 @@ def train_head(
     scheduler = build_lr_scheduler(cfg, optimizer)
     generator = torch.Generator().manual_seed(max(cfg.SEED, 0))
     best, kept = -1.0, head.state_dict()
+    if isinstance(loss, nn.Module):
+        loss.train()  # it counts categories
     with tqdm(range(1, iterations + 1), desc="head", unit="it") as steps:
         for step in steps:
             rows = torch.randint(len(training.present), (BATCH,), generator=generator)

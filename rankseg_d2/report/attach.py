@@ -1,6 +1,5 @@
 """`rankseg-d2 attach-ranker`: a multi-label head for a trained model that has none."""
 
-import logging
 import os
 import sys
 import time
@@ -27,11 +26,8 @@ from .compare import row
 from .kappa import load_model
 from .sweep import Choice, kept_shares, sweep
 
-logger = logging.getLogger(__name__)
-
 KAPPA = 20  # or the number of classes, if that is smaller
 _RECALLS = (10, 20)  # of the table, beside that at κ
-_SOURCES = {"head": (1.0, 0.0), "masks": (0.0, 1.0), "both": (1.0, 1.0)}
 
 
 def run(args: Namespace) -> int:
@@ -40,14 +36,14 @@ def run(args: Namespace) -> int:
     plain = get_config(args.config, [*args.set, "MODEL.WEIGHTS", args.weights])
     cfg = _checked_config(args, plain)
     setup(cfg, default_argument_parser().parse_args(["--config-file", args.config]))
-    model = _load(cfg, args.weights)
+    from_plain = changed(cfg, "MODEL.WEIGHTS", args.weights)
+    model = load_model(from_plain)  # the plain weights, and a fresh head
     features = Path(args.features or Path(cfg.OUTPUT_DIR, "features"))
     weights = locate(args.weights, PathManager)[0]
     data = cached_features(plain, model, weights, features, args.images, args.gigabytes * 1e9)
     found = train_head(cfg, model.ml_head, model.ranker.loss, data, args.iterations, args.rate)
-    described = changed(cfg, "MODEL.WEIGHTS", args.weights)
     checkpointer = Checkpointer(
-        model, cfg.OUTPUT_DIR, class_names=class_names(cfg), description=describe(described)
+        model, cfg.OUTPUT_DIR, class_names=class_names(cfg), description=describe(from_plain)
     )
     checkpointer.save("model_final")
     minutes = (time.perf_counter() - started) / 60
@@ -75,11 +71,6 @@ def _checked_config(args: Namespace, plain: CfgNode) -> CfgNode:
     return cfg
 
 
-def _load(cfg: CfgNode, weights: str) -> RankSeg:
-    """The model with a fresh head and the plain model's weights."""
-    return load_model(changed(cfg, "MODEL.WEIGHTS", weights))
-
-
 def _table(cfg: CfgNode, model: RankSeg) -> str:
     """The plain model, and κ with each list, on the first data set of DATASETS.TEST."""
     name = next(iter(cfg.DATASETS.TEST), None)
@@ -88,7 +79,9 @@ def _table(cfg: CfgNode, model: RankSeg) -> str:
     cfg = changed(cfg, "DATASETS.TEST", (name,))
     kappa, num_classes = model.ranker.topk, model.num_classes
     rows = []
-    sources = _SOURCES if cfg.MODEL.RANKSEG.SCORES == "both" else {"head": _SOURCES["head"]}
+    sources = {"head": (1.0, 0.0)}
+    if cfg.MODEL.RANKSEG.SCORES == "both":
+        sources |= {"masks": (0.0, 1.0), "both": model.score_weights}
     for source, weights in sources.items():
         choices = [Choice(kappa)] if rows else [Choice(num_classes), Choice(kappa)]
         with scored_by(model, weights):

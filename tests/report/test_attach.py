@@ -101,6 +101,43 @@ def test_with_all_categories_the_results_are_those_of_the_plain_model(plain, att
     assert torch.equal(one, other)
 
 
+def test_another_head_and_loss_on_the_same_features(plain, attached, tmp_path, capsys):
+    settings, weights, folder = plain
+    plain = [*settings, "DATASETS.TEST=()"], weights, folder
+    options = ["--head", "group", "--loss", "balanced_asymmetric", "--iterations", "2"]
+    before = {path: path.stat().st_mtime_ns for path in attached.rglob("*.npz")}
+    assert attach(plain, tmp_path, *options, "--features", str(attached / "features")) == 0
+    assert "No table: DATASETS.TEST names no data set" in capsys.readouterr().out
+    after = weights_of(tmp_path / "model_final.pth")
+    assert after["ml_loss.images"].sum() > 0  # of each category, counted in the training
+    assert all(torch.equal(x, after[name]) for name, x in weights_of(weights).items())
+    assert before and {path: path.stat().st_mtime_ns for path in before} == before
+    assert not (tmp_path / "features").exists()
+
+
+@pytest.mark.parametrize("name, scores", [("segmenter_vit", "head"), ("segformer_b0", "both")])
+@pytest.mark.slow
+def test_pixel_classifiers_get_a_head(tmp_path, name, scores):
+    register_shapes(CLASSES, root=str(tmp_path), num_images={"train": 4, "val": 2})
+    settings = [
+        f"MODEL.SEM_SEG_HEAD.NUM_CLASSES={CLASSES}",
+        "DATASETS.TRAIN=('shapes20_sem_seg_train',)",
+        "DATASETS.TEST=('shapes20_sem_seg_val',)",
+        "MODEL.VIT.DEPTH=2",
+    ]
+    config = f"shapes/semantic/{name}"
+    Checkpointer(Trainer.build_model(get_config(config, settings)), str(tmp_path)).save("model")
+    words = ["--kappa", "5", "--head", "pooling", "--width", "64", "--iterations", "2"]
+    plain = settings, tmp_path / "model.pth", tmp_path
+    assert attach(plain, tmp_path / "out", *words, config=config) == 0
+    before, after = (weights_of(path) for path in (plain[1], tmp_path / "out/model_final.pth"))
+    assert all(torch.equal(value, after[key]) for key, value in before.items())
+    written = get_config(str(tmp_path / "out/config.yaml"))
+    assert scores == written.MODEL.RANKSEG.SCORES
+    rows = table_in(tmp_path / "out")
+    assert len(rows) == (2 if scores == "head" else 4)
+
+
 @pytest.mark.parametrize(
     "more, expected",
     [
