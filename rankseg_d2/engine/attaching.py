@@ -48,6 +48,12 @@ def check_plain(cfg: CfgNode) -> nn.Module:
     require_labels(cfg.DATASETS.TRAIN)
     check_num_classes(cfg)
     model = build_on_meta(cfg)
+    if getattr(model.sem_seg_head, "refines", False):
+        raise ValueError(
+            f"the class logits of {cfg.MODEL.SEM_SEG_HEAD.NAME} depend on the categories that are "
+            "kept and are normalised over them, so it must be trained with its ranking; train its "
+            "config with MODEL.RANKSEG.FLAG True from these weights"
+        )
     _check_weights(cfg.MODEL.WEIGHTS, model)
     return model
 
@@ -96,8 +102,7 @@ def ranking_config(
     options.LOSS_WEIGHT, options.SHARE_EMBEDDING, options.NORM = 10, False, False
     channels, _ = model_class(cfg).rank_widths(model.sem_seg_head)
     options.HIDDEN_DIM = width or min(_LARGEST_WIDTH, 2 * channels)
-    # Segmenter's classifier depends on the kept categories, so that it cannot rank
-    options.SCORES = "head" if getattr(model.sem_seg_head, "refines", False) else "both"
+    options.SCORES = "both"
     cfg.MODEL.SEM_SEG_HEAD.USE_LAYERNORM = False
     cfg.MODEL.TIMM.PRETRAINED = None  # the weights bring all
     cfg.OUTPUT_DIR = folder

@@ -79,9 +79,7 @@ def _table(cfg: CfgNode, model: RankSeg) -> str:
     cfg = changed(cfg, "DATASETS.TEST", (name,))
     kappa, num_classes = model.ranker.topk, model.num_classes
     rows = []
-    sources = {"head": (1.0, 0.0)}
-    if cfg.MODEL.RANKSEG.SCORES == "both":
-        sources |= {"masks": (0.0, 1.0), "both": model.score_weights}
+    sources = {"head": (1.0, 0.0), "masks": (0.0, 1.0), "both": model.score_weights}
     for source, weights in sources.items():
         choices = [Choice(kappa)] if rows else [Choice(num_classes), Choice(kappa)]
         with scored_by(model, weights):

@@ -115,27 +115,34 @@ def test_another_head_and_loss_on_the_same_features(plain, attached, tmp_path, c
     assert not (tmp_path / "features").exists()
 
 
-@pytest.mark.parametrize("name, scores", [("segmenter_vit", "head"), ("segformer_b0", "both")])
-@pytest.mark.slow
-def test_pixel_classifiers_get_a_head(tmp_path, name, scores):
-    register_shapes(CLASSES, root=str(tmp_path), num_images={"train": 4, "val": 2})
+def pixel_model(folder, name):
+    """The words of `plain` of a pixel classifier, and its config."""
+    register_shapes(CLASSES, root=str(folder), num_images={"train": 4, "val": 2})
     settings = [
         f"MODEL.SEM_SEG_HEAD.NUM_CLASSES={CLASSES}",
         "DATASETS.TRAIN=('shapes20_sem_seg_train',)",
         "DATASETS.TEST=('shapes20_sem_seg_val',)",
-        "MODEL.VIT.DEPTH=2",
+        "MODEL.VIT.DEPTH=1",
     ]
     config = f"shapes/semantic/{name}"
-    Checkpointer(Trainer.build_model(get_config(config, settings)), str(tmp_path)).save("model")
+    Checkpointer(Trainer.build_model(get_config(config, settings)), str(folder)).save("model")
+    return (settings, folder / "model.pth", folder), config
+
+
+@pytest.mark.slow
+def test_a_pixel_classifier_gets_a_head(tmp_path):
+    plain, config = pixel_model(tmp_path, "segformer_b0")
     words = ["--kappa", "5", "--head", "pooling", "--width", "64", "--iterations", "2"]
-    plain = settings, tmp_path / "model.pth", tmp_path
     assert attach(plain, tmp_path / "out", *words, config=config) == 0
     before, after = (weights_of(path) for path in (plain[1], tmp_path / "out/model_final.pth"))
     assert all(torch.equal(value, after[key]) for key, value in before.items())
-    written = get_config(str(tmp_path / "out/config.yaml"))
-    assert scores == written.MODEL.RANKSEG.SCORES
-    rows = table_in(tmp_path / "out")
-    assert len(rows) == (2 if scores == "head" else 4)
+    assert len(table_in(tmp_path / "out")) == 4
+
+
+def test_a_classifier_over_the_kept_categories_is_refused(tmp_path, capsys):
+    plain, config = pixel_model(tmp_path, "segmenter_vit")
+    expected = "class logits of SegmenterMaskHead depend on the categories that are kept"
+    check_error(plain, tmp_path / "out", capsys, expected, config=config)
 
 
 @pytest.mark.parametrize(
