@@ -1,6 +1,7 @@
 """A multi-label head for a trained model without one: config, checks, and the head's training."""
 
 import copy
+import logging
 import os
 from collections.abc import Callable
 
@@ -14,12 +15,13 @@ from ..checkpoints import differences, locate, read_checkpoint, rename
 from ..data.loading.records import require_labels
 from ..errors import unknown_name
 from ..modeling.meta_arch import WITHOUT_RANKING, model_class
-from ..ranking import HEADS, LOSSES
-from ..ranking.metrics import class_ap
+from ..ranking import HEADS, LOSSES, class_ap, rank, recall_at_k
 from .checks import build_on_meta, check_datasets, check_num_classes
 from .features import Features
 from .optimizer import build_optimizer
 from .scheduler import build_lr_scheduler
+
+logger = logging.getLogger(__name__)
 
 BATCH = 32  # samples of a step of the head
 _LARGEST_WIDTH = 512  # the paper's, of a head that reads 256 channels
@@ -124,11 +126,21 @@ def _check_options(num_classes: int, kappa: int, head: str, loss: str) -> None:
                          "with it; take another head, such as encoder")  # fmt: skip
 
 
+def split(data: Features) -> tuple[Features, Features]:
+    """The samples to train on, and the last tenth, which is held out."""
+    count = len(data.present)
+    if count < 2:
+        raise ValueError("one training image is not enough for a head; raise --images")
+    end = count - max(1, int(_HELD_OUT * count))
+    return Features(*(x[:end] for x in data)), Features(*(x[end:] for x in data))
+
+
 def train_head(
     cfg: CfgNode,
     head: nn.Module,
     loss: Callable[[Tensor, Tensor], Tensor],
-    data: Features,
+    training: Features,
+    held_out: Features,
     iterations: int,
     rate: float,
 ) -> float:
@@ -136,12 +148,7 @@ def train_head(
 
     `cfg` gives the weight decay and the clipping of gradients.
     """
-    held_out = max(1, int(_HELD_OUT * len(data.present)))
     device = next(head.parameters()).device
-    training = Features(*(tensor[:-held_out] for tensor in data))
-    if not len(training.present):
-        raise ValueError("one training image is not enough for a head; raise --images")
-    checked = Features(*(tensor[-held_out:] for tensor in data))
     cfg = _solver(cfg, iterations, rate)
     optimizer = build_optimizer(cfg, head)
     scheduler = build_lr_scheduler(cfg, optimizer)
@@ -152,14 +159,14 @@ def train_head(
     with tqdm(range(1, iterations + 1), desc="head", unit="it") as steps:
         for step in steps:
             rows = torch.randint(len(training.present), (BATCH,), generator=generator)
-            values, present = (tensor[rows].to(device) for tensor in training)
+            values, present = (tensor[rows].to(device) for tensor in training[:2])
             value = loss(head.train()(values.float()), present)
             optimizer.zero_grad()
             value.backward()
             optimizer.step()
             scheduler.step()
             if step * _CHECKS // iterations > (step - 1) * _CHECKS // iterations:
-                found = mean_ap(head, checked)
+                found = mean_ap(head, held_out)
                 steps.set_postfix(loss=f"{value.item():.4f}", mAP=f"{found:.1f}")
                 if found > best:
                     best, kept = found, copy.deepcopy(head.state_dict())
@@ -179,11 +186,28 @@ def _solver(cfg: CfgNode, iterations: int, rate: float) -> CfgNode:
     return cfg
 
 
-@torch.no_grad()
+def better_scores(
+    head: nn.Module, held_out: Features, kappa: int, weights: tuple[float, float]
+) -> str:
+    """MODEL.RANKSEG.SCORES, head or both, by the recall at κ on held-out samples."""
+    by_head = head_scores(head, held_out)
+    both = weights[0] * by_head + weights[1] * held_out.by_masks.float()
+    recalls = {
+        name: recall_at_k(rank(scores, kappa), held_out.present).nanmean().nan_to_num().item()
+        for name, scores in (("both", both), ("head", by_head))
+    }
+    logger.info("recall at κ = %d on held-out images: %s", kappa, recalls)
+    return max(recalls, key=recalls.get)
+
+
 def mean_ap(head: nn.Module, data: Features) -> float:
     """The mean average precision of the head's scores, in percent; 0 where nothing is present."""
+    return 100 * class_ap(head_scores(head, data), data.present).nanmean().nan_to_num().item()
+
+
+@torch.no_grad()
+def head_scores(head: nn.Module, data: Features) -> Tensor:
+    """Logits of the categories (N, C) of all samples."""
     device = next(head.parameters()).device
     head.eval()
-    scores = [head(part.to(device).float()).cpu() for part in data.values.split(BATCH)]
-    found = class_ap(torch.cat(scores), data.present).nanmean()
-    return 100 * found.nan_to_num().item()
+    return torch.cat([head(x.to(device).float()).cpu() for x in data.values.split(BATCH)])

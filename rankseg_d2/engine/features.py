@@ -33,16 +33,17 @@ class Features(NamedTuple):
 
     values: Tensor  # (N, M, D) float16
     present: Tensor  # (N, C) bool, which categories are in each sample
+    by_masks: Tensor  # (N, C) float16, scores of the categories by masks
 
     @property
     def bytes_each(self) -> int:
         """The bytes of a sample."""
-        return (self.values.nbytes + self.present.nbytes) // len(self.present)
+        return sum(tensor.nbytes for tensor in self) // len(self.present)
 
 
 @contextmanager
 def scored_by(model: RankSeg, weights: tuple[float, float]) -> Iterator[None]:
-    """Rank by other weights of the multi-label head and of masks; (0, 0) computes no scores."""
+    """Rank by other weights of the head and of masks; scores of weight 0 are not computed."""
     before, model.score_weights = model.score_weights, weights
     try:
         yield
@@ -132,7 +133,7 @@ def _save(path: Path, part: Features) -> None:
 def _next_part(model: RankSeg, batches: Iterator[list[dict]], count: int, bar: tqdm) -> Features:
     """The features of the next `count` samples."""
     found = []
-    with scored_by(model, (0.0, 0.0)):
+    with scored_by(model, (0.0, 1.0)):
         for _ in range(0, count, _BATCH):
             samples = next(batches)
             found.append(_features_of(model, samples[: count - _BATCH * len(found)]))
@@ -143,9 +144,10 @@ def _next_part(model: RankSeg, batches: Iterator[list[dict]], count: int, bar: t
 
 def _features_of(model: RankSeg, samples: list[dict]) -> Features:
     clips = model.preprocess(samples)
-    values = model.rank_features(model.run_network(clips)).half().cpu()  # (B, M, D)
-    labels = model.labels_of(model.prepare_targets(samples, clips))
-    return Features(values, multi_hot(labels, model.num_classes).cpu())
+    outputs = model.run_network(clips)
+    present = multi_hot(model.labels_of(model.prepare_targets(samples, clips)), model.num_classes)
+    found = Features(model.rank_features(outputs).half(), present, outputs.scores.half())
+    return Features(*(tensor.cpu() for tensor in found))
 
 
 def _check(parts: list[Features]) -> None:

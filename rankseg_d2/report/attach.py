@@ -15,10 +15,11 @@ from detectron2.utils.file_io import PathManager
 from ..checkpoints import locate
 from ..config import get_config
 from ..engine import Checkpointer, class_names, describe, setup
-from ..engine.attaching import check_plain, ranking_config, train_head
+from ..engine.attaching import better_scores, check_plain, ranking_config, split, train_head
 from ..engine.checks import build_on_meta
 from ..engine.features import cached_features, scored_by
 from ..engine.trainer import changed
+from ..files import write_bytes
 from ..modeling.meta_arch.rankseg import RankSeg
 from ..tables import text_table, write_tables
 from ..tasks import IMAGE_TYPES
@@ -36,20 +37,18 @@ def run(args: Namespace) -> int:
     plain = get_config(args.config, [*args.set, "MODEL.WEIGHTS", args.weights])
     cfg = _checked_config(args, plain)
     setup(cfg, default_argument_parser().parse_args(["--config-file", args.config]))
-    from_plain = changed(cfg, "MODEL.WEIGHTS", args.weights)
-    model = load_model(from_plain)  # the plain weights, and a fresh head
+    model = load_model(changed(cfg, "MODEL.WEIGHTS", args.weights))  # with a fresh head
     features = Path(args.features or Path(cfg.OUTPUT_DIR, "features"))
     weights = locate(args.weights, PathManager)[0]
     data = cached_features(plain, model, weights, features, args.images, args.gigabytes * 1e9)
-    found = train_head(cfg, model.ml_head, model.ranker.loss, data, args.iterations, args.rate)
-    checkpointer = Checkpointer(
-        model, cfg.OUTPUT_DIR, class_names=class_names(cfg), description=describe(from_plain)
-    )
-    checkpointer.save("model_final")
+    parts, head = split(data), model.ml_head
+    found = train_head(cfg, head, model.ranker.loss, *parts, args.iterations, args.rate)
+    scores = better_scores(head, parts[1], model.ranker.topk, model.score_weights)
+    _save(changed(cfg, "MODEL.RANKSEG.SCORES", scores), model, args.weights)
     minutes = (time.perf_counter() - started) / 60
     sys.stdout.write(
         f"\nA head of {len(data.present):,} samples, mAP {found:.1f} on those held out, in "
-        f"{minutes:.1f} minutes.\n{_table(cfg, model)}\n"
+        f"{minutes:.1f} minutes; the written config ranks by: {scores}.\n{_table(cfg, model)}\n"
         f"rankseg-d2 eval {cfg.OUTPUT_DIR}/config.yaml   # or predict, explore, kappa\n"
     )
     return 0
@@ -69,6 +68,15 @@ def _checked_config(args: Namespace, plain: CfgNode) -> CfgNode:
         )
     build_on_meta(cfg)
     return cfg
+
+
+def _save(cfg: CfgNode, model: RankSeg, weights: str) -> None:
+    """Write the checkpoint, and the config with its choice of scores."""
+    description = describe(changed(cfg, "MODEL.WEIGHTS", weights))
+    names = class_names(cfg)
+    checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, class_names=names, description=description)
+    checkpointer.save("model_final")
+    write_bytes(Path(cfg.OUTPUT_DIR, "config.yaml"), cfg.dump().encode())
 
 
 def _table(cfg: CfgNode, model: RankSeg) -> str:

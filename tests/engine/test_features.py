@@ -48,12 +48,15 @@ def setting(monkeypatch, tmp_path):
 
 @torch.no_grad()
 def direct(model, sample):
-    """The input of the head when the model ranks this sample alone, and the sample's categories."""
+    """What the head reads of this sample alone, the sample's categories, and scores by masks."""
     seen = []
     handle = model.ml_head.register_forward_pre_hook(lambda head, args: seen.append(args[0]))
     model([{"image": sample["image"]}])
     handle.remove()
-    return seen[0][0], set(sample["instances"].gt_classes.tolist())
+    with scored_by(model, (0.0, 1.0)):
+        (result,) = model([{"image": sample["image"]}])
+    labels = set(sample["instances"].gt_classes.tolist())
+    return seen[0][0], labels, result["ranking"]["scores"]
 
 
 def test_they_are_what_the_head_reads(setting):
@@ -61,9 +64,10 @@ def test_they_are_what_the_head_reads(setting):
     found = collect(11)
     assert found.values.dtype == torch.float16 and found.values.shape[0] == 11
     for number in (0, 7, 8, 10):
-        values, present = direct(model, stream.sample(number))
+        values, present, by_masks = direct(model, stream.sample(number))
         torch.testing.assert_close(found.values[number].float(), values, atol=2e-3, rtol=2e-3)
         assert set(found.present[number].nonzero().flatten().tolist()) == present
+        torch.testing.assert_close(found.by_masks[number].float(), by_masks, atol=0.02, rtol=2e-3)
 
 
 def test_a_second_run_reads_no_image(setting):
@@ -127,7 +131,7 @@ def test_features_of_clips(setting, monkeypatch, tmp_path):
 
 
 def test_features_of_several_sizes_or_not_finite_are_told():
-    part = Features(torch.zeros(2, 4, 3), torch.zeros(2, 5, dtype=torch.bool))
+    part = Features(torch.zeros(2, 4, 3), torch.zeros(2, 5).bool(), torch.zeros(2, 5))
     other = part._replace(values=torch.zeros(2, 6, 3))
     with pytest.raises(ValueError, match="maps of several sizes.*RANKSEG.POOL"):
         features._check([part, other])
@@ -150,7 +154,7 @@ def data_of(count, noise=0.1):
     present = torch.rand(count, CLASSES, generator=generator) < 0.3
     values = torch.rand(count, 4, 16, generator=generator) * noise
     values[:, :, :CLASSES] += present[:, None]
-    return Features(values.half(), present)
+    return Features(values.half(), present, torch.rand(count, CLASSES, generator=generator))
 
 
 def make_head():
@@ -172,7 +176,7 @@ def test_a_head_learns_from_features():
             return asymmetric_loss(head.eval()(new.values.float()), new.present).item()
 
     before, map_before = loss(), attaching.mean_ap(head, new)
-    found = attaching.train_head(cfg, head, asymmetric_loss, data, iterations=150, rate=0.01)
+    found = attaching.train_head(cfg, head, asymmetric_loss, *attaching.split(data), 150, 0.01)
     assert loss() < 0.5 * before
     assert attaching.mean_ap(head, new) > max(95, map_before)
     assert found == pytest.approx(
@@ -189,14 +193,24 @@ def test_the_head_keeps_its_best_state():
     mean_ap = attaching.mean_ap
     try:
         attaching.mean_ap = lambda *args: maps.append(mean_ap(*args)) or maps[-1]
-        best = attaching.train_head(cfg, head, worse_and_worse, data, iterations=50, rate=0.01)
+        best = attaching.train_head(cfg, head, worse_and_worse, *attaching.split(data), 50, 0.01)
     finally:
         attaching.mean_ap = mean_ap
     assert len(maps) == 10 and best == max(maps) > maps[-1]
     assert mean_ap(head, Features(*(tensor[-4:] for tensor in data))) == best
 
 
-def test_one_image_is_not_enough():
-    cfg = get_config("shapes/panoptic/r10t")
+def test_a_tenth_is_held_out():
+    parts = attaching.split(data_of(25))
+    assert [len(part.present) for part in parts] == [23, 2]
+    assert torch.equal(torch.cat([part.values for part in parts]), data_of(25).values)
     with pytest.raises(ValueError, match="one training image is not enough for a head"):
-        attaching.train_head(cfg, make_head(), None, data_of(1), 1, 0.01)
+        attaching.split(data_of(1))
+
+
+def test_the_list_with_the_higher_recall_is_chosen():
+    data, head = data_of(20), make_head()
+    right = data._replace(by_masks=100 * data.present.half())
+    wrong = data._replace(by_masks=-100 * data.present.half())
+    assert attaching.better_scores(head, right, 2, (1.0, 1.0)) == "both"
+    assert attaching.better_scores(head, wrong, 2, (1.0, 1.0)) == "head"
