@@ -14,6 +14,7 @@ from .errors import INTERRUPTED, nearest, sentence, shows_tracebacks
 from .predict.cli import add_pack_parser, add_predict_parser
 from .report.cli import (
     add_analyze_parser,
+    add_attach_parser,
     add_compare_parser,
     add_kappa_parser,
     add_report_parser,
@@ -53,6 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     add_convert_parser(commands)
     add_kappa_parser(commands)
     add_compare_parser(commands)
+    add_attach_parser(commands)
     add_report_parser(commands)
     add_analyze_parser(commands)
     # The imports of these take seconds and need a working engine.

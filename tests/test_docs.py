@@ -169,7 +169,8 @@ def test_every_subcommand_and_option_of_rankseg_d2_that_a_page_names_exists(page
     text = (ROOT / page).read_text("utf-8")
     named = [shlex.split(line) for line in re.findall(r"`(rankseg-d2\s[^`]*)`", text)]
     for words in (*named, *(words for words in commands(page) if words[:1] == ["rankseg-d2"])):
-        plain = list(itertools.takewhile(lambda word: re.fullmatch("[a-z]+", word), words[1:]))
+        names = itertools.takewhile(lambda word: re.fullmatch("[a-z][a-z-]*", word), words[1:])
+        plain = list(names)
         count = 3 if plain[:2] == ["dataset", "prepare"] else 2 if plain[:1] == ["dataset"] else 1
         known = re.findall(r"(?<!\w)--[\w-]+", help_of(tuple(plain[:count])))
         options = [word.partition("=")[0] for word in words if word.startswith("--")]

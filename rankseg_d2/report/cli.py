@@ -1,4 +1,7 @@
-"""Options of `rankseg-d2 kappa`, `compare`, `report`, `analyze`; imports are made when they run."""
+"""Options of `rankseg-d2 kappa`, `compare`, `attach-ranker`, `report`, `analyze`.
+
+Imports are made when they run.
+"""
 
 import argparse
 import sys
@@ -21,6 +24,12 @@ examples:
   rankseg-d2 kappa --scores output/kappa/scores.npz --recall 0.98
 """
 
+
+_ATTACH = """\
+Give a trained model a multi-label head: its weights stay as they are, its features of the training
+images are computed once, and a head is trained on these in minutes. Written are a checkpoint and a
+config of a model that ranks, and a table of both models on the validation set.
+"""
 
 _ANALYZE = """\
 Count the parameters, multiply-adds and activations of a config's model, module by module, and
@@ -79,6 +88,40 @@ def add_compare_parser(commands: Any) -> None:
 
 def _run_compare(args: argparse.Namespace) -> int:
     from .compare import run
+
+    return run(args)
+
+
+def add_attach_parser(commands: Any) -> None:
+    """Add `attach-ranker` to the subcommands of `rankseg-d2`."""
+    parser = commands.add_parser(
+        "attach-ranker", help="train a ranking head for a trained model", description=_ATTACH
+    )
+    add = parser.add_argument
+    add("config", metavar="CONFIG", help="that of the trained model: a yaml file, or a name")
+    add("--weights", metavar="FILE", required=True, help="the trained model")
+    add("--out", metavar="FOLDER", help="by default OUTPUT_DIR of CONFIG with _ranker behind it")
+    add("--kappa", type=int, metavar="K", help="κ; by default 20, or all if there are fewer")
+    add("--head", default="encoder", metavar="NAME", help="by default %(default)s")
+    add("--loss", default="asymmetric", metavar="NAME", help="by default %(default)s")
+    add("--width", type=_count_or_none, default=0, metavar="N",
+        help="of the head; by default twice the channels of its input, at most 512")
+    add("--images", type=_count, default=4000, metavar="N",
+        help="most training images, each once; by default %(default)s")
+    add("--gigabytes", type=_positive, default=2.0, metavar="G",
+        help="most memory of the features, with fewer images if need be; by default %(default)g")
+    add("--iterations", type=_count, default=1000, metavar="N",
+        help="of the head's training, with 32 images each; by default %(default)s")
+    add("--rate", type=_positive, default=0.001, metavar="R",
+        help="the learning rate, by default %(default)g")
+    add("--features", metavar="FOLDER",
+        help="where features are kept, to be used again; by default FOLDER of --out/features")
+    add("--set", nargs="+", default=[], metavar="KEY=VALUE", help="other keys of the config")
+    parser.set_defaults(run=_run_attach)  # fmt: skip
+
+
+def _run_attach(args: argparse.Namespace) -> int:
+    from .attach import run
 
     return run(args)
 
@@ -148,6 +191,16 @@ def _share(text: str) -> float:
         value = 0.0
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1")
+    return value
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return value
 
 

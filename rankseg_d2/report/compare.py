@@ -34,7 +34,7 @@ def run(args: Namespace) -> int:
     choices["oracle"] = Choice(topk, oracle=True)
     model = start(cfg, args)
     _, results = sweep(cfg, model, list(choices.values()))
-    rows = [{"": name} | _row(results[choice]) for name, choice in choices.items()]
+    rows = [{"": name} | row(results[choice]) for name, choice in choices.items()]
     write_tables(cfg.OUTPUT_DIR, "compare", {}, rows)
     shown = [name for name in rows[0] if name]
     for name, found in beside:
@@ -43,7 +43,8 @@ def run(args: Namespace) -> int:
     return 0
 
 
-def _row(results: Results) -> dict[str, float]:
+def row(results: Results) -> dict[str, float]:
+    """The numbers of the table that these results have."""
     return {
         column: results[task][metric]
         for column, (task, metric) in _COLUMNS.items()
