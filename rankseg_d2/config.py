@@ -188,6 +188,10 @@ KEYS = {
             "NORM_EPS": 1e-6,  # of the norms; 1e-5 in Segmenter's own repository
             "DROP_RATE": 0.0,  # dropout of features and attention weights
             "DROP_PATH_RATE": 0.1,  # of the last block, which is dropped so often; rises from 0
+            # first value of the factors of attention and feed-forward; 0.0: none
+            "LAYER_SCALE": 0.0,
+            "REGISTERS": 0,  # tokens beside the class token that stand for nothing, as in DINOv2
+            "CLASS_POSITION": True,  # False: the class token has no position; timm's DINOv2, EoMT
             # of the position embedding: bicubic, or bilinear as in Segmenter's own repository
             "INTERPOLATION": "bicubic",
             # last: the last block's output after the norm; block1, block2, ...: other blocks'
@@ -195,6 +199,13 @@ KEYS = {
             # True: class embeddings enter the backbone before its last block (OCE)
             "CLASS_EMBEDDING": False,
             "USE_CHECKPOINT": False,  # gradient checkpointing: less memory, more time
+        },
+        "EOMT": {  # ours: queries that a ViT's own last blocks decode, by MODEL.META_ARCHITECTURE
+            "BLOCKS": 4,  # the number of these blocks
+            # for each of them: the iteration until which a query attends to its mask alone, and
+            # the one from which on it attends to all; []: always to all, as at inference
+            "MASK_START": [],
+            "MASK_END": [],
         },
         "BEIT": {  # ours: of BEiT; the defaults are BEiT-B's
             "IMG_SIZE": [512, 512],  # height and width of the largest images; windows for larger
