@@ -200,11 +200,12 @@ KEYS = {
             "CLASS_EMBEDDING": False,
             "USE_CHECKPOINT": False,  # gradient checkpointing: less memory, more time
         },
-        "EOMT": {  # ours: queries that a ViT's own last blocks decode, by MODEL.META_ARCHITECTURE
-            "BLOCKS": 4,  # the number of these blocks
-            # for each of them: the iteration until which a query attends to its mask alone, and
-            # the one from which on it attends to all; []: always to all, as at inference
+        "EOMT": {  # ours
+            "BLOCKS": 4,  # of a ViT, the number of last blocks that have the queries
+            # for each of them the iteration until which all queries attend only within their masks,
+            # in training; []: never
             "MASK_START": [],
+            # the iteration from which on none does, as at inference; fewer and fewer in between
             "MASK_END": [],
         },
         "BEIT": {  # ours: of BEiT; the defaults are BEiT-B's

@@ -206,6 +206,8 @@ class VisionTransformer(Backbone):
         size, others = (self.grid, self.grid), int(self.class_position)
         resize = partial(resize_positions, size=size, others=others)
         rows = {"pos_embed": Rows("positions", dim=1, resize=resize)}
+        resize = partial(resize_patches, side=self.patch_size)
+        rows["patch_embed.proj.weight"] = Rows("pixels of a patch's side", dim=2, resize=resize)
         if self.class_embedding is not None:
             rows["class_embedding"] = Rows("classes", dim=1)
         return rows
@@ -223,6 +225,19 @@ class PatchEmbed(nn.Module):
         height, width = x.shape[-2:]
         x = F.pad(x, (0, -width % self.patch_size, 0, -height % self.patch_size))
         return self.proj(x).permute(0, 2, 3, 1)
+
+
+def resize_patches(weight: Tensor, side: int) -> Tensor:
+    """Filters (D, C, p, p) for patches of another side, which give resized patches the same tokens.
+
+    Or nearly the same, where the patches are made smaller (FlexiViT, CVPR 2023).
+    """
+    old = weight.shape[-1]
+    pixels = torch.eye(old**2, dtype=torch.float64).unflatten(1, (1, old, old))  # one per image
+    resized = F.interpolate(pixels, (side, side), mode="bicubic", antialias=True)
+    inverse = torch.linalg.pinv(resized.flatten(1))  # (side², old²)
+    filters = weight.double().flatten(2) @ inverse.mT  # (D, C, side²)
+    return filters.to(weight.dtype).unflatten(2, (side, side))
 
 
 def _last_block(depth: int, out_features: Sequence[str]) -> int:

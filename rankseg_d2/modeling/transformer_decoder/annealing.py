@@ -19,15 +19,14 @@ def masked_share(start: int, end: int, iteration: int | None) -> float:
 
 def check_annealing(starts: Sequence[int], ends: Sequence[int], num_blocks: int) -> None:
     """Raise ValueError unless both have one iteration for each block, or none at all."""
-    key = "MODEL.EOMT.MASK_"
-    for name, iterations in (("START", starts), ("END", ends)):
-        if len(iterations) not in (0, num_blocks) or len(starts) != len(ends):
-            raise ValueError(
-                f"{key}START and {key}END must have {num_blocks} iterations each, one for each of "
-                f"MODEL.EOMT.BLOCKS, or none; {key}{name} is {short(list(iterations))}"
-            )
+    keys = "MODEL.EOMT.MASK_START", "MODEL.EOMT.MASK_END"
+    if len(starts) != len(ends) or len(starts) not in (0, num_blocks):
+        raise ValueError(
+            f"{keys[0]} and {keys[1]} must have {num_blocks} iterations each, one for each of "
+            f"MODEL.EOMT.BLOCKS, or none; got {short(list(starts))} and {short(list(ends))}"
+        )
     for start, end in zip(starts, ends, strict=True):
         if start >= end:
             raise ValueError(
-                f"{key}END must be later than {key}START for each block; got {end} after {start}"
+                f"{keys[1]} must be later than {keys[0]} for each block; got {end} after {start}"
             )
