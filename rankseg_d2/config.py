@@ -188,6 +188,10 @@ KEYS = {
             "NORM_EPS": 1e-6,  # of the norms; 1e-5 in Segmenter's own repository
             "DROP_RATE": 0.0,  # dropout of features and attention weights
             "DROP_PATH_RATE": 0.1,  # of the last block, which is dropped so often; rises from 0
+            # first value of the factors of attention and feed-forward; 0.0: none
+            "LAYER_SCALE": 0.0,
+            "REGISTERS": 0,  # tokens beside the class token that stand for nothing, as in DINOv2
+            "CLASS_POSITION": True,  # False: the class token has no position; timm's DINOv2, EoMT
             # of the position embedding: bicubic, or bilinear as in Segmenter's own repository
             "INTERPOLATION": "bicubic",
             # last: the last block's output after the norm; block1, block2, ...: other blocks'
@@ -195,6 +199,14 @@ KEYS = {
             # True: class embeddings enter the backbone before its last block (OCE)
             "CLASS_EMBEDDING": False,
             "USE_CHECKPOINT": False,  # gradient checkpointing: less memory, more time
+        },
+        "EOMT": {  # ours
+            "BLOCKS": 4,  # of a ViT, the number of last blocks that have the queries
+            # for each of them the iteration until which all queries attend only within their masks,
+            # in training; []: never
+            "MASK_START": [],
+            # the iteration from which on none does, as at inference; fewer and fewer in between
+            "MASK_END": [],
         },
         "BEIT": {  # ours: of BEiT; the defaults are BEiT-B's
             "IMG_SIZE": [512, 512],  # height and width of the largest images; windows for larger

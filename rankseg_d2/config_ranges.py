@@ -141,8 +141,15 @@ _SECTIONS = {
         "NORM_EPS": POSITIVE,
         "DROP_RATE": BELOW_ONE,
         "DROP_PATH_RATE": BELOW_ONE,
+        "LAYER_SCALE": WEIGHT,
+        "REGISTERS": COUNT,
         "INTERPOLATION": choice("bicubic", "bilinear"),
         "OUT_FEATURES": NAMES,
+    },
+    "MODEL.EOMT": {
+        "BLOCKS": whole(1, 1000),
+        "MASK_START": list_of(COUNT, may_be_empty=True),
+        "MASK_END": list_of(COUNT, may_be_empty=True),
     },
     "MODEL.BEIT": {
         "IMG_SIZE": PAIR,

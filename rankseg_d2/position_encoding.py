@@ -54,13 +54,17 @@ def sine_position(
 
 
 def resize_positions(
-    embedding: Tensor, size: tuple[int, int], interpolation: str = "bicubic"
+    embedding: Tensor, size: tuple[int, int], interpolation: str = "bicubic", others: int = 1
 ) -> Tensor:
-    """The embedding of a class token and a square grid, (1, 1+N, D), for a grid of another size."""
-    first, grid = embedding[:, :1], embedding[:, 1:]
+    """The embedding of a square grid, (1, others+N, D), for a grid of another size.
+
+    The first `others` positions, of a class token, are kept.
+    """
+    first, grid = embedding[:, :others], embedding[:, others:]
     side = round(grid.shape[1] ** 0.5)
     if side**2 != grid.shape[1]:
-        raise ValueError(f"{grid.shape[1]} positions are no square grid beside a class token")
+        beside = " beside a class token" if others else ""
+        raise ValueError(f"{grid.shape[1]} positions are no square grid{beside}")
     grid = grid.mT.unflatten(2, (side, side))  # (1, D, side, side)
     grid = F.interpolate(grid, size, mode=interpolation, align_corners=False)
     return torch.cat([first, grid.flatten(2).mT], dim=1)

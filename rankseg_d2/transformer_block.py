@@ -1,5 +1,6 @@
 """The pre-norm transformer block of ViT, of Segmenter's decoder and of the multi-label head."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -7,7 +8,8 @@ from torch.nn import functional as F
 class Block(nn.Module):
     """Self-attention and an MLP, each after a norm and beside a shortcut: (B, N, D) -> (B, N, D).
 
-    `valid` (B, N) bool says which tokens are read by others; None: all.
+    `valid` (B, N) bool says which tokens are read by others, or (B, N, N) bool for each token
+    which ones it reads; None: all.
     """
 
     def __init__(
@@ -19,17 +21,21 @@ class Block(nn.Module):
         mlp_ratio: float = 4.0,
         drop_path: float = 0.0,
         norm_eps: float = 1e-5,
+        layer_scale: float = 0.0,
     ):
+        """`layer_scale`: the first value of a factor for each channel of both branches; 0: none."""
         super().__init__()
         self.drop_path = drop_path
         self.norm1 = nn.LayerNorm(dim, norm_eps)
         self.attn = SelfAttention(dim, heads, dropout)
         self.norm2 = nn.LayerNorm(dim, norm_eps)
         self.mlp = Mlp(dim, int(mlp_ratio * dim), dropout)
+        for name in ("ls1", "ls2"):
+            self.add_module(name, LayerScale(dim, layer_scale) if layer_scale else nn.Identity())
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        x = x + self.drop(self.attn(self.norm1(x), valid))
-        return x + self.drop(self.mlp(self.norm2(x)))
+        x = x + self.drop(self.ls1(self.attn(self.norm1(x), valid)))
+        return x + self.drop(self.ls2(self.mlp(self.norm2(x))))
 
     def drop(self, branch: Tensor) -> Tensor:
         """Drop the branch for a random part of the batch (stochastic depth)."""
@@ -37,6 +43,17 @@ class Block(nn.Module):
             return branch
         kept = branch.new_empty(len(branch), 1, 1).bernoulli_(1 - self.drop_path)
         return branch * (kept / (1 - self.drop_path))
+
+
+class LayerScale(nn.Module):
+    """A learnt factor for each channel (Touvron et al., ICCV 2021)."""
+
+    def __init__(self, dim: int, value: float):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((dim,), value))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gamma
 
 
 class SelfAttention(nn.Module):
@@ -57,11 +74,14 @@ class SelfAttention(nn.Module):
         self, queries: Tensor, keys: Tensor, values: Tensor, valid: Tensor | None = None
     ) -> Tensor:
         """What queries (B, L, D) read of the keys and values (B, N, D): (B, L, D)."""
+        if valid is not None:
+            valid = valid.unsqueeze(1)  # (B, 1, N) or (B, 1, L, N)
+            valid = valid.unsqueeze(1) if valid.dim() == 3 else valid  # (B, 1, 1 or L, N)
         read = F.scaled_dot_product_attention(
             self.split(queries),
             self.split(keys),
             self.split(values),
-            attn_mask=None if valid is None else valid[:, None, None],  # (B, 1, 1, N)
+            attn_mask=valid,
             dropout_p=self.dropout if self.training else 0.0,
         )  # (B, M, L, D/M)
         read = self.proj(read.transpose(1, 2).flatten(2))  # (B, L, D)

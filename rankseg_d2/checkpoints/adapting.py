@@ -8,7 +8,6 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,9 +58,10 @@ def adapt(
     result = Adaptation(copy.copy(weights))  # an OrderedDict keeps its attribute, the versions
     for name in [name for name in weights if name in own]:
         kind = rows.get(name) if rows else None
-        if kind and _same_but(kind.dim, weights[name], own[name]):
-            fit = _fit_rows if kind.resize is None else _resize_rows
-            fitted, note = fit(kind, weights[name], own[name], classes, own_classes)
+        if kind and kind.resize is not None:
+            fitted, note = _resize_rows(kind, weights[name], own[name])
+        elif kind and _same_but(kind.dim, weights[name], own[name]):
+            fitted, note = _fit_rows(kind, weights[name], own[name], classes, own_classes)
         else:
             fitted, note = _fit(name, weights[name], own[name])
         if fitted is None:
@@ -141,14 +141,19 @@ def _fit_rows(
     return own.index_copy(rows.dim, targets, kept), f"{how} (the file has {in_file})"
 
 
-def _resize_rows(rows: Rows, value: Tensor, own: Tensor, *_: Any) -> tuple[Tensor | None, str]:
+def _resize_rows(rows: Rows, value: Tensor, own: Tensor) -> tuple[Tensor | None, str]:
     if value.shape == own.shape:
         return value, ""
+    if value.dim() != own.dim():
+        return None, _shapes(value, own)
     in_file, in_model = (x.shape[rows.dim] for x in (value, own))
     try:
-        return rows.resize(value), f"resized from {in_file} to {in_model} {rows.meaning}"
+        resized = rows.resize(value)
     except ValueError as error:
         return None, str(error)
+    if resized.shape != own.shape:
+        return None, _shapes(value, own)
+    return resized, f"resized from {in_file} to {in_model} {rows.meaning}"
 
 
 def _class_pairs(

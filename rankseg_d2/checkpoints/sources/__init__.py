@@ -2,12 +2,13 @@
 
 from collections.abc import Collection
 
-from . import deeplab, encnet, segformer, segmenter, upernet
+from . import deeplab, encnet, eomt, segformer, segmenter, upernet
 from .table import Rule, Table, same, transposed
 
 TABLES: tuple[Table, ...] = (  # the more special first
     *deeplab.TABLES,
     *encnet.TABLES,
+    *eomt.TABLES,
     *segformer.TABLES,
     *upernet.TABLES,
     *segmenter.TABLES,

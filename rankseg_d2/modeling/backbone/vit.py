@@ -28,10 +28,11 @@ CLASSES = "classes"  # the name of the class embeddings after the last block
 class VisionTransformer(Backbone):
     """Images -> feature name -> (B, D, h, w), where h is H / patch size, rounded up.
 
-    Built from MODEL.VIT of a config, or from the arguments. Features are `last`, the normalised
-    output of the last block, and `block1`, `block2`, ..., what other blocks give. Blocks above the
-    last feature do not exist. With `num_classes`, the embeddings of so many classes go through the
-    last block as well, and become the feature `classes` (B, C, D).
+    Built from MODEL.VIT of a config, or from the arguments. The tokens are a class token, registers
+    and the patches. Features are `last`, the normalised output of the last block, and `block1`,
+    `block2`, ..., what other blocks give. Blocks above the last feature do not exist. With
+    `num_classes`, the embeddings of so many classes go through the last block as well, and become
+    the feature `classes` (B, C, D).
     """
 
     @configurable
@@ -49,6 +50,9 @@ class VisionTransformer(Backbone):
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.1,
         norm_eps: float = 1e-6,
+        layer_scale: float = 0.0,
+        num_registers: int = 0,
+        class_position: bool = True,
         interpolation: str = "bicubic",
         out_features: Sequence[str] = (LAST,),
         num_classes: int = 0,
@@ -58,6 +62,9 @@ class VisionTransformer(Backbone):
         Args:
             image_size: side of the square images that the position embedding is made for. It is
                 resized, by `interpolation`, for images of other sizes.
+            num_registers: tokens beside the class token that stand for nothing (Darcet et al.,
+                ICLR 2024).
+            class_position: the class token has a position embedding, too.
         """
         super().__init__()
         if embed_dim % num_heads:
@@ -70,17 +77,22 @@ class VisionTransformer(Backbone):
         self._out_feature_channels = dict.fromkeys(self._out_features, embed_dim)
         self._out_feature_strides = dict.fromkeys(self._out_features, patch_size)
         self.patch_size, self.grid = patch_size, max(1, image_size // patch_size)
+        self.num_prefix = 1 + num_registers  # tokens before the patches
+        self.class_position = class_position
         self.interpolation = interpolation
         self.use_checkpoint = use_checkpoint
 
         self.patch_embed = PatchEmbed(in_channels, embed_dim, patch_size, patch_bias)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid**2, embed_dim))
+        if num_registers:
+            self.reg_token = nn.Parameter(torch.zeros(1, num_registers, embed_dim))
+            nn.init.trunc_normal_(self.reg_token, std=0.02)
+        self.pos_embed = nn.Parameter(torch.zeros(1, class_position + self.grid**2, embed_dim))
         self.pos_drop = nn.Dropout(drop_rate)
         rates = torch.linspace(0, drop_path_rate, depth, device="cpu").tolist()
         self.blocks = nn.ModuleList(
             Block(embed_dim, num_heads, drop_rate, mlp_ratio=mlp_ratio, drop_path=rate,
-                  norm_eps=norm_eps)
+                  norm_eps=norm_eps, layer_scale=layer_scale)
             for rate in rates[:count]
         )  # fmt: skip
         if LAST in out_features:
@@ -111,6 +123,9 @@ class VisionTransformer(Backbone):
             "drop_rate": vit.DROP_RATE,
             "drop_path_rate": vit.DROP_PATH_RATE,
             "norm_eps": vit.NORM_EPS,
+            "layer_scale": vit.LAYER_SCALE,
+            "num_registers": vit.REGISTERS,
+            "class_position": vit.CLASS_POSITION,
             "interpolation": vit.INTERPOLATION,
             "out_features": vit.OUT_FEATURES,
             "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES if vit.CLASS_EMBEDDING else 0,
@@ -122,28 +137,48 @@ class VisionTransformer(Backbone):
         return self.patch_size
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
+        x, size = self.embed(x)
+        features = {}
+        for number, block in enumerate(self.blocks, 1):
+            if number == len(self.blocks) and self.class_embedding is not None:
+                x = torch.cat([x, self.class_embedding.expand(len(x), -1, -1)], dim=1)
+            x = self.run_block(block, x)
+            if f"block{number}" in self._out_features:
+                features[f"block{number}"] = self.as_map(x, size)
+        if LAST in self._out_features:
+            x = self.norm(x)
+            features[LAST] = self.as_map(x, size)
+        if self.class_embedding is not None:
+            features[CLASSES] = x[:, self.num_prefix + size[0] * size[1] :]
+        return features
+
+    def embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """The tokens before the first block, (B, P+N, D), and the grid (h, w) of the N patches."""
         if x.dim() != 4:
             raise ValueError(f"a ViT takes images (B, C, H, W), not {tuple(x.shape)}")
         x = self.patch_embed(x)  # (B, h, w, D)
         size = (x.shape[1], x.shape[2])
         x = torch.cat([self.cls_token.expand(len(x), -1, -1), x.flatten(1, 2)], dim=1)
-        x = self.pos_drop(x + self.positions(size))  # (B, 1+N, D)
-        features = {}
-        for number, block in enumerate(self.blocks, 1):
-            if number == len(self.blocks) and self.class_embedding is not None:
-                x = torch.cat([x, self.class_embedding.expand(len(x), -1, -1)], dim=1)
-            x = run_layer(block, x, use_checkpoint=self.use_checkpoint and self.training)
-            if f"block{number}" in self._out_features:
-                features[f"block{number}"] = _as_map(x, size)
-        if LAST in self._out_features:
-            x = self.norm(x)
-            features[LAST] = _as_map(x, size)
-        if self.class_embedding is not None:
-            features[CLASSES] = x[:, 1 + size[0] * size[1] :]
-        return features
+        x = x + self.positions(size)  # (B, 1+N, D)
+        if self.num_prefix > 1:
+            registers = self.reg_token.expand(len(x), -1, -1)
+            x = torch.cat([x[:, :1], registers, x[:, 1:]], dim=1)  # (B, P+N, D)
+        return self.pos_drop(x), size
+
+    def run_block(self, block: nn.Module, *inputs: Any) -> Tensor:
+        """block(*inputs), in training with gradient checkpointing if it is switched on."""
+        return run_layer(block, *inputs, use_checkpoint=self.use_checkpoint and self.training)
+
+    def as_map(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """The patches of tokens (B, P+N+C, D) as a map (B, D, h, w)."""
+        return x[:, self.num_prefix :][:, : size[0] * size[1]].mT.unflatten(2, size)
 
     def positions(self, size: tuple[int, int]) -> Tensor:
         """The position embedding of a class token and a grid of patches: (1, 1+N, D)."""
+        positions = self._grid_positions(size)
+        return positions if self.class_position else F.pad(positions, (0, 0, 1, 0))
+
+    def _grid_positions(self, size: tuple[int, int]) -> Tensor:
         if size == (self.grid, self.grid):
             return self.pos_embed
         if not torch.compiler.is_compiling() and size not in self._resized_to:
@@ -152,11 +187,11 @@ class VisionTransformer(Backbone):
                 "the position embedding of %d x %d patches is resized to %d x %d",
                 self.grid, self.grid, *size,
             )  # fmt: skip
-        return resize_positions(self.pos_embed, size, self.interpolation)
+        return resize_positions(self.pos_embed, size, self.interpolation, int(self.class_position))
 
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters without weight decay."""
-        return {"cls_token", "pos_embed"}
+        return {"cls_token", "reg_token", "pos_embed"}
 
     def layers_above(self) -> dict[str, int]:
         """For each parameter the number of blocks above its own, for layer-wise decay.
@@ -168,8 +203,11 @@ class VisionTransformer(Backbone):
 
     def checkpoint_rows(self) -> dict[str, Rows]:
         """Parameters whose rows stand for positions or classes, by name."""
-        resize = partial(resize_positions, size=(self.grid, self.grid))
+        size, others = (self.grid, self.grid), int(self.class_position)
+        resize = partial(resize_positions, size=size, others=others)
         rows = {"pos_embed": Rows("positions", dim=1, resize=resize)}
+        resize = partial(resize_patches, side=self.patch_size)
+        rows["patch_embed.proj.weight"] = Rows("pixels of a patch's side", dim=2, resize=resize)
         if self.class_embedding is not None:
             rows["class_embedding"] = Rows("classes", dim=1)
         return rows
@@ -189,9 +227,17 @@ class PatchEmbed(nn.Module):
         return self.proj(x).permute(0, 2, 3, 1)
 
 
-def _as_map(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """The patches of tokens (B, 1+N+C, D) as a map (B, D, h, w)."""
-    return x[:, 1 : 1 + size[0] * size[1]].mT.unflatten(2, size)
+def resize_patches(weight: Tensor, side: int) -> Tensor:
+    """Filters (D, C, p, p) for patches of another side, which give resized patches the same tokens.
+
+    Or nearly the same, where the patches are made smaller (FlexiViT, CVPR 2023).
+    """
+    old = weight.shape[-1]
+    pixels = torch.eye(old**2, dtype=torch.float64).unflatten(1, (1, old, old))  # one per image
+    resized = F.interpolate(pixels, (side, side), mode="bicubic", antialias=True)
+    inverse = torch.linalg.pinv(resized.flatten(1))  # (side², old²)
+    filters = weight.double().flatten(2) @ inverse.mT  # (D, C, side²)
+    return filters.to(weight.dtype).unflatten(2, (side, side))
 
 
 def _last_block(depth: int, out_features: Sequence[str]) -> int:

@@ -5,13 +5,21 @@ from detectron2.modeling import META_ARCH_REGISTRY
 
 from ..registering import register
 from .base import Segmentation
+from .eomt import EoMT
 from .mask_classification import MaskFormer, VideoMaskFormer
 from .pixel_classification import PixelClassifier
-from .rankseg import RankSegMaskFormer, RankSegPixelClassifier, RankSegVideoMaskFormer
+from .rankseg import (
+    RankSegEoMT,
+    RankSegMaskFormer,
+    RankSegPixelClassifier,
+    RankSegVideoMaskFormer,
+)
 
 __all__ = [
+    "EoMT",
     "MaskFormer",
     "PixelClassifier",
+    "RankSegEoMT",
     "RankSegMaskFormer",
     "RankSegPixelClassifier",
     "RankSegVideoMaskFormer",
@@ -20,8 +28,8 @@ __all__ = [
     "model_class",
 ]
 
-WITHOUT_RANKING = (MaskFormer, VideoMaskFormer, PixelClassifier)
-WITH_RANKING = (RankSegMaskFormer, RankSegVideoMaskFormer, RankSegPixelClassifier)
+WITHOUT_RANKING = (MaskFormer, VideoMaskFormer, EoMT, PixelClassifier)
+WITH_RANKING = (RankSegMaskFormer, RankSegVideoMaskFormer, RankSegEoMT, RankSegPixelClassifier)
 CLASSES = {model.__name__: model for model in (*WITHOUT_RANKING, *WITH_RANKING)}
 
 

@@ -31,6 +31,7 @@ from ..oracle import label_metadata, present_labels
 from ..outputs import MaskPredictions, Outputs, PixelPredictions
 from ..pixel_heads.head import PixelHead
 from ..results import Sizes, ranking_result
+from .eomt import EoMT
 from .mask_classification import MaskFormer, VideoMaskFormer
 from .pixel_classification import PixelClassifier, PixelTargets
 from .rankseg_options import (
@@ -304,6 +305,10 @@ class RankSegMaskFormer(RankedRegions, MaskFormer):
 
 class RankSegVideoMaskFormer(RankedRegions, VideoMaskFormer):
     """The same for clips, with one ranking per clip."""
+
+
+class RankSegEoMT(RankedRegions, EoMT):
+    """EoMT that ranks the categories of the image."""
 
 
 class RankSegPixelClassifier(RankedPixels, PixelClassifier):
