@@ -128,7 +128,7 @@ def check_layer(layer: int, num_layers: int) -> None:
     if not 1 <= layer <= num_layers:
         raise ValueError(
             f"MODEL.RANKSEG.LAYER must be in [1, {num_layers}], the number of decoder layers; got "
-            f"{layer}. Change it, or raise MODEL.MASK_FORMER.DEC_LAYERS."
+            f"{layer}. Change it, or raise MODEL.MASK_FORMER.DEC_LAYERS (EoMT: MODEL.EOMT.BLOCKS)."
         )
 
 
