@@ -62,7 +62,8 @@ class DrawnDataset:
             root: the folder that gets `<name>/<num_categories><variant>`; by default `data_root()`.
             num_images, num_videos: of the splits "train" and "val".
         """
-        self.make_vocabulary(num_categories)
+        if num_categories != NUM_CATEGORIES:  # whose files no import may read
+            self.make_vocabulary(num_categories)
         folder = Path(root or data_root(), self.name, f"{num_categories}{self.variant}")
         number = "" if num_categories == NUM_CATEGORIES else num_categories
         prefix = f"{self.name}{number}{self.variant}"
