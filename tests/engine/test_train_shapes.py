@@ -36,7 +36,8 @@ def shapes(tmp_path_factory):
         root = tmp_path_factory.mktemp("data")
         register_shapes(num_categories, root=root, num_images={"train": num_train, "val": 6})
         names = [f"('shapes{num_categories}_panoptic_{split}',)" for split in ("train", "val")]
-        return ["DATASETS.TRAIN", names[0], "DATASETS.TEST", names[1], "MODEL.RANKSEG.TOPK", 10]
+        ranking = ["MODEL.RANKSEG.TOPK", 10, "MODEL.RANKSEG.TOPK_SCHEDULE", []]
+        return ["DATASETS.TRAIN", names[0], "DATASETS.TEST", names[1], *ranking]
 
     yield make
     for name in set(DatasetCatalog.list()) - before:

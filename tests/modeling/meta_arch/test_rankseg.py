@@ -328,7 +328,7 @@ def builds(*options):
         (
             {"MODEL.RANKSEG.LAYER": 4},
             r"MODEL\.RANKSEG\.LAYER must be in \[1, 3\], the number of decoder layers; got 4\. "
-            r"Change it, or raise MODEL\.MASK_FORMER\.DEC_LAYERS\.",
+            r"Change it, or raise MODEL\.MASK_FORMER\.DEC_LAYERS \(EoMT: ",
         ),
         ({"MODEL.RANKSEG.LAYER": 0}, r"MODEL\.RANKSEG\.LAYER must be .* got 0\."),
         (
