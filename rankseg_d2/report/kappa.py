@@ -125,10 +125,13 @@ def check_kappa(cfg: CfgNode, kappas: Iterable[int]) -> None:
     trained, topk = trained_kappa(cfg), cfg.MODEL.RANKSEG.TOPK
     for name, kappa in [("MODEL.RANKSEG.TOPK", topk), *(("--kappas", value) for value in kappas)]:
         if not 1 <= kappa <= min(trained, topk):
-            raise ValueError(
-                f"{name} {kappa} is not in [1, {min(trained, topk)}]: {trained} is the κ that the "
-                "model was trained with, and the temperature of higher ranks is not known"
+            reason = (
+                f"{trained} is the κ that the model was trained with, and the temperature of "
+                "higher ranks is not known"
+                if trained <= topk
+                else f"the config keeps {topk}; raise MODEL.RANKSEG.TOPK, up to {trained}"
             )
+            raise ValueError(f"{name} {kappa} is not in [1, {min(trained, topk)}]: {reason}")
 
 
 def trained_kappa(cfg: CfgNode) -> int:

@@ -127,6 +127,8 @@ def test_errors_before_any_work(folder, capsys, tmp_path):
     assert "has no ranking head" in message
     message = error(capsys, words(folder, "--kappas", "3", "13"))
     assert "--kappas 13 is not in [1, 12]: 12 is the κ that the model was trained with" in message
+    message = error(capsys, words(folder, "--kappas", "11", MODEL__RANKSEG__TOPK=10))
+    assert "--kappas 11 is not in [1, 10]: the config keeps 10; raise MODEL.RANKSEG.TOPK" in message
     message = error(capsys, words(folder, MODEL__RANKSEG__TOPK=15))
     assert "MODEL.RANKSEG.TOPK 15 is not in [1, 12]: 12 is the κ" in message
     assert "give CONFIG and --weights FILE" in error(capsys, ["kappa", CONFIG])

@@ -1,6 +1,7 @@
 """What the scenes of drawn data sets have in common. Lengths are in image heights."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,16 @@ class SceneType:
     grounds: np.ndarray
     thing_odds: np.ndarray
     ground_odds: np.ndarray
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """All categories (things, then stuff), and the scene types with their probabilities."""
+
+    categories: tuple[Any, ...]  # each with name, supercategory, is_thing
+    num_things: int
+    scene_types: tuple[SceneType, ...]
+    type_odds: np.ndarray
 
 
 def long_tail(count: int, exponent: float) -> np.ndarray:

@@ -17,6 +17,7 @@ import numpy as np
 
 from ...files import locked, read_json
 from ..prepare.processes import run_jobs, usable_cpus
+from .layout import Vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -39,9 +40,8 @@ class SplitSpec:
     split: str
 
     @property
-    def vocabulary(self) -> Any:
-        """Has `categories` (each with name, supercategory, is_thing), of which the first
-        `num_things` are things."""
+    def vocabulary(self) -> Vocabulary:
+        """The categories; raises ValueError for a wrong number of them."""
         raise NotImplementedError
 
     def make_scene(self, seed: tuple[int, ...]) -> Any:

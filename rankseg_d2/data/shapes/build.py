@@ -6,9 +6,10 @@ from typing import ClassVar
 import numpy as np
 
 from ..drawn.images import ImageSpec
+from ..drawn.layout import Vocabulary
 from ..drawn.videos import VideoSpec
 from .scene import HARD, PLAIN, Scene, draw, make_scene
-from .vocabulary import Vocabulary, make_vocabulary
+from .vocabulary import make_vocabulary
 
 VERSION = 2  # of drawing and files: splits of another version are made again
 

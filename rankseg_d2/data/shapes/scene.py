@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..drawn.layout import nearest_ground, photograph, pixel_centers
+from ..drawn.layout import Vocabulary, nearest_ground, photograph, pixel_centers
 from .patterns import COLORS, GROUNDS, SHAPES, TEXTURES
-from .vocabulary import Category, Vocabulary
+from .vocabulary import Category
 
 _NUM_GROUNDS = (2, 4)  # fewest and most in a scene
 CROWDING, CROWD_SPREAD = 0.4, 0.12  # probability that a thing is near the one before; distance

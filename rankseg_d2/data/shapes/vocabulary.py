@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..drawn.layout import SceneType, long_tail
+from ..drawn.layout import SceneType, Vocabulary, long_tail
 from .patterns import COLORS, GROUNDS, SHAPES, TEXTURES
 
 MIN_CATEGORIES, MAX_CATEGORIES = 10, 2000
@@ -29,16 +29,6 @@ class Category:
     @property
     def supercategory(self) -> str:
         return self.form
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """All categories (things, then stuff), and the scene types with their probabilities."""
-
-    categories: tuple[Category, ...]
-    num_things: int
-    scene_types: tuple[SceneType, ...]
-    type_odds: np.ndarray
 
 
 @functools.lru_cache(maxsize=8)

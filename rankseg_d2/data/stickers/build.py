@@ -10,11 +10,12 @@ import numpy as np
 
 from ...files import read_json
 from ..drawn.images import ImageSpec
+from ..drawn.layout import Vocabulary
 from ..drawn.split import is_made
 from ..drawn.videos import VideoSpec
 from . import pictures
 from .scene import Scene, draw, make_scene
-from .vocabulary import Vocabulary, make_vocabulary
+from .vocabulary import make_vocabulary
 
 VERSION = 1  # of drawing and files: splits of another version are made again
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ..drawn.layout import nearest_ground, photograph, pixel_centers
+from ..drawn.layout import Vocabulary, nearest_ground, photograph, pixel_centers
 from .grounds import APPEARANCES, paint_ground, paint_photo
-from .vocabulary import GROUNDS, Vocabulary
+from .vocabulary import GROUNDS
 
 _NUM_THINGS = (3, 9)  # fewest and most in a scene
 _SECOND_GROUND = 0.5  # probability

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ...files import read_json
-from ..drawn.layout import SceneType, long_tail
+from ..drawn.layout import SceneType, Vocabulary, long_tail
 
 MIN_CATEGORIES, MAX_CATEGORIES = 20, 1000
 GROUNDS = (
@@ -46,16 +46,6 @@ class Category:
     supercategory: str  # the sub-group of a sticker
     is_thing: bool
     code_point: int = 0
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """All categories (stickers, then grounds), and the scene types with their probabilities."""
-
-    categories: tuple[Category, ...]
-    num_things: int
-    scene_types: tuple[SceneType, ...]
-    type_odds: np.ndarray
 
 
 @functools.lru_cache(maxsize=8)
