@@ -108,7 +108,7 @@ class TimmBackbone(Backbone):
             size = round(height * self.image_scale), round(width * self.image_scale)
             x = F.interpolate(x, size=size, mode="bilinear", antialias=True)
         maps = self.model.forward_intermediates(
-            x,
+            x.contiguous(memory_format=torch.channels_last),  # convolutions keep it, and are faster
             indices=self.indices,
             norm=self.final_norm,
             output_fmt="NCHW",
