@@ -20,11 +20,12 @@ A study is a yaml file:
 Every seed trains every run, several at once, each in a process with one thread: by the same seed,
 runs see the same images in the same order. Started again, the study goes on where it stopped, and
 repeats what has other options now. The report goes to standard output and to OUTPUT/report.md, the
-values to OUTPUT/results.json.
+values to OUTPUT/results.json, and a plot of the first two metrics to OUTPUT/report.png.
 """
 
 import argparse
 import contextlib
+import functools
 import io
 import json
 import math
@@ -35,14 +36,17 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from math import nan
 from pathlib import Path
 from typing import Any
 
 import torch
 from common import make_parser, write_heading, write_table
+from PIL import Image
 from scipy import stats
 
 from rankseg_d2._yaml import read_yaml
+from rankseg_d2.drawing import beside, dot_chart
 from rankseg_d2.engine import end_in_a_sentence
 from rankseg_d2.errors import unknown_name
 from rankseg_d2.files import write_json
@@ -76,6 +80,8 @@ def main(args: argparse.Namespace) -> None:
     sys.stdout.write(text)
     output.mkdir(parents=True, exist_ok=True)
     (output / "report.md").write_text(text)
+    if found:
+        plot(study, found, output / "report.png")
     write_json(output / "results.json", values_of(study["metrics"].values(), found), indent=1)
     if failed:
         sys.exit("\n".join(failed))
@@ -216,6 +222,18 @@ def report(study: dict, found: dict[str, dict[int, dict]]) -> str:
             sys.stdout.write("\nDifferences, by seed: mean ± standard error (paired t).\n\n")
             write_table(["", *columns, "seeds"], rows_of_pairs(columns, found, pairs))
     return text.getvalue()
+
+
+def plot(study: dict, found: dict[str, dict[int, dict]], path: Path) -> None:
+    """A picture of the first two metrics: each seed, and mean ± standard error of each run."""
+    charts = [
+        dot_chart(
+            {name: [row.get(metric, nan) for row in rows.values()] for name, rows in found.items()},
+            title,
+        )
+        for title, metric in list(study["metrics"].items())[:2]
+    ]
+    Image.fromarray(functools.reduce(beside, charts)).save(path)
 
 
 def values_of(metrics: Iterable[str], found: dict) -> dict[str, dict[str, list[float]]]:

@@ -9,9 +9,12 @@ import sys
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from scipy import stats
 from support import own_data
 from support.paths import ROOT
+
+from rankseg_d2.drawing import GAP
 
 BENCHMARKS = ROOT / "benchmarks"
 IMPORT_ALL = """
@@ -103,6 +106,8 @@ def test_a_study_reports_standard_errors_and_paired_t(study):
     table = table_of(run(BENCHMARKS / "study.py", file, "--output", output, "--report"))
     error = np.std(values["RankSeg"], ddof=1) / 2**0.5
     assert table["RankSeg"] == [f"22.50 ± {error:.2f}", "-", "2"]
+    with Image.open(output / "report.png") as picture:
+        assert picture.size == (560 * 2 + GAP, picture.height)
     found = json.loads((output / "results.json").read_text())
     assert found == {name: {"panoptic_seg/PQ": pair} for name, pair in values.items()}
     t, p = stats.ttest_rel(values["RankSeg"], values["baseline"])

@@ -12,7 +12,7 @@ charts.py      curves and bars
 heat_map.py    confusion
 """
 
-from .charts import bar_chart, plot_curves
+from .charts import bar_chart, dot_chart, plot_curves
 from .colors import INK, MISSED, PAPER, RIGHT, WRONG, class_colors
 from .error_view import WrongCategories, error_rows, error_view, wrong_categories
 from .heat_map import heat_map
@@ -34,6 +34,7 @@ __all__ = [
     "bar_chart",
     "beside",
     "class_colors",
+    "dot_chart",
     "draw_list",
     "draw_overlay",
     "edges_of",

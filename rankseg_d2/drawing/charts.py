@@ -7,11 +7,12 @@ import numpy as np
 from ..errors import short
 from . import axes
 from .axes import SIZE, Scale
-from .colors import FAINT, FRAME, INK, LINES
+from .colors import FAINT, FRAME, INK, LINES, PAPER, mixed
 from .panels import Row, draw_list
 from .text import draw_text, fitting, line_height, text_width
 
 _LEGEND = 0.3  # the largest share of the width
+_LINE = line_height(SIZE) + 5  # of a named row
 
 
 def plot_curves(
@@ -124,30 +125,92 @@ def bar_chart(
         raise ValueError(f"{len(names)} bars have {len(bars)} colors; give one for each")
     if upright:
         return _columns(names, numbers, title, label, size or (640, 320), bars)
-    line = line_height(SIZE) + 5
+    paper, scale, shown = _rows(names, axes.limits(numbers, from_zero=True), title, label, size)
+    if scale is None:
+        return paper
+    top = axes.title_height(title)
+    for number in range(shown):
+        y = top + number * _LINE
+        _draw_bar(paper, names[number], numbers[number], y, scale, bars[number])
+    zero = round(float(scale.at(0)))
+    paper[top : paper.shape[0] - axes.x_axis_height(label), zero : zero + 1] = FRAME
+    return paper
+
+
+def dot_chart(
+    values: Mapping[str, Sequence[float]],
+    title: str = "",
+    label: str = "",
+    size: tuple[int, int] | None = None,
+) -> np.ndarray:
+    """A row for each name: a dot for each value, and a bar of mean ± standard error.
+
+    Args: as those of `bar_chart`; behind the dots stands the mean.
+    """
+    names, groups = list(map(str, values)), [np.asarray(group, float) for group in values.values()]
+    low, high = axes.limits(np.concatenate([np.zeros(0), *groups]))
+    margin = (high - low) / 30
+    paper, scale, shown = _rows(names, (low - margin, high + margin), title, label, size)
+    if scale is None:
+        return paper
+    for number in range(shown):
+        y = axes.title_height(title) + number * _LINE
+        _draw_dots(paper, names[number], groups[number], y, scale)
+    return paper
+
+
+def _rows(
+    names: list[str],
+    ends: tuple[float, float],
+    title: str,
+    label: str,
+    size: tuple[int, int] | None,
+) -> tuple[np.ndarray, Scale | None, int]:
+    """Paper with an x axis for named rows, its scale, and how many of the rows fit.
+
+    The scale is None where the paper is too narrow.
+    """
     top, bottom_margin = axes.title_height(title), axes.x_axis_height(label)
-    size = size or (560, top + max(len(names), 1) * line + bottom_margin + 4)
+    size = size or (560, top + max(len(names), 1) * _LINE + bottom_margin + 4)
     paper = axes.new_paper(size, title)
     bottom = size[1] - bottom_margin
-    places = max((bottom - top) // line, 0)
+    places = max((bottom - top) // _LINE, 0)
     shown = len(names) if len(names) <= places else max(places - 1, 0)
     left = 16 + min(max([text_width(n, SIZE) for n in names[:shown]], default=0), size[0] // 3)
     right = size[0] - 48  # numbers stand there
     if right - left < 20:
-        return paper
-    scale = Scale(*axes.limits(numbers[:shown], from_zero=True), left, right)
+        return paper, None, 0
+    scale = Scale(*ends, left, right)
     axes.draw_x_axis(paper, scale, bottom, label, top)
-    for number in range(shown):
-        y = top + number * line
-        _draw_bar(paper, names[number], numbers[number], y, scale, bars[number])
     if shown < len(names):
         text = f"and {len(names) - shown} more"
-        draw_text(paper, text, (left, top + shown * line + 2), SIZE, FAINT)
+        draw_text(paper, text, (left, top + shown * _LINE + 2), SIZE, FAINT)
     if not len(names):
         axes.say_nothing(paper, (left, top, right, bottom))
-    zero = round(float(scale.at(0)))
-    paper[top:bottom, zero : zero + 1] = FRAME
-    return paper
+    return paper, scale, shown
+
+
+def _draw_name(paper: np.ndarray, name: str, y: int, scale: Scale) -> None:
+    """The name of a row, to the left of the scale, in the line below y."""
+    left = round(scale.start) - 8
+    draw_text(paper, fitting(name, SIZE, left - 8), (left, y + 2), SIZE, INK, align=1)
+
+
+def _draw_dots(paper: np.ndarray, name: str, group: np.ndarray, y: int, scale: Scale) -> None:
+    """A name, its dots, and mean ± standard error over them, in the line below y."""
+    _draw_name(paper, name, y, scale)
+    group = group[np.isfinite(group)]
+    if not len(group):
+        draw_text(paper, "–", (scale.start + 6, y + 2), SIZE, FAINT)
+        return
+    mean, middle = group.mean(), y + _LINE / 2
+    error = group.std(ddof=1) / len(group) ** 0.5 if len(group) > 1 else 0.0
+    sides = scale.at(mean - error) - 1, scale.at(mean + error) + 1
+    _fill(paper, (sides[0], middle - 5, sides[1], middle + 5), mixed(LINES[0], PAPER, 0.5))
+    for value in group:
+        axes.draw_dot(paper, np.array([scale.at(value), middle]), LINES[0], 3)
+    last = max(float(scale.at(group.max())) + 3, sides[1])
+    draw_text(paper, f"{mean:.1f}", (last + 6, y + 2), SIZE, FAINT)
 
 
 def _draw_bar(
@@ -157,8 +220,7 @@ def _draw_bar(
     zero = float(scale.at(0))
     end = float(scale.at(value)) if np.isfinite(value) else zero
     text = f"{value:.3g}" if np.isfinite(value) else "–"
-    left = round(scale.start) - 8
-    draw_text(paper, fitting(name, SIZE, left - 8), (left, y + 2), SIZE, INK, align=1)
+    _draw_name(paper, name, y, scale)
     sides = min(zero, end), max(zero, end)
     _fill(paper, (sides[0], y + 3, sides[1], y + line_height(SIZE) + 2), color)
     draw_text(paper, text, (sides[1] + 6, y + 2), SIZE, FAINT)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from rankseg_d2.drawing import bar_chart, heat_map, plot_curves
+from rankseg_d2.drawing import bar_chart, dot_chart, heat_map, plot_curves
 from rankseg_d2.drawing.axes import Scale, limits, line_color, round_ticks, tick_text, widened
-from rankseg_d2.drawing.colors import IGNORED, LINES
+from rankseg_d2.drawing.colors import IGNORED, LINES, PAPER, mixed
 
 NAN = float("nan")
 
@@ -159,6 +159,23 @@ def test_odd_bars(values, upright):
     assert bar_chart(values, "title", "label", upright=upright).ndim == 3
 
 
+def test_dots_lie_on_their_scale_and_the_bar_spans_the_standard_error():
+    picture = dot_chart({"a": [0.0, 1.0], "b": [0.5]})
+    dots = np.flatnonzero(like(picture, LINES[0], 4)[10:30].sum(0) >= 3)
+    left, right = dots[0], dots[-1]  # of 0 and 1
+    bar = np.flatnonzero(like(picture, mixed(LINES[0], PAPER, 0.5), 4)[10:30].sum(0) >= 8)
+    middle, length = (bar[0] + bar[-1]) / 2, bar[-1] - bar[0]
+    assert middle == pytest.approx((left + right) / 2, abs=2)
+    assert length == pytest.approx(right - left, rel=0.05)  # 2 * 0.707 / sqrt(2) of the distance
+    single = np.flatnonzero(like(picture, LINES[0], 4)[30:50].sum(0) >= 3)
+    assert single.mean() == pytest.approx(middle, abs=2)
+
+
+@pytest.mark.parametrize("values", [{}, {"a": [NAN]}, {"a": [3, 3]}, {"a": [], "b": [1]}])
+def test_odd_dots(values):
+    assert dot_chart(values, "title", "label").ndim == 3
+
+
 def test_a_heat_map_is_darker_where_the_values_are_larger():
     matrix = np.array([[0, 1, 3], [NAN, 9, 0], [0, 0, 0]])
     picture = heat_map(matrix, ["a", "b", "c"], size=(400, 380))
@@ -196,6 +213,7 @@ def test_charts_of_any_size(size):
     for picture in (
         plot_curves({"a": [1, 2], "b": [2, NAN]}, "title", "x", "y", size),
         bar_chart({"a": 1}, "title", "x", size),
+        dot_chart({"a": [1, 2]}, "title", "x", size),
         bar_chart({"a": 1}, "title", "x", size, upright=True),
     ):
         assert picture.shape == (size[1], size[0], 3)
