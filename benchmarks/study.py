@@ -20,7 +20,8 @@ A study is a yaml file:
 Every seed trains every run, several at once, each in a process with one thread: by the same seed,
 runs see the same images in the same order. Started again, the study goes on where it stopped, and
 repeats what has other options now. The report goes to standard output and to OUTPUT/report.md, the
-values to OUTPUT/results.json, and a plot of the first two metrics to OUTPUT/report.png.
+values to OUTPUT/results.json, and a plot of the first two metrics to OUTPUT/report.png. With
+`--known results.json` a study goes on from the results that another machine has found.
 """
 
 import argparse
@@ -34,7 +35,7 @@ import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import nan
 from pathlib import Path
@@ -57,7 +58,7 @@ RUN_SETTINGS = "config", "keys", "weights_of"
 
 
 def main(args: argparse.Namespace) -> None:
-    study = read_study(args.study)
+    study = read_study(args.study) | {"known": read(args.known) if args.known else {}}
     seeds = range(args.seeds or study["seeds"])
     names = args.only or list(study["runs"])
     for name in names:
@@ -82,7 +83,7 @@ def main(args: argparse.Namespace) -> None:
     (output / "report.md").write_text(text)
     if found:
         plot(study, found, output / "report.png")
-    write_json(output / "results.json", values_of(study["metrics"].values(), found), indent=1)
+    write_json(output / "results.json", values_of(study, found), indent=1)
     if failed:
         sys.exit("\n".join(failed))
 
@@ -94,6 +95,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="trainings at once")
     parser.add_argument("--only", nargs="+", metavar="RUN", help="some runs, by name")
     parser.add_argument("--output", type=Path, help="default: output/studies/<name of the file>")
+    parser.add_argument("--known", type=Path, help="results.json of the same study")
     parser.add_argument("--report", action="store_true", help="train nothing more")
     return parser.parse_args()
 
@@ -129,9 +131,10 @@ def run_with_evaluations(
 ) -> list[str]:
     """Train a run, and evaluate the runs that share its weights; returns what failed."""
     dependent = [other for other in names if study["runs"][other].get("weights_of") == name]
-    for each in (name, *dependent):
-        if result_of(study, output, each, seed):
-            continue
+    missing = [each for each in (name, *dependent) if not result_of(study, output, each, seed)]
+    if missing and not (folder_of(output, name, seed) / "model_final.pth").is_file():
+        missing = list(dict.fromkeys([name, *missing]))
+    for each in missing:
         folder, options = folder_of(output, each, seed), options_of(study, output, each, seed)
         start_or_go_on(folder, options)
         sys.stderr.write(f"{each}, seed {seed}: {folder}\n")
@@ -166,24 +169,34 @@ def environment() -> dict[str, str]:
 
 def options_of(study: dict, output: Path, name: str, seed: int) -> list[str]:
     """The options of train_net.py by which a run is trained, or evaluated."""
-    run, folder = study["runs"][name], folder_of(output, name, seed)
-    source = run.get("weights_of")
-    config = run["config"] if source is None else study["runs"][source]["config"]
-    keys = study["keys"] | (study["runs"][source].get("keys", {}) if source else {})
-    keys = keys | run.get("keys", {}) | {"SEED": seed, "OUTPUT_DIR": str(folder)}
+    keys = {"SEED": seed, "OUTPUT_DIR": str(folder_of(output, name, seed))}
+    source = study["runs"][name].get("weights_of")
     if source is not None:
         keys["MODEL.WEIGHTS"] = str(folder_of(output, source, seed) / "model_final.pth")
-    words = ["--config-file", config, "--resume" if source is None else "--eval-only"]
+    return setting_of(study, name) + [str(word) for pair in keys.items() for word in pair]
+
+
+def setting_of(study: dict, name: str) -> list[str]:
+    """The options that all seeds of a run have."""
+    run = study["runs"][name]
+    source = run.get("weights_of")
+    trained = run if source is None else study["runs"][source]
+    keys = study["keys"] | trained.get("keys", {}) | run.get("keys", {})
+    words = ["--config-file", trained["config"], "--resume" if source is None else "--eval-only"]
     return words + [str(word) for pair in keys.items() for word in pair]
 
 
 def result_of(study: dict, output: Path, name: str, seed: int) -> dict[str, float] | None:
-    """The metrics of a run that is done with the options of now."""
+    """The metrics of a run that is done, or known, with the options of now."""
     folder = folder_of(output, name, seed)
-    if not (folder / "result.json").is_file():
+    if (folder / "result.json").is_file():
+        same = read(folder / "options.json") == options_of(study, output, name, seed)
+        return read(folder / "result.json") if same else None
+    known = study["known"].get(name, {})
+    if known.get("setting") != setting_of(study, name) or seed not in known["seeds"]:
         return None
-    same = read(folder / "options.json") == options_of(study, output, name, seed)
-    return read(folder / "result.json") if same else None
+    number = known["seeds"].index(seed)
+    return {metric: values[number] for metric, values in known["values"].items()}
 
 
 def metrics_of(folder: Path) -> dict[str, float]:
@@ -236,13 +249,17 @@ def plot(study: dict, found: dict[str, dict[int, dict]], path: Path) -> None:
     Image.fromarray(functools.reduce(beside, charts)).save(path)
 
 
-def values_of(metrics: Iterable[str], found: dict) -> dict[str, dict[str, list[float]]]:
-    """run -> metric -> its values, one for each seed."""
+def values_of(study: dict, found: dict[str, dict[int, dict]]) -> dict[str, dict[str, Any]]:
+    """run -> its options, its seeds, and the values of each metric, one for each seed."""
     return {
         name: {
-            metric: values
-            for metric in metrics
-            if None not in (values := [row.get(metric) for row in rows.values()])
+            "setting": setting_of(study, name),
+            "seeds": list(rows),
+            "values": {
+                metric: values
+                for metric in study["metrics"].values()
+                if None not in (values := [row.get(metric) for row in rows.values()])
+            },
         }
         for name, rows in found.items()
     }

@@ -53,17 +53,16 @@ def row(results: Results) -> dict[str, float]:
 
 
 def _beside(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """Rows of a study (benchmarks/study.py): {run: {metric: [a value per seed]}}."""
+    """Rows of a study (benchmarks/study.py): {run: {"values": {metric: [a value per seed]}}}."""
     try:
         content = read_json(path)
-        for name, metrics in content.items():
+        for name, run in content.items():
             shown = {}
             for column, (task, metric) in _COLUMNS.items():
-                if values := metrics.get(f"{task}/{metric}"):
+                if values := run["values"].get(f"{task}/{metric}"):
                     shown[column] = _mean_and_error(values)
-            count = max(map(len, metrics.values()))
-            yield f"{name} ({count} trainings)", shown
-    except (AttributeError, TypeError, ValueError, json.JSONDecodeError) as error:
+            yield f"{name} ({len(run['seeds'])} trainings)", shown
+    except (AttributeError, KeyError, TypeError, ValueError, json.JSONDecodeError) as error:
         raise ValueError(
             f"{path} has no results of a study; give the json that benchmarks/study.py writes"
         ) from error

@@ -58,7 +58,8 @@ def test_the_table_has_each_kappa_a_threshold_and_the_oracle(model, capsys):
 
 def test_rows_of_a_study_stand_below(model, capsys, tmp_path):
     study = tmp_path / "study.json"
-    study.write_text(json.dumps({"baseline": {"sem_seg/mIoU": [40.0, 42.0]}}))
+    run = {"seeds": [0, 1], "values": {"sem_seg/mIoU": [40.0, 42.0]}}
+    study.write_text(json.dumps({"baseline": run}))
     last = compare([*model[0], "--kappas", "2", "--beside", str(study)], capsys)[-1]
     assert last.split() == ["baseline", "(2", "trainings)", "41.00", "±", "1.00", *4 * "-"]
 
