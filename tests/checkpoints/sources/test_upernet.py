@@ -1,4 +1,4 @@
-"""The tables of names of UPerNet: mmsegmentation's, RankSeg's, BEiT's, CSWin's and HuggingFace's."""
+"""Tables of names of UPerNet: mmsegmentation's, RankSeg's, BEiT's, CSWin's and HuggingFace's."""
 
 import pytest
 import torch

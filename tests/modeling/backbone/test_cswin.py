@@ -169,7 +169,7 @@ def test_it_is_built_from_a_config():
     [
         ({"depths": (1, 1, 1)}, r"CSWIN\.DEPTHS must have 4 numbers, one .*got \[1, 1, 1\]"),
         ({"stripe_widths": (1, 2, 7, 7)}, r"STRIPE_WIDTHS must have 3 numbers, of the first thr"),
-        ({"num_heads": (1, 2, 4, 8)}, "1 heads cannot share the 8 channels of res2; choose an even"),
+        ({"num_heads": (1, 2, 4, 8)}, "1 heads cannot share the 8 channels of res2; choose an e"),
         ({"num_heads": (2, 2, 4, 6)}, "6 heads cannot share the 64 channels of res5; choose a div"),
         ({"out_features": ()}, r"OUT_FEATURES must be some of res2, .*got \[\]"),
         ({"out_features": ("res6",)}, r"OUT_FEATURES must be some of .*got \['res6'\]"),

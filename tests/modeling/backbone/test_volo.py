@@ -3,14 +3,20 @@ import torch
 from detectron2.layers import get_norm
 from detectron2.modeling import BACKBONE_REGISTRY, ShapeSpec
 from support import pixel_golden
-from support.backbones import LEVELS, check_a_backbone, expected_gradients, images_of, public_weights
+from support.backbones import (
+    LEVELS,
+    check_a_backbone,
+    expected_gradients,
+    images_of,
+    public_weights,
+)
 from support.small import make_config
 from torch import nn
 from torch.nn import functional as F
 
+from rankseg_d2.config import get_config
 from rankseg_d2.engine import Checkpointer
 from rankseg_d2.engine.checks import build_on_meta
-from rankseg_d2.config import get_config
 from rankseg_d2.modeling.backbone import VOLO
 from rankseg_d2.modeling.backbone.volo import OutlookAttention
 
