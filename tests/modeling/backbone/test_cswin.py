@@ -135,14 +135,16 @@ def test_layers_are_numbered_for_the_decay_of_the_rate():
     assert above.keys() == dict(make().named_parameters()).keys()
 
 
-SIZES = {"t": 21.81, "s": 34.13, "b": 76.61}  # millions
+SIZES = {"t": (21.81, 0.3), "s": (34.13, 0.4), "b": (76.61, 0.6)}  # millions, drop path rate
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_sizes_are_those_of_the_reference(size):
+    params, rate = SIZES[size]
     model = build_on_meta(get_config(f"ade20k/semantic/upernet_cswin_{size}"))
+    assert model.backbone.stage4[-1].drop_path_rate == pytest.approx(rate)
     count = sum(x.numel() for x in model.backbone.parameters())
-    assert count / 1e6 == pytest.approx(SIZES[size], abs=0.006)
+    assert count / 1e6 == pytest.approx(params, abs=0.006)
 
 
 def test_it_is_built_from_a_config():

@@ -194,6 +194,12 @@ def test_sizes_are_the_published_ones(size):
     assert count / 1e6 == pytest.approx(SIZES[size], abs=0.05)
 
 
+def test_the_crops_of_cityscapes_and_its_few_categories_are_in_the_config():
+    cfg = get_config("cityscapes/semantic/upernet_volo_d1_rankseg")
+    assert cfg.MODEL.VOLO.IMAGE_SIZE == cfg.INPUT.CROP.SIZE[0] == 1024
+    assert (cfg.SOLVER.IMS_PER_BATCH, cfg.MODEL.RANKSEG.TOPK) == (8, 15)
+
+
 def test_it_is_built_from_a_config():
     cfg = make_config(
         {
