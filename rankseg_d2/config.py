@@ -221,6 +221,30 @@ KEYS = {
             "NORM": "SyncBN",  # of the layers that enlarge res2
             "USE_CHECKPOINT": False,  # gradient checkpointing: less memory, more time
         },
+        "CSWIN": {  # ours: of CSWinTransformer; the defaults are CSWin-T's
+            "EMBED_DIM": 64,  # channels of res2; each later stage has twice as many
+            "DEPTHS": [1, 2, 21, 1],  # blocks of each stage
+            "NUM_HEADS": [2, 4, 8, 16],  # heads of attention, of each stage
+            # of the stripes within which the first three stages attend, in tokens
+            "STRIPE_WIDTHS": [1, 2, 7],
+            "MLP_RATIO": 4.0,  # width inside the feed-forward layers, relative to the channels
+            "DROP_PATH_RATE": 0.3,  # of the last block, which is dropped so often; rises from 0
+            "OUT_FEATURES": ["res2", "res3", "res4", "res5"],  # stages whose features are results
+            "USE_CHECKPOINT": False,  # gradient checkpointing: less memory, more time
+        },
+        "VOLO": {  # ours: of VOLO; the defaults are VOLO-D1's
+            "IMAGE_SIZE": 512,  # side of the images that the position embedding is made for
+            "EMBED_DIMS": [192, 384],  # channels of outlookers, and of the transformer stages
+            "DEPTHS": [4, 4, 8, 2],  # outlookers, and blocks of the three transformer stages
+            "NUM_HEADS": [6, 12],  # heads of attention of outlookers, and of the others
+            "STEM_DIM": 64,  # channels of the three convolutions before the patches
+            "MLP_RATIO": 3.0,  # width inside the feed-forward layers, relative to the channels
+            "NORM": "SyncBN",  # of these three convolutions
+            "DROP_PATH_RATE": 0.1,  # of the last block, which is dropped so often; rises from 0
+            # levels that are results; res2 is enlarged from stride 8, res5 pooled from stride 16
+            "OUT_FEATURES": ["res2", "res3", "res4", "res5"],
+            "USE_CHECKPOINT": False,  # gradient checkpointing: less memory, more time
+        },
         "TIMM": {  # ours
             "NAME": "resnet18",  # a model of timm, for MODEL.BACKBONE.NAME TimmBackbone
             # package: weights of an installed package; hub or True: timm downloads its own; None

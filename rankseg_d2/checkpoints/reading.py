@@ -33,6 +33,8 @@ def read_checkpoint(path: str | os.PathLike, matching_heuristics: bool = False) 
     data = read_weights(path)
     if "model" in data:
         checkpoint = data
+    elif isinstance(data.get("state_dict_ema"), dict):  # timm's; averages are what is published
+        checkpoint = {"model": data["state_dict_ema"]}
     elif isinstance(data.get("state_dict"), dict):  # mmsegmentation's
         checkpoint = {"model": data["state_dict"]} | _class_names(data.get("meta"))
     elif "model_state" in data and os.fspath(path).endswith(".pyth"):

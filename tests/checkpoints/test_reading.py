@@ -380,6 +380,12 @@ def test_pycls_files_are_matched_by_suffix(tmp_path):
     assert read["matching_heuristics"] is True and list(read["model"]) == ["w"]
 
 
+def test_of_two_sets_of_weights_the_averages_are_read(tmp_path):
+    content = {"state_dict": {"w": torch.ones(2)}, "state_dict_ema": {"w": torch.zeros(2)}}
+    read = read_checkpoint(save_torch(tmp_path / "a.pth.tar", content))
+    assert read["model"]["w"].tolist() == [0, 0]
+
+
 @pytest.mark.parametrize(
     "meta", [{"CLASSES": ("a", "b")}, {"dataset_meta": {"classes": ("a", "b"), "palette": []}}]
 )

@@ -1,6 +1,7 @@
-"""UPerNet of mmsegmentation, of RankSeg and of HuggingFace, with Swin and with BEiT."""
+"""UPerNet of mmsegmentation, of RankSeg and of HuggingFace, with Swin, BEiT and CSWin."""
 
 from .beit import BEIT, HUGGINGFACE_BEIT, HUGGINGFACE_INDEX, INDEX, MMSEG_BEIT
+from .cswin import CSWIN
 from .mmsegmentation import CLASSIFIER, RANKED_CLASSIFIER, conv_rules
 from .swin import HUGGINGFACE_SWIN, MMSEG_SWIN
 from .table import Rule, Table
@@ -48,6 +49,11 @@ UPERNET_BEIT_RANKSEG = Table(
     rules=(*BEIT, *_HEAD, *RANKED_CLASSIFIER),
     unused=(INDEX,),
 )
+UPERNET_CSWIN = Table(
+    "cswin",
+    marks=(_MARK, "backbone.stage1_conv_embed.0.weight", _PLAIN),
+    rules=(*CSWIN, *_HEAD, *CLASSIFIER),
+)
 UPERNET_MMSEG_BEIT = Table(
     "mmsegmentation",
     marks=(_MARK, "neck.upsample_4x.0.weight", "backbone.layers.0.attn.q_bias"),
@@ -71,6 +77,7 @@ TABLES = (
     UPERNET_SWIN,
     UPERNET_BEIT_RANKSEG,
     UPERNET_BEIT,
+    UPERNET_CSWIN,
     UPERNET_MMSEG_BEIT,
     HUGGINGFACE_UPERNET_SWIN,
     HUGGINGFACE_UPERNET_BEIT,

@@ -5,14 +5,18 @@ from detectron2.modeling import BACKBONE_REGISTRY
 
 from ...errors import unknown_name
 from .beit import BEiT
+from .cswin import CSWinTransformer
 from .mit import MixTransformer
 from .resnet_deeplab import DeepLabStem, build_resnet_deeplab_backbone
 from .swin import D2SwinTransformer
 from .timm_backbone import TimmBackbone
 from .vit import VisionTransformer
+from .volo import VOLO
 
 __all__ = [
+    "VOLO",
     "BEiT",
+    "CSWinTransformer",
     "D2SwinTransformer",
     "DeepLabStem",
     "MixTransformer",

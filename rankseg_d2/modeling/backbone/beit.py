@@ -16,6 +16,7 @@ from ..attention import relative_bias
 from ..drop_path import drop_path, drop_rates
 from ..gradient_checkpointing import run_layer
 from ..registering import register
+from .initialization import init_linear
 from .swin import Mlp
 
 LEVELS = ("res2", "res3", "res4", "res5")
@@ -80,7 +81,7 @@ class BEiT(Backbone):
         )
         self.fpn2 = nn.Sequential(nn.ConvTranspose2d(embed_dim, embed_dim, 2, stride=2))
         nn.init.trunc_normal_(self.cls_token, std=0.02)
-        self.apply(_init_linear)
+        self.apply(init_linear)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
@@ -239,10 +240,3 @@ def _check(img_size, patch_size, embed_dim, num_heads, depth, out_blocks) -> Non
             f"MODEL.BEIT.OUT_BLOCKS must be four blocks of 1 to {depth}, MODEL.BEIT.DEPTH, for "
             f"{', '.join(LEVELS)}; got {list(out_blocks)}"
         )
-
-
-def _init_linear(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

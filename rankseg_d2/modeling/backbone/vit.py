@@ -17,6 +17,7 @@ from ...position_encoding import resize_positions
 from ...transformer_block import Block
 from ..gradient_checkpointing import run_layer
 from ..registering import register
+from .initialization import init_linear
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +103,7 @@ class VisionTransformer(Backbone):
             self.class_embedding = nn.Parameter(torch.zeros(1, num_classes, embed_dim))
             nn.init.trunc_normal_(self.class_embedding, std=0.02)
         self._resized_to: set[tuple[int, int]] = set()  # grids that the log has named
-        self.apply(_init_linear)
+        self.apply(init_linear)
         if patch_bias:  # as if there were none, until it is trained or loaded
             nn.init.zeros_(self.patch_embed.proj.bias)
         for embedding in (self.cls_token, self.pos_embed):
@@ -257,9 +258,3 @@ def _block_of(name: str, last: int) -> int:
     if part == "blocks":
         return int(rest.partition(".")[0])
     return last if part in ("norm", "class_embedding") else 0
-
-
-def _init_linear(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        nn.init.zeros_(module.bias)
