@@ -132,7 +132,7 @@ def convert(job: Job) -> None:
 
 
 def prepare_entities(root: Path, split: str, workers: int, box_area: bool = False) -> None:
-    """Panoptic PNG files and their json -> a COCO json with one category, which evaluations read."""
+    """Panoptic PNG files and their json -> a COCO json with one category, for evaluations."""
     raw = root / f"coco/panoptic_{split}2017"
     json_file = root / f"coco/annotations/panoptic_{split}2017.json"
     to_prepare = entity_preparation(root, split)

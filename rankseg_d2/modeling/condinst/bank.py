@@ -46,10 +46,8 @@ class DynamicBank(nn.Module):
         return {path: found[path][:, 0] for path in paths}
 
 
-def split_kernels(
-    kernels: Tensor, widths: list[tuple[int, int]]
-) -> list[tuple[Tensor, Tensor]]:
-    """Weights (n, out, in) and biases (n, out) of each layer: first all weights, then all biases."""
+def split_kernels(kernels: Tensor, widths: list[tuple[int, int]]) -> list[tuple[Tensor, Tensor]]:
+    """Weights (n, out, in) and biases (n, out) of each layer; first come all weights."""
     sizes = [a * b for a, b in widths] + [b for _, b in widths]
     parts = kernels.split(sizes, 1)
     weights = [part.unflatten(1, (b, a)) for part, (a, b) in zip(parts, widths, strict=False)]
@@ -62,9 +60,7 @@ def dynamic_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return torch.baddbmm(bias[..., None], weight, x.flatten(2)).unflatten(2, size)
 
 
-def bank_inputs(
-    features: Tensor, centers: Tensor, locations: Tensor, scales: Tensor
-) -> Tensor:
+def bank_inputs(features: Tensor, centers: Tensor, locations: Tensor, scales: Tensor) -> Tensor:
     """What the bank reads for n objects: their image's features, and where each cell is for them.
 
     Args:

@@ -5,7 +5,6 @@ import math
 import torch
 from detectron2.layers import get_norm
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .maps import aligned_upsample, fit
 
@@ -47,8 +46,9 @@ class KernelTower(nn.Module):
         self.kernels = conv(dim, num_parameters)
 
     def forward(self, x: Tensor) -> Tensor:
-        y, x_ = (torch.linspace(-1, 1, side, device=x.device, dtype=x.dtype) for side in x.shape[-2:])
-        places = torch.stack(torch.meshgrid(x_, y, indexing="xy"))  # (2, h, w)
+        kind = {"device": x.device, "dtype": x.dtype}
+        down, right = (torch.linspace(-1, 1, side, **kind) for side in x.shape[-2:])
+        places = torch.stack(torch.meshgrid(right, down, indexing="xy"))  # (2, h, w)
         return self.kernels(self.tower(torch.cat([x, places.expand(len(x), -1, -1, -1)], 1)))
 
 

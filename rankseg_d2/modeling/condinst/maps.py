@@ -17,10 +17,8 @@ def aligned_upsample(maps: Tensor, factor: int) -> Tensor:
     The value of a cell moves to where `cell_centers` says that it is; before the first and behind
     the last cell values go on as they are.
     """
-    if factor == 1 or not maps.numel():
-        return maps.new_zeros(*maps.shape[:2], *(factor * side for side in maps.shape[-2:])) + (
-            maps if factor == 1 else maps.sum()
-        )
+    if factor == 1:
+        return maps
     height, width = (factor * side for side in maps.shape[-2:])
     maps = F.pad(maps, (0, 1, 0, 1), mode="replicate")
     maps = F.interpolate(maps, (height + 1, width + 1), mode="bilinear", align_corners=True)

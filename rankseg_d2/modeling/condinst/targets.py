@@ -27,6 +27,10 @@ def assign(
         boxes: (N, 4) x0, y0, x1, y1; those without area are of no object.
         radius: how many strides, at most, a location is from the centre of the box, in x and in y.
     """
+    if not len(boxes):
+        nothing = locations.new_zeros(len(locations))
+        return Assignment(nothing.long() + NONE, nothing[:, None].expand(-1, 4), nothing)
+    # (P, N, 4) from each location to the sides of each box
     sides = torch.cat([locations[:, None] - boxes[:, :2], boxes[:, 2:] - locations[:, None]], -1)
     largest = sides.amax(-1)  # (P, N)
     centers = (boxes[:, :2] + boxes[:, 2:]) / 2
@@ -35,9 +39,6 @@ def assign(
     fits &= (largest >= ranges[:, :1]) & (largest <= ranges[:, 1:])
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(-1)  # (N,)
     areas = torch.where(fits, areas, torch.inf)  # (P, N)
-    if not len(boxes):
-        nothing = locations.new_zeros(len(locations))
-        return Assignment(nothing.long() + NONE, nothing[:, None].expand(-1, 4), nothing)
     smallest, objects = areas.min(1)
     is_none = smallest.isinf()
     distances = sides[torch.arange(len(objects), device=objects.device), objects]  # (P, 4)

@@ -134,13 +134,12 @@ class CondInst(Segmentation):
         positives = positives_of(assignments, [len(labels) for labels in targets.labels])
         with torch.autocast(self.device.type, enabled=False):
             losses = detector_losses(outputs, torch.cat(targets.labels), assignments, positives)
-        images, _, objects = chosen = self.drawn_from(positives)
-        logits = self.draw(outputs, chosen, tuple(self.sem_seg_head.bank.paths))
+        images, places, objects = self.drawn_from(positives)
+        logits = self.draw(outputs, images, places, tuple(self.sem_seg_head.bank.paths))
         size = tuple(logits[DYNAMIC].shape[-2:])
         stride = outputs.feature_stride // _DOUBLING
-        masks = [fit(x[:, stride // 2 :: stride, stride // 2 :: stride], size)
-                 for x in targets.masks]
-        masks = torch.cat(masks)  # (N, h, w)
+        centers = slice(stride // 2, None, stride)
+        masks = torch.cat([fit(x[:, centers, centers], size) for x in targets.masks])  # (N, h, w)
         with torch.autocast(self.device.type, enabled=False):
             losses["loss_mask"] = mask_loss(logits, masks[objects], self.sem_seg_head.bank.paths)
             if self.overlap_weight:
@@ -157,10 +156,13 @@ class CondInst(Segmentation):
         return Positives(*(part[some] for part in positives))
 
     def draw(
-        self, outputs: LocationPredictions, wanted: Positives, paths: tuple[str, ...] = (DYNAMIC,)
+        self,
+        outputs: LocationPredictions,
+        images: Tensor,
+        places: Tensor,
+        paths: tuple[str, ...] = (DYNAMIC,),
     ) -> dict[str, Tensor]:
-        """Mask logits (n, h, w) by path, at half the stride of the mask features."""
-        images, places, _ = wanted
+        """Mask logits (n, h, w) by path, of n locations; at half the stride of the features."""
         size, stride = tuple(outputs.features.shape[-2:]), outputs.feature_stride
         # A level's coordinates are relative to the size that it is for: 64 pixels, 128, ...
         scales = self.sizes[0] * 2.0 ** outputs.levels[places]
@@ -175,8 +177,8 @@ class CondInst(Segmentation):
 
     def result(self, outputs: LocationPredictions, i: int, sizes: Sizes) -> dict:
         scores, categories, places = detect_objects(outputs, i, **self.detection)
-        wanted = Positives(torch.full_like(places, i), places, places)
-        masks = self.draw(outputs, wanted)[DYNAMIC][:, None]  # (n, 1, h, w)
+        masks = self.draw(outputs, torch.full_like(places, i), places)[DYNAMIC]
+        masks = masks[:, None]  # (n, 1, h, w)
         stride = outputs.feature_stride // _DOUBLING
 
         def enlarge(part: Tensor, sizes: Sizes) -> Tensor:

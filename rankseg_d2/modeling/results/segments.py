@@ -11,8 +11,8 @@ Results of an image, by name (maps of a clip have T before H, W):
     sem_seg_scores (K, H, W), sem_seg_classes (K,): with a ranking, the scores of the ranked
         categories and their ids, without invalid ranks (dynamic κ).
     panoptic_seg: segment ids (H, W) int32, 0 for none, and a list of the segments (see `panoptic`).
-    instances: detectron2's Instances, best first; entities do not overlap. A clip has pred_scores (N,), pred_labels (N,),
-        pred_masks (N, T, H, W) and image_size instead.
+    instances: detectron2's Instances, best first; entities do not overlap. A clip has
+        pred_scores (N,), pred_labels (N,), pred_masks (N, T, H, W) and image_size instead.
     ranking: with a ranking, `scores` (C,) of all categories and the kept `classes` (K,).
 """
 
