@@ -1,8 +1,8 @@
 """Names and records of the data sets that are drawn on first use, `shapes` and `stickers`.
 
-Names are NAME[N][_hard]_{TASK}_{train,val}, such as `shapes_panoptic_train` or
-`stickers300_sem_seg_val`, where N is the number of categories, 100 by default, and TASK is panoptic,
-entity, sem_seg, instance, video_sem_seg or video_instance.
+Names are NAME[N][_hard]_TASK_{train,val}, such as `shapes_panoptic_train` and
+`stickers300_sem_seg_val`. N is the number of categories, 100 by default, and TASK one of panoptic,
+entity, sem_seg, instance, video_sem_seg and video_instance.
 """
 
 import functools
