@@ -54,7 +54,7 @@ def test_each_location_learns_what_a_loop_over_all_boxes_says():
     boxes = torch.cat([corners, corners + sides], 1).float()
     ranges = size_ranges(levels, SIZES)
     found = assign(locations, strides, ranges, boxes, 1.5)
-    assert (found.objects != NONE).sum() > 30
+    assert (found.objects != NONE).sum() > 20
     everything = zip(locations.tolist(), strides.tolist(), ranges.tolist(), strict=True)
     for i, (location, stride, (low, high)) in enumerate(everything):
         expected = plain_assignment(location, stride, low, high, boxes.tolist(), 1.5)
