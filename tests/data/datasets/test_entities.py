@@ -11,6 +11,8 @@ from support.mapping import mapper_config
 
 from rankseg_d2.cli import main
 from rankseg_d2.data.checks.scan import scan
+from rankseg_d2.data.datasets import COMMANDS
+from rankseg_d2.data.datasets import coco as module
 from rankseg_d2.data.datasets.shapes import register_shapes
 from rankseg_d2.data.mappers import build_mapper
 
@@ -70,8 +72,6 @@ def test_a_preparation_goes_on_where_it_stopped(root, coco, monkeypatch):
     path = root / "coco/annotations/entity_val2017.json"
     expected, calls = path.read_bytes(), []
     path.unlink()
-    from rankseg_d2.data.datasets import coco as module
-
     convert = module.convert_entities
 
     def stop(job):
@@ -82,7 +82,7 @@ def test_a_preparation_goes_on_where_it_stopped(root, coco, monkeypatch):
 
     monkeypatch.setattr(module, "convert_entities", stop)
     with pytest.raises(KeyboardInterrupt):
-        prepare(root, "--splits", "val")
+        COMMANDS["coco-entity"].prepare(root, "val", workers=1)
     with pytest.raises(RuntimeError, match="coco-entity --root .* again: it resumes where"):
         DatasetCatalog.get("coco_2017_val_entity")
     prepare(root, "--splits", "val")

@@ -103,8 +103,9 @@ def test_all_seven_paths_equal_convolutions_one_by_one():
     for path, i in itertools.product(PATHS, range(n)):
         x = inputs[i : i + 1]
         for depth, digit in enumerate(path):
-            weight, bias = layers[depth][0][i], layers[depth][1][i]
-            x = F.conv2d(x, weight[..., None, None], bias) if digit == "1" else bank.static[depth](x)
+            weight, bias = (part[i] for part in layers[depth])
+            dynamic = F.conv2d(x, weight[..., None, None], bias)
+            x = dynamic if digit == "1" else bank.static[depth](x)
             x = x if depth == 2 else x.relu()
         torch.testing.assert_close(found[path][i], x[0, 0])
 
