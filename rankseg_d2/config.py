@@ -93,11 +93,15 @@ KEYS = {
                 "SEMANTIC_ON": True,  # results are label maps
                 "INSTANCE_ON": False,  # results are objects, which may overlap
                 "PANOPTIC_ON": False,  # results are segments, which do not overlap
+                # ours: results are objects and stuff of one class, which do not overlap
+                "ENTITY_ON": False,
                 "OBJECT_MASK_THRESHOLD": 0.0,  # panoptic: drop queries with a lower score
                 "OVERLAP_THRESHOLD": 0.0,  # panoptic: drop segments less visible than this share
                 # semantic; True: masks are resized before the sigmoid, not after
                 "SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE": False,
                 "SCORE_THRESHOLD": 0.0,  # ours: drop instances with a lower score
+                # ours: entities: multiply scores by the mean probability inside the final mask
+                "MASK_RESCORE": False,
                 "DETECTIONS_PER_VIDEO": 10,  # ours: most instances per clip
             },
         },
@@ -207,6 +211,22 @@ KEYS = {
             "MASK_START": [],
             # the iteration from which on none does, as at inference; fewer and fewer in between
             "MASK_END": [],
+        },
+        "CONDINST": {  # ours: of CondInst; MODEL.SEM_SEG_HEAD.CONVS_DIM is its width
+            "NUM_CONVS": 4,  # of each of the towers for classes and boxes; that for kernels has 3
+            "MASK_DIM": 8,  # channels of the mask features, and of the layers by dynamic kernels
+            "MASK_WIDTH": 128,  # channels inside the mask branch
+            "CENTER_RADIUS": 1.5,  # an object is learnt so many strides around its centre
+            # a level learns objects whose farthest side is between two of these pixels
+            "SIZES": [64, 128, 256, 512],
+            # masks are learnt at so many random locations of a batch, at most
+            "MAX_PROPOSALS": 500,
+            # True: static layers replace dynamic ones, in six more losses of the masks
+            "DYNAMIC_BANK": True,
+            "OVERLAP_WEIGHT": 0.5,  # of the loss against masks that overlap; 0: none
+            "SCORE_THRESHOLD": 0.05,  # locations with a lower class probability give nothing
+            "CANDIDATES": 1000,  # the best so many locations take part in the suppression of boxes
+            "NMS_THRESHOLD": 0.6,  # of two boxes with a higher IoU only the better one stays
         },
         "BEIT": {  # ours: of BEiT; the defaults are BEiT-B's
             "IMG_SIZE": [512, 512],  # height and width of the largest images; windows for larger

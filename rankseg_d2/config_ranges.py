@@ -151,6 +151,18 @@ _SECTIONS = {
         "MASK_START": list_of(COUNT, may_be_empty=True),
         "MASK_END": list_of(COUNT, may_be_empty=True),
     },
+    "MODEL.CONDINST": {
+        "NUM_CONVS": LAYERS,
+        "MASK_DIM": SIZE,
+        "MASK_WIDTH": SIZE,
+        "CENTER_RADIUS": POSITIVE,
+        "SIZES": list_of(POSITIVE, 4),
+        "MAX_PROPOSALS": SIZE,
+        "OVERLAP_WEIGHT": WEIGHT,
+        "SCORE_THRESHOLD": SHARE,
+        "CANDIDATES": SIZE,
+        "NMS_THRESHOLD": SHARE,
+    },
     "MODEL.BEIT": {
         "IMG_SIZE": PAIR,
         "PATCH_SIZE": SIZE,

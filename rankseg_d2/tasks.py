@@ -73,6 +73,15 @@ TASKS = {  # in the order of the results
         evaluator="evaluation.instance:InstanceEvaluator",
         video_evaluator="evaluation.ytvis:VideoInstanceEvaluator",
     ),
+    "entity": Task(  # objects and stuff without their categories, of one class
+        label_key="pan_seg_file_name",
+        present_keys=("segments_info",),
+        class_list="stuff_classes",
+        switch="ENTITY_ON",
+        target=f"{_TARGETS}:entity_target",
+        scan=f"{_SCANS}:scan_segments",
+        evaluator="evaluation.entity:EntityEvaluator",
+    ),
 }
 LABEL_KEYS = {task.label_key for task in TASKS.values()}
 
@@ -86,6 +95,7 @@ IMAGE_TYPES = {
     "cityscapes_panoptic_seg": ("semantic", "panoptic", "instance"),
     "mapillary_vistas_panoptic_seg": ("semantic", "panoptic", "instance"),
     "coco": ("instance",),
+    "entity_seg": ("entity",),
 }
 VIDEO_TYPES = {"vspw_sem_seg": ("semantic",), "vss": ("semantic",), "ytvis": ("instance",)}
 # task -> key of a video's record: the labels, one entry per frame

@@ -67,6 +67,12 @@ def panoptic_target(sample: Augmented) -> Target:
     return [segment["category_id"] for segment in segments], masks
 
 
+def entity_target(sample: Augmented) -> Target:
+    """The same, all of class 0."""
+    classes, masks = panoptic_target(sample)
+    return [0] * len(classes), masks
+
+
 def instance_target(sample: Augmented) -> Target:
     """One mask for each annotation that is not a crowd, in the order of the record."""
     annotations = objects(needed(sample.record, "annotations"))

@@ -15,11 +15,13 @@ class ResultOptions:
     semantic: bool = True
     panoptic: bool = False
     instance: bool = False
+    entity: bool = False  # instances that do not overlap
     object_mask_threshold: float = 0.0  # panoptic: queries need a higher score
     overlap_threshold: float = 0.0  # panoptic: segments need this share of their mask's area
     covered_only: bool = True  # panoptic: no pixels outside of a segment's own mask (Mask2Former)
     resize_first: bool = False  # semantic: masks to the output's size before the sigmoid, not after
     score_threshold: float = 0.0  # instances with a lower score are dropped
+    rescore: bool = False  # entities: the score times the mean probability of the final mask
     detections_per_image: int = 100
     detections_per_video: int = 10
     full_scores: bool = False  # with a ranking: give `sem_seg` of all C categories too
@@ -28,6 +30,11 @@ class ResultOptions:
     excluded: frozenset[int] = frozenset()
 
     def __post_init__(self):
+        if self.entity and (self.semantic or self.panoptic or self.instance):
+            raise ValueError(
+                "MODEL.MASK_FORMER.TEST.ENTITY_ON is for models of one class, whose only results "
+                "are entities; set SEMANTIC_ON, PANOPTIC_ON and INSTANCE_ON False"
+            )
         counts = {
             "TEST.DETECTIONS_PER_IMAGE": self.detections_per_image,
             "MODEL.MASK_FORMER.TEST.DETECTIONS_PER_VIDEO": self.detections_per_video,
@@ -45,12 +52,14 @@ class ResultOptions:
             semantic=test.SEMANTIC_ON,
             panoptic=test.PANOPTIC_ON,
             instance=test.INSTANCE_ON,
+            entity=test.ENTITY_ON,
             object_mask_threshold=test.OBJECT_MASK_THRESHOLD,
             overlap_threshold=test.OVERLAP_THRESHOLD,
             covered_only=is_mask2former(cfg),
             # Panoptic and instance results take masks of the output's size, so all do.
             resize_first=before or test.PANOPTIC_ON or test.INSTANCE_ON,
             score_threshold=test.SCORE_THRESHOLD,
+            rescore=test.MASK_RESCORE,
             detections_per_image=cfg.TEST.DETECTIONS_PER_IMAGE,
             detections_per_video=test.DETECTIONS_PER_VIDEO,
             full_scores=cfg.MODEL.RANKSEG.FULL_SCORES,

@@ -27,6 +27,7 @@ FACTS = {
     "coco_2017": ("coco", None, 80, None),
     "coco_2017_*_panoptic": ("coco_panoptic_seg", 133, 80, 255),
     "coco_2017_*_panoptic_with_sem_seg": ("coco_panoptic_seg", 133, 80, 255),
+    "coco_2017_*_entity": ("entity_seg", 1, 1, 255),
     "coco_2017_*_stuff_164k_sem_seg": ("sem_seg", 171, None, 255),
     "coco_lvis_sem_seg": ("sem_seg", 1284, None, 65535),
     "pascal_context_59_sem_seg": ("sem_seg", 59, None, 255),
