@@ -7,12 +7,14 @@ from ...errors import unknown_name
 from .beit import BEiT
 from .mit import MixTransformer
 from .resnet_deeplab import DeepLabStem, build_resnet_deeplab_backbone
+from .semask import D2SeMaskSwinTransformer
 from .swin import D2SwinTransformer
 from .timm_backbone import TimmBackbone
 from .vit import VisionTransformer
 
 __all__ = [
     "BEiT",
+    "D2SeMaskSwinTransformer",
     "D2SwinTransformer",
     "DeepLabStem",
     "MixTransformer",

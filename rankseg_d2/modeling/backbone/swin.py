@@ -106,12 +106,16 @@ class D2SwinTransformer(Backbone):
         x = self.pos_drop(x)
         features = {}
         for i, stage in enumerate(self.layers):
-            x = stage(x, self.use_checkpoint and self.training)
+            x = self.run_stage(i, x, features)
             name = f"res{i + 2}"
             if name in self._out_features:
                 features[name] = getattr(self, f"norm{i}")(x).permute(0, 3, 1, 2).contiguous()
             x = stage.downsample(x)
         return features
+
+    def run_stage(self, i: int, x: Tensor, features: dict[str, Tensor]) -> Tensor:
+        """(B, h, w, D) after the blocks of stage i; subclasses may add features."""
+        return self.layers[i](x, self.use_checkpoint and self.training)
 
 
 class PatchEmbed(nn.Module):
@@ -177,7 +181,7 @@ class Block(nn.Module):
         padded = x.shape[1:3]
         if shift:
             x = x.roll((-shift, -shift), (1, 2))
-        x = _from_windows(self.attn(_to_windows(x, size), mask), size, padded)
+        x = from_windows(self.attn(to_windows(x, size), mask), size, padded)
         if shift:
             x = x.roll((shift, shift), (1, 2))
         return x[:, :height, :width]
@@ -257,13 +261,13 @@ class PatchMerging(nn.Module):
         return self.reduction(self.norm(x))
 
 
-def _to_windows(x: Tensor, size: int) -> Tensor:
+def to_windows(x: Tensor, size: int) -> Tensor:
     """(B, h, w, D) -> (B, W, N, D), where N = size * size."""
     x = x.unflatten(2, (-1, size)).unflatten(1, (-1, size))  # (B, rows, size, columns, size, D)
     return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
 
-def _from_windows(x: Tensor, size: int, padded: tuple[int, int]) -> Tensor:
+def from_windows(x: Tensor, size: int, padded: tuple[int, int]) -> Tensor:
     """(B, W, N, D) -> (B, h, w, D)."""
     x = x.unflatten(2, (size, size)).unflatten(1, (-1, padded[1] // size))
     return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
@@ -274,7 +278,7 @@ def shift_mask(height: int, width: int, size: int, shift: int, device: torch.dev
     sides = height + -height % size, width + -width % size
     rows, columns = (torch.arange(side, device=device) >= side - shift for side in sides)
     region = rows[:, None] * 2 + columns  # (h, w)
-    region = _to_windows(region[None, :, :, None], size)[0, :, :, 0]  # (W, N)
+    region = to_windows(region[None, :, :, None], size)[0, :, :, 0]  # (W, N)
     return (region[:, :, None] != region[:, None]) * -100.0
 
 
