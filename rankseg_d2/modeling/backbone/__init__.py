@@ -11,14 +11,17 @@ from .semask import D2SeMaskSwinTransformer
 from .swin import D2SwinTransformer
 from .timm_backbone import TimmBackbone
 from .vit import VisionTransformer
+from .vit_adapter import BEiTAdapter, ViTAdapter
 
 __all__ = [
     "BEiT",
+    "BEiTAdapter",
     "D2SeMaskSwinTransformer",
     "D2SwinTransformer",
     "DeepLabStem",
     "MixTransformer",
     "TimmBackbone",
+    "ViTAdapter",
     "VisionTransformer",
     "build_resnet_deeplab_backbone",
     "check_backbone",
