@@ -160,9 +160,9 @@ def label_map(labels: Tensor, masks: Tensor) -> Tensor:
     """
     classes = labels.new_full(masks.shape[1:], NO_CLASS)
     largest_first = masks.flatten(1).sum(1).argsort(descending=True, stable=True)
-    for i in largest_first.split(1):  # no copy to the host
-        label = labels.index_select(0, i)[:, None, None]  # (1, 1, 1)
-        classes = torch.where(masks.index_select(0, i)[0], label, classes)
+    for i in largest_first.unbind():  # no copy to the host, as an index by number would be
+        mask, label = (x.index_select(0, i[None])[0] for x in (masks, labels))
+        classes = torch.where(mask, label, classes)
     return classes
 
 
