@@ -115,6 +115,8 @@ KEYS = {
             "DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES": ["res3", "res4", "res5"],
             "DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS": 8,  # not read, as upstream: NHEADS is
             "DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS": 4,  # points for each head and level
+            # ours: width inside its feed-forward layers
+            "DEFORMABLE_TRANSFORMER_ENCODER_DIM_FEEDFORWARD": 1024,
             "USE_LAYERNORM": False,  # with RankSeg: cosine classifier, rank-adaptive temperature
             # ours: True: a pixel classifier's loss is divided by all pixels, ignored ones included
             "AVERAGE_ALL": False,
@@ -167,6 +169,13 @@ KEYS = {
             "PATCH_NORM": True,  # a norm after the patch embedding
             "OUT_FEATURES": ["res2", "res3", "res4", "res5"],  # stages whose features are results
             "USE_CHECKPOINT": False,  # gradient checkpointing: less memory, more time
+        },
+        "SEMASK": {  # ours: of D2SeMaskSwinTransformer, beside MODEL.SWIN
+            "WINDOW_SIZE": 7,  # ours: tokens of a side of the windows of the semantic attention
+            # ours: stages whose semantic attention is over the whole map; its authors' models of
+            # other than 150 classes have none, []
+            "GLOBAL_STAGES": ["res5"],
+            "WEIGHT": 0.4,  # ours: of the loss of the classes that the stages say
         },
         "MIT": {  # ours: of MixTransformer, SegFormer's backbone; the defaults are MiT-B0's
             "EMBED_DIMS": [32, 64, 160, 256],  # ours: channels of each stage
@@ -264,6 +273,14 @@ KEYS = {
             # levels that are results; res2 is enlarged from stride 8, res5 pooled from stride 16
             "OUT_FEATURES": ["res2", "res3", "res4", "res5"],
             "USE_CHECKPOINT": False,  # gradient checkpointing: less memory, more time
+        },
+        "VIT_ADAPTER": {  # ours: of BEiTAdapter and ViTAdapter, beside MODEL.BEIT and MODEL.VIT
+            "CONV_CHANNELS": 64,  # ours: of the finest convolutions beside the ViT
+            "HEADS": 6,  # ours: heads of the deformable attention between both
+            "POINTS": 4,  # ours: points that each head reads on each level
+            "VALUE_RATIO": 1.0,  # ours: channels that are read, relative to the ViT's
+            "FFN_RATIO": 0.25,  # ours: width inside the feed-forward layers, relative to the ViT's
+            "NORM": "SyncBN",  # ours: of the convolutions and of the levels
         },
         "TIMM": {  # ours
             "NAME": "resnet18",  # a model of timm, for MODEL.BACKBONE.NAME TimmBackbone

@@ -121,6 +121,11 @@ _SECTIONS = {
         "DROP_PATH_RATE": BELOW_ONE,
         "OUT_FEATURES": NAMES,
     },
+    "MODEL.SEMASK": {
+        "WINDOW_SIZE": SIZE,
+        "GLOBAL_STAGES": ANY_NAMES,
+        "WEIGHT": WEIGHT,
+    },
     "MODEL.MIT": {
         "EMBED_DIMS": list_of(SIZE, 4),
         "DEPTHS": list_of(whole(1, 1000), 4),
@@ -195,6 +200,14 @@ _SECTIONS = {
         "DROP_PATH_RATE": BELOW_ONE,
         "OUT_FEATURES": NAMES,
     },
+    "MODEL.VIT_ADAPTER": {
+        "CONV_CHANNELS": SIZE,
+        "HEADS": SIZE,
+        "POINTS": SIZE,
+        "VALUE_RATIO": POSITIVE,
+        "FFN_RATIO": POSITIVE,
+        "NORM": NAME_OR_NONE,
+    },
     "MODEL.TIMM": {
         "NAME": NAME,
         "PRETRAINED": choice_or_not("package", "hub"),
@@ -215,6 +228,7 @@ _SECTIONS = {
         "TRANSFORMER_ENC_LAYERS": LAYERS,
         "DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES": NAMES,
         "DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS": SIZE,
+        "DEFORMABLE_TRANSFORMER_ENCODER_DIM_FEEDFORWARD": SIZE,
         "DROPOUT": BELOW_ONE,
         "NUM_BLOCKS": LAYERS,
         "ASPP_DILATIONS": SIZES,

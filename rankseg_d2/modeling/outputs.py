@@ -6,6 +6,8 @@ from torch import Tensor
 
 from ..ranking import Ranking
 
+CLASS_LOGITS = "class_logits"  # the name under which a backbone gives logits of its own
+
 
 @dataclass(frozen=True)
 class Outputs:
@@ -18,6 +20,8 @@ class Outputs:
     head_scores: Tensor | None = field(default=None, kw_only=True)
     # Which categories the columns of the class logits stand for; None: all, in their order.
     ranking: Ranking | None = field(default=None, kw_only=True)
+    # (B·T, C, h, w) logits that the backbone itself gives, in training; None: it gives none.
+    backbone_logits: Tensor | None = field(default=None, kw_only=True)
 
     def ranked(self, ranking: Ranking | None) -> "Outputs":
         """These outputs with another ranking."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from . import deeplab, encnet, eomt, segformer, segmenter, upernet
+from . import deeplab, encnet, eomt, segformer, segmenter, upernet, vit_adapter
 from .table import Rule, Table, same, transposed
 
 TABLES: tuple[Table, ...] = (  # the more special first
@@ -10,6 +10,7 @@ TABLES: tuple[Table, ...] = (  # the more special first
     *encnet.TABLES,
     *eomt.TABLES,
     *segformer.TABLES,
+    *vit_adapter.TABLES,
     *upernet.TABLES,
     *segmenter.TABLES,
 )

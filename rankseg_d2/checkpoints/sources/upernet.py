@@ -22,7 +22,8 @@ def _head(norm: str = "bn", classifier: str = "conv_seg") -> tuple[Rule, ...]:
     return (*sum(rules, ()), predictor)
 
 
-_MARK, _HEAD = "decode_head.fpn_bottleneck.conv.weight", _head()
+UPERNET = _head()
+_MARK = "decode_head.fpn_bottleneck.conv.weight"
 _PLAIN, _RANKED = "decode_head.conv_seg.weight", "decode_head.cls_emb"
 _SWIN, _BEIT = "backbone.stages.0.blocks.0.norm1.weight", "backbone.fpn1.0.weight"
 _THEIR_CLASSIFIER = Rule("sem_seg_head.predictor.{p}", "decode_head.classifier.{p}")
@@ -30,23 +31,23 @@ _THEIR_CLASSIFIER = Rule("sem_seg_head.predictor.{p}", "decode_head.classifier.{
 UPERNET_SWIN = Table(
     "mmsegmentation",
     marks=(_MARK, _SWIN, _PLAIN),
-    rules=(*MMSEG_SWIN, *_HEAD, *CLASSIFIER),
+    rules=(*MMSEG_SWIN, *UPERNET, *CLASSIFIER),
 )
 UPERNET_SWIN_RANKSEG = Table(
     "rankseg",
     marks=(_MARK, _SWIN, _RANKED),
-    rules=(*MMSEG_SWIN, *_HEAD, *RANKED_CLASSIFIER),
+    rules=(*MMSEG_SWIN, *UPERNET, *RANKED_CLASSIFIER),
 )
 UPERNET_BEIT = Table(
     "beit",
     marks=(_MARK, _BEIT, _PLAIN),
-    rules=(*BEIT, *_HEAD, *CLASSIFIER),
+    rules=(*BEIT, *UPERNET, *CLASSIFIER),
     unused=(INDEX,),
 )
 UPERNET_BEIT_RANKSEG = Table(
     "rankseg",
     marks=(_MARK, _BEIT, _RANKED),
-    rules=(*BEIT, *_HEAD, *RANKED_CLASSIFIER),
+    rules=(*BEIT, *UPERNET, *RANKED_CLASSIFIER),
     unused=(INDEX,),
 )
 UPERNET_CSWIN = Table(
@@ -57,7 +58,7 @@ UPERNET_CSWIN = Table(
 UPERNET_MMSEG_BEIT = Table(
     "mmsegmentation",
     marks=(_MARK, "neck.upsample_4x.0.weight", "backbone.layers.0.attn.q_bias"),
-    rules=(*MMSEG_BEIT, *_HEAD, *CLASSIFIER),
+    rules=(*MMSEG_BEIT, *UPERNET, *CLASSIFIER),
     unused=(INDEX,),
 )
 HUGGINGFACE_UPERNET_SWIN = Table(

@@ -108,12 +108,16 @@ class D2SwinTransformer(Backbone):
         x = self.pos_drop(x)
         features = {}
         for i, stage in enumerate(self.layers):
-            x = stage(x, self.use_checkpoint and self.training)
+            x = self.run_stage(i, x, features)
             name = f"res{i + 2}"
             if name in self._out_features:
                 features[name] = getattr(self, f"norm{i}")(x).permute(0, 3, 1, 2).contiguous()
             x = stage.downsample(x)
         return features
+
+    def run_stage(self, i: int, x: Tensor, features: dict[str, Tensor]) -> Tensor:
+        """(B, h, w, D) after the blocks of stage i; subclasses may add features."""
+        return self.layers[i](x, self.use_checkpoint and self.training)
 
 
 class PatchEmbed(nn.Module):

@@ -257,4 +257,4 @@ def _block_of(name: str, last: int) -> int:
     part, _, rest = name.partition(".")
     if part == "blocks":
         return int(rest.partition(".")[0])
-    return last if part in ("norm", "class_embedding") else 0
+    return 0 if part in ("cls_token", "reg_token", "pos_embed", "patch_embed") else last

@@ -79,7 +79,8 @@ class Segmentation(nn.Module):
             return self.predict(batched_inputs)
         clips = self.preprocess(batched_inputs)
         outputs = self.run_network(clips)
-        return self.losses(outputs, self.prepare_targets(batched_inputs, clips))
+        targets = self.prepare_targets(batched_inputs, clips)
+        return self.losses(outputs, targets) | self.backbone_losses(outputs, targets)
 
     def predict(self, batched_inputs: list[dict]) -> list[dict]:
         """Results at each sample's own size (`height`, `width`), else at its input size."""
@@ -101,6 +102,12 @@ class Segmentation(nn.Module):
         """`network`, compiled if `compile` was called."""
         network = self._compiled_network or self.network
         return network(clips.tensor, clips.num_frames)
+
+    def backbone_losses(self, outputs: Outputs, targets: Any) -> dict[str, Tensor]:
+        """The losses of the logits that the backbone itself gives; none unless it gives some."""
+        if outputs.backbone_logits is None:
+            return {}
+        return self.backbone.losses(outputs.backbone_logits, self.label_maps(targets))
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile `network`, in place, with the arguments of torch.compile.
@@ -129,6 +136,10 @@ class Segmentation(nn.Module):
 
     def losses(self, outputs: Outputs, targets: Any) -> dict[str, Tensor]:
         """Weighted losses of all L predictions; the last one's names have no number."""
+        raise NotImplementedError
+
+    def label_maps(self, targets: Any) -> Tensor:
+        """The class of each pixel of the targets: (B·T, H, W) int64, NO_CLASS where it is none."""
         raise NotImplementedError
 
     def decide(self, outputs: Outputs) -> Outputs:
