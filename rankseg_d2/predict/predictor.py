@@ -77,10 +77,10 @@ class Predictor:
                 "bring; use a model with a multi-label head"
             )
         options = model.result_options
-        if not (options.semantic or options.panoptic or options.instance):
+        if not (options.semantic or options.panoptic or options.instance or options.parsing):
             raise ValueError(
-                "MODEL.MASK_FORMER.TEST switches all results off; set SEMANTIC_ON, PANOPTIC_ON or "
-                "INSTANCE_ON True"
+                "MODEL.MASK_FORMER.TEST switches all results off; set SEMANTIC_ON, PANOPTIC_ON, "
+                "INSTANCE_ON or PARSING_ON True"
             )
         self.model, self.cfg, self.classes = model.eval(), cfg, classes
         self.calibration, self.dtype = calibration, dtype

@@ -21,6 +21,7 @@ from ..formats.label_images import (
     size_advice,
 )
 from ..formats.mask_checks import check_masks
+from ..formats.person_labels import PersonLabels
 from ..formats.polygons import draw_polygons
 from .augmentations import pad
 from .packed_masks import BitPackedMasks, IdMapMasks, pack, packed_masks
@@ -87,6 +88,21 @@ def instance_target(sample: Augmented) -> Target:
         polygons = [sample.transforms.apply_coords(polygon) for polygon in polygons]
         pieces.append(draw_polygons(polygons, sample.size))
     return classes, packed_masks(pack(pieces, sample.padded_size), len(shapes))
+
+
+def parsing_target(sample: Augmented) -> Target:
+    """One mask for each part of all persons together, background included, then one per person."""
+    persons: PersonLabels = needed(sample.record, "person_labels")
+    classes, parts = semantic_target(sample)
+    maps = persons.read()
+    if not len(maps):
+        return classes, parts
+    image, size = sample.record["file_name"], maps.shape[1:]
+    check_same_size(image, sample.native_size, str(persons), size, can_resize=False)
+    whole = _transformed(pack([(0, 0, one > 0) for one in maps], size), len(maps), sample)
+    pieces = [(0, 0, mask.numpy()) for masks in (parts, whole) for mask in masks.tensor]
+    packed = pack(pieces, sample.padded_size)
+    return classes + [persons.num_parts] * len(maps), packed_masks(packed, len(pieces))
 
 
 def _transformed(packed: np.ndarray, count: int, sample: Augmented) -> IdMapMasks | BitPackedMasks:
