@@ -99,20 +99,29 @@ def parsing_target(sample: Augmented) -> Target:
         return classes, parts
     image, size = sample.record["file_name"], maps.shape[1:]
     check_same_size(image, sample.native_size, str(persons), size, can_resize=False)
-    whole = _transformed(pack([(0, 0, one > 0) for one in maps], size), len(maps), sample)
+    whole = pack([(0, 0, one > 0) for one in maps], size)
+    whole = _transformed(whole, len(maps), sample, like_labels=True)
     pieces = [(0, 0, mask.numpy()) for masks in (parts, whole) for mask in masks.tensor]
     packed = pack(pieces, sample.padded_size)
     return classes + [persons.num_parts] * len(maps), packed_masks(packed, len(pieces))
 
 
-def _transformed(packed: np.ndarray, count: int, sample: Augmented) -> IdMapMasks | BitPackedMasks:
-    """The masks that `pack` made at the native size, transformed as the image was."""
+def _transformed(
+    packed: np.ndarray, count: int, sample: Augmented, like_labels: bool = False
+) -> IdMapMasks | BitPackedMasks:
+    """The masks that `pack` made at the native size, transformed as the image was.
 
+    like_labels: take the nearest pixels of label maps (torch's), so that both fit each other.
+    """
     transforms = T.TransformList([_padding_with_zero(x) for x in sample.transforms.transforms])
 
     def move(plane):
         return pad(transforms.apply_segmentation(plane), sample.padded_size, 0)
 
+    if like_labels:
+        planes = packed if packed.ndim == 3 else packed[None]
+        moved = np.stack([move(plane.astype(np.int32)) for plane in planes]).astype(packed.dtype)
+        return packed_masks(moved if packed.ndim == 3 else moved[0], count)
     if packed.ndim == 3:
         return packed_masks(np.stack([move(plane) for plane in packed]), count)
     # As bytes, because the transforms take the nearest pixel as Pillow does for 8 bits only.
