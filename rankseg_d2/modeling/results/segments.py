@@ -75,9 +75,9 @@ def mask_result(
     with torch.autocast(logits.device.type, enabled=False):
         classes = class_probabilities(logits, ranking, options.excluded)
         persons, result = None, {}
-        if options.parsing:  # whole persons are no part, so no pixel's label
+        if options.parsing and not is_video:  # whole persons are no part, so no pixel's label
             classes, persons = classes.split(options.things())
-        if options.semantic or options.parsing:
+        if options.semantic or persons is not None:
             scores, labels = semantic(classes, masks, sizes, options.resize_first)
             scores, labels = scores[:, frames], labels[frames]
         if options.semantic:

@@ -10,6 +10,7 @@ from PIL import Image
 from support import raw_persons as raw
 from support.raw_datasets import write_image
 
+from rankseg_d2.cli import main
 from rankseg_d2.data.classes import load_classes, load_flip_pairs
 from rankseg_d2.data.datasets import COMMANDS, atr, mhp
 from rankseg_d2.data.formats.label_images import read_label_map
@@ -167,6 +168,20 @@ def test_cihp_without_persons_still_has_part_maps(root):
     assert len(DatasetCatalog.get("cihp_sem_seg_val")) == 2
     with pytest.raises(FileNotFoundError, match="Human_ids does not exist"):
         DatasetCatalog.get("cihp_parsing_val")
+
+
+def test_a_check_counts_parts_and_finds_images_without_a_person(root, capsys):
+    raw.make_cihp(root)
+    words = ["dataset", "check", "cihp_parsing_val", "--workers", "1"]
+    assert main(words) == 0
+    assert "nothing is wrong" in capsys.readouterr().out
+    folder = root / raw.CIHP / "Validation/Human_ids"
+    write_image(folder / "0000001.png", np.zeros((40, 56), np.uint8))
+    write_image(folder / "0000003.png", np.ones((40, 55), np.uint8))
+    assert main(words) == 1
+    text = capsys.readouterr().out
+    assert "no person: 1" in text and "0000001.png" in text
+    assert "unreadable label: 1" in text and "0000003.png is 55 x 40" in text
 
 
 def test_wrong_part_maps_are_named(root, tmp_path):
