@@ -95,6 +95,7 @@ KEYS = {
                 "PANOPTIC_ON": False,  # results are segments, which do not overlap
                 # ours: results are objects and stuff of one class, which do not overlap
                 "ENTITY_ON": False,
+                "PARSING_ON": False,  # ours: results are persons, each with its parts
                 "OBJECT_MASK_THRESHOLD": 0.0,  # panoptic: drop queries with a lower score
                 "OVERLAP_THRESHOLD": 0.0,  # panoptic: drop segments less visible than this share
                 # semantic; True: masks are resized before the sigmoid, not after
@@ -300,6 +301,13 @@ KEYS = {
         "IMAGE_SIZE": 1024,  # side of the square of large-scale jitter (mappers ..._lsj)
         "MIN_SCALE": 0.1,  # least scale of large-scale jitter
         "MAX_SCALE": 2.0,  # largest scale of large-scale jitter
+        # ours: False: images become squares: in training of IMAGE_SIZE times a scale from MIN_SCALE
+        # to MAX_SCALE, in a test of MIN_SIZE_TEST
+        "KEEP_RATIO": True,
+        "ROTATION": {  # ours: of training images
+            "DEGREES": 0.0,  # at most so many to each side; 0: no image is rotated
+            "PROBABILITY": 0.6,  # the share of the images that are rotated
+        },
         "SAMPLING_FRAME_NUM": 2,  # frames of a training clip
         "SAMPLING_FRAME_RANGE": 20,  # other frames are at most this far from the reference frame
         "SAMPLING_FRAME_SHUFFLE": False,  # True: frames of a clip in random order

@@ -303,6 +303,10 @@ _SECTIONS = {
         ),
         "CORRUPT": choice("raise", "skip"),
     },
+    "INPUT.ROTATION": {
+        "DEGREES": number(least=0, most=180),
+        "PROBABILITY": number(least=0, most=1),
+    },
     "INPUT.CROP": {
         "TYPE": choice("relative", "relative_range", "absolute", "absolute_range"),
         "SIZE": list_of(POSITIVE, 2),

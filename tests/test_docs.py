@@ -197,7 +197,7 @@ def test_every_shipped_config_that_a_page_names_exists(page):
     text = (ROOT / page).read_text("utf-8")
     known = shipped_names()
     folders = "|".join({name.partition("/")[0] for name in known})
-    tasks = "semantic|panoptic|instance|entity|video_semantic|video_instance"
+    tasks = "semantic|panoptic|instance|entity|parsing|video_semantic|video_instance"
     names = re.findall(rf"(?<![\w/.-])((?:{folders})/(?:{tasks})/\w+)(?![\w./*…-])", text)
     assert [name for name in names if name not in known] == []
 

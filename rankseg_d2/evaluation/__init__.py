@@ -6,11 +6,12 @@ from .entity import EntityEvaluator
 from .instance import InstanceEvaluator
 from .multilabel import MultiLabelEvaluator, VideoMultiLabelEvaluator
 from .panoptic import PanopticEvaluator
+from .parsing import ParsingEvaluator
 from .semantic import SemanticEvaluator
 from .vspw import VideoSemanticEvaluator
 from .ytvis import VideoInstanceEvaluator
 
 __all__ = ["EVALUATORS", "build_evaluator", "check_evaluation", "register_evaluator"]
 __all__ += ["EntityEvaluator", "InstanceEvaluator", "MultiLabelEvaluator", "PanopticEvaluator"]
-__all__ += ["SemanticEvaluator"]
+__all__ += ["ParsingEvaluator", "SemanticEvaluator"]
 __all__ += ["VideoInstanceEvaluator", "VideoMultiLabelEvaluator", "VideoSemanticEvaluator"]

@@ -77,10 +77,11 @@ class Predictor:
                 "bring; use a model with a multi-label head"
             )
         options = model.result_options
-        if not (options.semantic or options.panoptic or options.instance or options.entity):
+        results = "semantic", "panoptic", "instance", "entity", "parsing"
+        if not any(getattr(options, name) for name in results):
             raise ValueError(
                 "MODEL.MASK_FORMER.TEST switches all results off; set SEMANTIC_ON, PANOPTIC_ON, "
-                "INSTANCE_ON or ENTITY_ON True"
+                "INSTANCE_ON, ENTITY_ON or PARSING_ON True"
             )
         self.model, self.cfg, self.classes = model.eval(), cfg, classes
         self.calibration, self.dtype = calibration, dtype

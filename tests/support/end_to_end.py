@@ -94,6 +94,9 @@ class Perfect(nn.Module):
             if not present:
                 present = {entry["category_id"] for entry in record["annotations"]}
             assert len(objects) <= self.cfg.TEST.DETECTIONS_PER_IMAGE
+        if self.test.PARSING_ON:
+            result["instances"] = self.persons(record)
+            present.add(record["person_labels"].num_parts)
         return result | {"ranking": self.ranking(present)}
 
     def labels(self, record):
@@ -123,6 +126,10 @@ class Perfect(nn.Module):
             pred_classes=torch.tensor([entry["category_id"] for entry in objects]),
             scores=torch.ones(len(objects)),
         )
+
+    def persons(self, record):
+        parts = torch.from_numpy(record["person_labels"].read())
+        return Instances(parts.shape[1:], pred_parts=parts, scores=torch.ones(len(parts)))
 
     def ranking(self, present):
         """The categories that are there, and as many others as there is room for."""

@@ -53,7 +53,7 @@ UPERNET_BEIT_RANKSEG = Table(
 UPERNET_CSWIN = Table(
     "cswin",
     marks=(_MARK, "backbone.stage1_conv_embed.0.weight", _PLAIN),
-    rules=(*CSWIN, *_HEAD, *CLASSIFIER),
+    rules=(*CSWIN, *UPERNET, *CLASSIFIER),
 )
 UPERNET_MMSEG_BEIT = Table(
     "mmsegmentation",

@@ -39,6 +39,7 @@ MAPPERS: dict[str, MapperKind | Callable] = {
     "mask_former_instance": MapperKind(
         "instance", partial(recipes.shortest_edge, constrain_area=False)
     ),
+    "parsing": MapperKind("parsing", _by_shortest_edge, reads_labels=True),
     "coco_panoptic_lsj": MapperKind("panoptic", recipes.large_scale_jitter),
     "coco_instance_lsj": MapperKind("instance", recipes.large_scale_jitter),
     "coco_entity_lsj": MapperKind("entity", recipes.large_scale_jitter),

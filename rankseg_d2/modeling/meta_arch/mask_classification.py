@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 class MaskFormer(Segmentation):
     """Predicts a set of masks, each with one class, from which all kinds of results are made."""
 
-    switches = ("SEMANTIC_ON", "PANOPTIC_ON", "INSTANCE_ON", "ENTITY_ON")
+    switches = ("SEMANTIC_ON", "PANOPTIC_ON", "INSTANCE_ON", "ENTITY_ON", "PARSING_ON")
 
     @configurable
     def __init__(self, *, criterion: nn.Module, rank_layer: int = 3, **options: Any):

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import pytest
 from detectron2.data import MetadataCatalog
 from support import raw_datasets as raw
-from support.end_to_end import TOPK, Perfect, small_config, train
+from support import raw_persons
+from support.end_to_end import Perfect, small_config, train
 
 from rankseg_d2.cli import main
 from rankseg_d2.engine import Trainer
@@ -41,6 +42,7 @@ coco_stuff_10k = partial(
     Case, names="coco_2017_*_stuff_10k_sem_seg", splits=("train", "test"),
     commands=["coco-stuff-10k"],
 )  # fmt: skip
+parsing = partial(Case, tasks=("parsing", "sem_seg"))
 CASES = {
     "ade20k": Case(raw.make_ade20k, ["ade20k"], "ade20k_sem_seg_*"),
     # As published, stuff keeps the area that things hide: no prediction can be right then.
@@ -82,6 +84,24 @@ CASES = {
         raw.make_cityscapes, ["cityscapes"], "cityscapes_fine_panoptic_*", ADE_PANOPTIC,
         ("sem_seg", "panoptic_seg"),
     ),
+    "camvid": Case(
+        raw_persons.make_camvid, ["camvid"], "camvid_sem_seg_*",
+        "camvid/semantic/segformer_b0_rankseg", keys={"MODEL__RANKSEG__TOPK": 11},
+    ),
+    "lip": Case(raw_persons.make_lip, [], "lip_sem_seg_*", "lip/semantic/segformer_b0_rankseg"),
+    "cihp": Case(raw_persons.make_cihp, [], "cihp_sem_seg_*", "cihp/semantic/segformer_b0_rankseg"),
+    "cihp-parsing": parsing(
+        raw_persons.make_cihp, [], "cihp_parsing_*", "cihp/parsing/r50_rankseg"
+    ),
+    "mhpv1": Case(
+        partial(raw_persons.make_mhp, version=1), ["mhpv1"], "mhpv1_sem_seg_*",
+        "mhpv1/semantic/segformer_b0_rankseg", splits=("test", "test"),
+    ),
+    "mhpv2-parsing": parsing(
+        partial(raw_persons.make_mhp, version=2), ["mhpv2"], "mhpv2_parsing_*",
+        "mhpv2/parsing/r50_rankseg",
+    ),
+    "atr": Case(raw_persons.make_atr, [], "atr_sem_seg_*", "atr/semantic/segformer_b0_rankseg"),
 }  # fmt: skip
 
 # Of each task: what is 100 where all is right, and whose classes its table lists
@@ -89,6 +109,7 @@ METRICS = {
     "sem_seg": (["mIoU", "mIoU_nanmean", "fwIoU", "mACC", "pACC"], "stuff_classes"),
     "panoptic_seg": (["PQ", "SQ", "RQ", "PQ_th", "PQ_st"], "stuff_classes"),
     "segm": (["AP", "AP50", "AP75", "AR100"], "thing_classes"),
+    "parsing": (["APp", "APp50", "PCP50", "APr", "APr50", "APr_corrected"], "part_classes"),
     "multilabel": (["mAP", "LRAP", "recall@k"], None),
 }
 
@@ -120,7 +141,7 @@ def test_a_public_data_set_trains_and_is_evaluated(case, root, tmp_path):
         for name in METRICS[task][0]:
             value = results[f"{task}/{name}"]
             assert 0 <= value <= 100, (task, name)
-    assert results["multilabel/k"] == TOPK
+    assert results["multilabel/k"] == cfg.MODEL.RANKSEG.TOPK
 
     right = Trainer.test(cfg, Perfect(cfg))
     assert right.keys() == set(tasks)
