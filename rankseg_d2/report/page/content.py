@@ -31,6 +31,8 @@ _HEADLINES = (
     ("panoptic_seg", "RQ", "RQ", "how many segments are found (F1)"),
     ("segm", "AP", "mask AP", "mean over IoU thresholds from 0.5 to 0.95"),
     ("segm", "AP50", "mask AP50", "at an IoU of 0.5"),
+    ("entity", "AP", "entity AP", "mask AP of all things and stuff as one class"),
+    ("entity", "AP50", "entity AP50", "at an IoU of 0.5"),
     ("multilabel", "mAP", "mAP of the ranking", "how well the head finds a category's images"),
     ("multilabel", "recall@k", "recall@κ", "share of an image's categories that are kept"),
     ("multilabel", "precision@k", "precision@κ", "share of the kept categories that are present"),

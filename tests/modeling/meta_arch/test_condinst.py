@@ -166,6 +166,24 @@ def test_what_cannot_work_is_refused(keys, message):
         make(**keys)
 
 
+@pytest.mark.parametrize("name", ["VideoMaskFormer", "PixelClassifier"])
+def test_models_without_entities_say_so(name):
+    keys = {"MODEL__META_ARCHITECTURE": name, "MODEL__SEM_SEG_HEAD__NAME": "MaskFormerHead"}
+    with pytest.raises(ValueError, match=f"^{name} gives no entities; set .*ENTITY_ON False"):
+        make(**keys)
+
+
+def test_half_precision_has_nearly_the_same_losses():
+    model = make().train()
+    torch.manual_seed(0)
+    expected = model([sample()])
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model([sample()])
+    for name in LOSSES:
+        assert found[name].dtype == torch.float32
+        assert found[name].item() == pytest.approx(expected[name].item(), rel=0.05), name
+
+
 def test_other_models_refuse_its_head():
     keys = {"MODEL__META_ARCHITECTURE": "MaskFormer"}
     with pytest.raises(ValueError, match="NAME is CondInstHead, which does not classify masks"):
