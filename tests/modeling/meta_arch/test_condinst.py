@@ -1,5 +1,7 @@
 """CondInst as a whole: losses, gradients, results, and what it refuses."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from detectron2.modeling import build_model
@@ -143,6 +145,8 @@ def test_with_classes_it_gives_instances_that_may_overlap():
     found = evaluate(model, [sample()])[0]["instances"]
     assert set(found.pred_classes.tolist()) <= {0, 1, 2}
     assert found.pred_masks.sum(0).max() > 1
+    model.result_options = replace(model.result_options, excluded=frozenset({0, 2}))
+    assert set(evaluate(model, [sample()])[0]["instances"].pred_classes.tolist()) == {1}
 
 
 def test_the_baseline_has_neither_bank_nor_the_loss_against_overlap():
