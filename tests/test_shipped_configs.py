@@ -266,3 +266,36 @@ def test_vit_adapter_is_trained_by_the_published_recipe(
     assert {key: plain(found[key]) for key in published} == published
     ranking = dict(leaves(get_config(f"{row}_rankseg")))
     assert ranking["MODEL.RANKSEG.TOPK"] == found["MODEL.SEM_SEG_HEAD.NUM_CLASSES"]
+
+
+CONDINST = [f"coco/entity/condinst_{name}" for name in
+            ("r50", "r101", "mit_b0", "mit_b2", "mit_b3", "mit_b5")]  # fmt: skip
+
+
+@pytest.mark.parametrize("row", CONDINST)
+def test_condinst_is_trained_by_the_published_recipe(row):
+    is_mit, is_largest = "mit" in row, row.endswith("b5")
+    published = {
+        "SOLVER.OPTIMIZER": "ADAMW" if is_mit else "SGD",
+        "SOLVER.BASE_LR": 1e-4 if is_mit else 0.01,
+        "SOLVER.BACKBONE_MULTIPLIER": 1.0,
+        "SOLVER.WEIGHT_DECAY": 0.05 if is_mit else 1e-4,
+        "SOLVER.IMS_PER_BATCH": 8 if is_largest else 16,
+        "SOLVER.MAX_ITER": 180000 if is_largest else 90000,
+        "SOLVER.STEPS": [120000, 160000] if is_largest else [60000, 80000],
+        "MODEL.CONDINST.MAX_PROPOSALS": 80 if is_largest else 500,
+        "MODEL.CONDINST.SIZES": [64, 128, 256, 512],
+        "MODEL.CONDINST.NMS_THRESHOLD": 0.6,
+        "MODEL.CONDINST.OVERLAP_WEIGHT": 0.5,
+        "MODEL.SEM_SEG_HEAD.CONVS_DIM": 256,
+        "MODEL.SEM_SEG_HEAD.NORM": "GN",
+        "MODEL.SEM_SEG_HEAD.NUM_CLASSES": 1,
+        "MODEL.MASK_FORMER.TEST.MASK_RESCORE": is_mit,
+        "TEST.DETECTIONS_PER_IMAGE": 100,
+        "INPUT.CROP.ENABLED": False,
+    }
+    found = dict(leaves(get_config(row)))
+    assert {key: plain(found[key]) for key in published} == published
+    assert (min(found["INPUT.MIN_SIZE_TRAIN"]), max(found["INPUT.MIN_SIZE_TRAIN"])) == (640, 800)
+    model = "/mit_b" + row[-1] if is_mit else {"50": "R-50", "01": "resnet101"}[row[-2:]]
+    assert model in found["MODEL.WEIGHTS"]

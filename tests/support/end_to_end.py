@@ -89,9 +89,9 @@ class Perfect(nn.Module):
             ids = read_ids(record["pan_seg_file_name"])
             segments = record["segments_info"]
             result["panoptic_seg"] = torch.from_numpy(ids), segments
-        if self.test.INSTANCE_ON:
+        if self.test.INSTANCE_ON or self.test.ENTITY_ON:
             result["instances"] = objects = self.instances(record)
-            if not present:
+            if not present and "annotations" in record:
                 present = {entry["category_id"] for entry in record["annotations"]}
             assert len(objects) <= self.cfg.TEST.DETECTIONS_PER_IMAGE
         if self.test.PARSING_ON:

@@ -1,7 +1,9 @@
 """From the predictions at locations to the objects of an image."""
 
+from collections.abc import Collection
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 
@@ -25,6 +27,7 @@ def detect_objects(
     candidates: int,
     nms_threshold: float,
     count: int,
+    excluded: Collection[int] = (),
 ) -> Detections:
     """The objects of image i: a score is the root of class probability times centerness.
 
@@ -32,8 +35,13 @@ def detect_objects(
         score_threshold: of the class probability.
         candidates: so many, the best ones, take part in the suppression of boxes.
         count: how many stay, at most.
+        excluded: classes that no object may have.
     """
     probabilities = outputs.logits[i].float().sigmoid()  # (P, C)
+    if excluded:
+        numbers = torch.arange(probabilities.shape[1], device=probabilities.device)
+        banned = torch.isin(numbers, numbers.new_tensor(sorted(excluded)))
+        probabilities = probabilities.masked_fill(banned, -1)  # below any threshold
     centerness = outputs.centerness[i].float().sigmoid()  # (P,)
     places, categories = (probabilities > score_threshold).nonzero().unbind(1)
     scores = (probabilities[places, categories] * centerness[places]).sqrt()

@@ -56,6 +56,11 @@ class Segmentation(nn.Module):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         check_backbone(cfg)
+        if cfg.MODEL.MASK_FORMER.TEST.ENTITY_ON and "ENTITY_ON" not in cls.switches:
+            raise ValueError(
+                f"{cls.__name__} gives no entities; set MODEL.MASK_FORMER.TEST.ENTITY_ON False, or "
+                "MODEL.META_ARCHITECTURE to MaskFormer, EoMT or CondInst"
+            )
         backbone = build_backbone(cfg)
         return {
             "backbone": backbone,

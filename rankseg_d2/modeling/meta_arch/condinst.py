@@ -176,7 +176,10 @@ class CondInst(Segmentation):
         return {path: aligned_upsample(x[:, None], _DOUBLING)[:, 0] for path, x in found.items()}
 
     def result(self, outputs: LocationPredictions, i: int, sizes: Sizes) -> dict:
-        scores, categories, places = detect_objects(outputs, i, **self.detection)
+        excluded = self.result_options.excluded
+        scores, categories, places = detect_objects(
+            outputs, i, **self.detection, excluded=excluded
+        )
         masks = self.draw(outputs, torch.full_like(places, i), places)[DYNAMIC]
         masks = masks[:, None]  # (n, 1, h, w)
         stride = outputs.feature_stride // _DOUBLING

@@ -34,6 +34,8 @@ _HEADLINES = (
     ("parsing", "APp", "AP of persons", "mean over overlaps of all parts from 0.1 to 0.9"),
     ("parsing", "PCP50", "PCP", "share of a person's parts that are found"),
     ("parsing", "APr", "AP of parts", "mean over parts and IoU thresholds from 0.1 to 0.9"),
+    ("entity", "AP", "entity AP", "mask AP of all things and stuff as one class"),
+    ("entity", "AP50", "entity AP50", "at an IoU of 0.5"),
     ("multilabel", "mAP", "mAP of the ranking", "how well the head finds a category's images"),
     ("multilabel", "recall@k", "recall@κ", "share of an image's categories that are kept"),
     ("multilabel", "precision@k", "precision@κ", "share of the kept categories that are present"),

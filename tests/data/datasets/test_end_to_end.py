@@ -151,6 +151,17 @@ def test_a_public_data_set_trains_and_is_evaluated(case, root, tmp_path):
     check_tables(cfg, tasks)
 
 
+def test_the_entities_of_coco_train_and_are_evaluated(root, tmp_path):
+    case = Case(raw.make_coco, ["coco-entity"], "coco_2017_*_entity", "coco/entity/r50")
+    prepare(case, root)
+    cfg = config_of(case, tmp_path / "output")
+    results = train(cfg)
+    assert 0 <= results["entity/AP"] <= 100
+    right = Trainer.test(cfg, Perfect(cfg))
+    assert list(right) == ["entity"]
+    assert [right["entity"][x] for x in ("AP", "AP50", "AP75", "AR100")] == pytest.approx([100] * 4)
+
+
 def check_tables(cfg, tasks):
     """Each task has a table with a row for each class, as json and as csv."""
     (name,) = cfg.DATASETS.TEST

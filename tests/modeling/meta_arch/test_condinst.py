@@ -1,5 +1,7 @@
 """CondInst as a whole: losses, gradients, results, and what it refuses."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from detectron2.modeling import build_model
@@ -143,6 +145,8 @@ def test_with_classes_it_gives_instances_that_may_overlap():
     found = evaluate(model, [sample()])[0]["instances"]
     assert set(found.pred_classes.tolist()) <= {0, 1, 2}
     assert found.pred_masks.sum(0).max() > 1
+    model.result_options = replace(model.result_options, excluded=frozenset({0, 2}))
+    assert set(evaluate(model, [sample()])[0]["instances"].pred_classes.tolist()) == {1}
 
 
 def test_the_baseline_has_neither_bank_nor_the_loss_against_overlap():
@@ -164,6 +168,24 @@ def test_the_baseline_has_neither_bank_nor_the_loss_against_overlap():
 def test_what_cannot_work_is_refused(keys, message):
     with pytest.raises(ValueError, match=message):
         make(**keys)
+
+
+@pytest.mark.parametrize("name", ["VideoMaskFormer", "PixelClassifier"])
+def test_models_without_entities_say_so(name):
+    keys = {"MODEL__META_ARCHITECTURE": name, "MODEL__SEM_SEG_HEAD__NAME": "MaskFormerHead"}
+    with pytest.raises(ValueError, match=f"^{name} gives no entities; set .*ENTITY_ON False"):
+        make(**keys)
+
+
+def test_half_precision_has_nearly_the_same_losses():
+    model = make().train()
+    torch.manual_seed(0)
+    expected = model([sample()])
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model([sample()])
+    for name in LOSSES:
+        assert found[name].dtype == torch.float32
+        assert found[name].item() == pytest.approx(expected[name].item(), rel=0.05), name
 
 
 def test_other_models_refuse_its_head():
