@@ -23,6 +23,11 @@ def test_results_are_parts_and_persons(keys, tmp_path):
     assert {path.suffix for path in result.save(tmp_path, label_png=True)} >= {".png"}
 
 
+def test_no_page_explores_persons():
+    with pytest.raises(ValueError, match="explorable=True is not for human parsing"):
+        make_predictor(PARSING)(pixels(), explorable=True)
+
+
 def test_squares_are_predicted_at_the_size_of_the_picture():
     keys = PARSING | {"INPUT.KEEP_RATIO": False, "INPUT.MIN_SIZE_TEST": 48}
     predictor = make_predictor(keys)
