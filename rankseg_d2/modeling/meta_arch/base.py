@@ -22,6 +22,11 @@ from ..clips import Clips, batch_clips, check_samples, check_values
 from ..outputs import Outputs
 from ..results import ResultOptions, Sizes
 
+_RARE_RESULTS = {  # by their switch: what they are, and models that give them
+    "ENTITY_ON": ("entities", "MaskFormer, EoMT or CondInst"),
+    "PARSING_ON": ("persons with their parts", "MaskFormer or EoMT"),
+}
+
 
 class Segmentation(nn.Module):
     """A backbone, a head, and the steps from samples to losses or results."""
@@ -56,11 +61,12 @@ class Segmentation(nn.Module):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         check_backbone(cfg)
-        if cfg.MODEL.MASK_FORMER.TEST.ENTITY_ON and "ENTITY_ON" not in cls.switches:
-            raise ValueError(
-                f"{cls.__name__} gives no entities; set MODEL.MASK_FORMER.TEST.ENTITY_ON False, or "
-                "MODEL.META_ARCHITECTURE to MaskFormer, EoMT or CondInst"
-            )
+        for switch, (results, others) in _RARE_RESULTS.items():
+            if cfg.MODEL.MASK_FORMER.TEST[switch] and switch not in cls.switches:
+                raise ValueError(
+                    f"{cls.__name__} gives no {results}; set MODEL.MASK_FORMER.TEST.{switch} False, "
+                    f"or MODEL.META_ARCHITECTURE to {others}"
+                )
         backbone = build_backbone(cfg)
         return {
             "backbone": backbone,

@@ -97,6 +97,14 @@ CASES = {
         partial(raw_persons.make_mhp, version=1), ["mhpv1"], "mhpv1_sem_seg_*",
         "mhpv1/semantic/segformer_b0_rankseg", splits=("test", "test"),
     ),
+    "mhpv1-parsing": parsing(
+        partial(raw_persons.make_mhp, version=1), ["mhpv1"], "mhpv1_parsing_*",
+        "mhpv1/parsing/r50_rankseg", splits=("test", "test"),
+    ),
+    "mhpv2": Case(
+        partial(raw_persons.make_mhp, version=2), ["mhpv2"], "mhpv2_sem_seg_*",
+        "mhpv2/semantic/segformer_b0_rankseg",
+    ),
     "mhpv2-parsing": parsing(
         partial(raw_persons.make_mhp, version=2), ["mhpv2"], "mhpv2_parsing_*",
         "mhpv2/parsing/r50_rankseg",

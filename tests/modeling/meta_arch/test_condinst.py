@@ -171,9 +171,13 @@ def test_what_cannot_work_is_refused(keys, message):
 
 
 @pytest.mark.parametrize("name", ["VideoMaskFormer", "PixelClassifier"])
-def test_models_without_entities_say_so(name):
+def test_models_without_entities_or_persons_say_so(name):
     keys = {"MODEL__META_ARCHITECTURE": name, "MODEL__SEM_SEG_HEAD__NAME": "MaskFormerHead"}
     with pytest.raises(ValueError, match=f"^{name} gives no entities; set .*ENTITY_ON False"):
+        make(**keys)
+    test = "MODEL__MASK_FORMER__TEST__"
+    keys |= {f"{test}ENTITY_ON": False, f"{test}PARSING_ON": True}
+    with pytest.raises(ValueError, match=f"^{name} gives no persons .*; set .*PARSING_ON False"):
         make(**keys)
 
 
