@@ -64,8 +64,8 @@ class Segmentation(nn.Module):
         for switch, (results, others) in _RARE_RESULTS.items():
             if cfg.MODEL.MASK_FORMER.TEST[switch] and switch not in cls.switches:
                 raise ValueError(
-                    f"{cls.__name__} gives no {results}; set MODEL.MASK_FORMER.TEST.{switch} False, "
-                    f"or MODEL.META_ARCHITECTURE to {others}"
+                    f"{cls.__name__} gives no {results}; set MODEL.MASK_FORMER.TEST.{switch} "
+                    f"False, or MODEL.META_ARCHITECTURE to {others}"
                 )
         backbone = build_backbone(cfg)
         return {
