@@ -249,3 +249,10 @@ def test_keys_come_from_the_config():
     assert model.loss_weight == 2 and model.size_divisibility == 32
     assert [stage.semantic_layer.window_size for stage in model.layers] == [5] * 4
     assert model.layers[0].semantic_layer.class_injection[0].mlp_cls_q.out_features == CLASSES
+
+
+def test_training_under_autocast_gives_a_loss_in_full_precision():
+    model = small(KINDS["mask2former"])
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model.train()([image_sample()])["loss_cate"]
+    assert loss.dtype == torch.float32 and loss.isfinite()

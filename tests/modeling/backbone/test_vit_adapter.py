@@ -295,3 +295,19 @@ def test_tokens_beside_the_patches_are_an_error():
         keys = {"MODEL.BACKBONE.NAME": "ViTAdapter", f"MODEL.VIT.{key}": value}
         with pytest.raises(ValueError, match=r"set MODEL\.VIT\.REGISTERS 0"):
             build_model(make_config(CONFIG, UPERNET, keys))
+
+
+@KIND
+def test_under_autocast_the_attention_between_both_stays_precise(kind):
+    model = tiny(kind).float()
+    images = torch.randn(1, 3, 32, 64)
+    seen = []
+    attention = model.interactions[0].injector.attn
+    attention.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    with torch.no_grad():
+        expected = model(images)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = model(images)
+    assert seen == [torch.float32] * 2
+    for name, x in found.items():
+        assert (x.float() - expected[name]).abs().mean() < 0.1 * expected[name].std(), name
