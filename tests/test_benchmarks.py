@@ -169,6 +169,17 @@ def test_pixel_inference_reports_each_library_that_is_installed():
 
 
 @pytest.mark.slow
+def test_train_step_reports_a_ratio_for_each_config(tmp_path):
+    description, _ = own_data.panoptic(tmp_path)
+    keys = [f"DATASETS.FILES=('{description}',)", "MODEL.RANKSEG.TOPK=2", "SOLVER.IMS_PER_BATCH=2"]
+    name = "shapes/panoptic/r10t_rankseg"
+    words = [name, "--repeats", 2, "--set", *keys]
+    row = table_of(run(BENCHMARKS / "train_step.py", *words))[f"`{name}`"]
+    assert row[1] == "2"
+    assert all(float(seconds) > 0 for seconds in row[2:4])
+    assert float(row[4].split()[0]) > 0
+
+
 def test_large_vocabulary_reports_a_ratio_for_each_number_of_categories():
     words = ["--repeats", 1, "--size", 64, "--classes", 60, 90]
     table = table_of(run(BENCHMARKS / "large_vocabulary.py", *words))
