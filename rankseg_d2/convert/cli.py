@@ -28,7 +28,7 @@ def add_convert_parser(commands: Any) -> None:
     )  # fmt: skip
     add = parser.add_argument
     add("weights", metavar="FILE", help="the checkpoint, or a folder of transformers")
-    add("output", metavar="OUT", help="the file to write: .safetensors, or with --to .pth or a folder")
+    add("output", metavar="OUT", help="the file to write: .safetensors; with --to .pth or a folder")
     add("--config", metavar="CONFIG", help="a yaml file or a shipped config's name")
     add("--set", nargs="+", default=[], metavar="KEY=VALUE", help="other keys of the config")
     add("--to", metavar="LIBRARY", help="write for this library, such as mmsegmentation")

@@ -20,7 +20,9 @@ class Data:
     tasks: tuple[str, ...]
 
     def keys(self) -> dict[str, Any]:
-        keys = {f"MODEL.MASK_FORMER.TEST.{x.switch}": name in self.tasks for name, x in TASKS.items()}
+        """Results and data sets."""
+        test = "MODEL.MASK_FORMER.TEST"
+        keys = {f"{test}.{task.switch}": name in self.tasks for name, task in TASKS.items()}
         datasets = () if self.dataset is None else (self.dataset,)
         return keys | {"DATASETS.TRAIN": datasets, "DATASETS.TEST": ()}
 

@@ -41,15 +41,16 @@ def _edges(found: Mapping[str, Any]) -> tuple[int, int, list[str]]:
     """The shortest edge, the most that the longest one may have, and a note."""
     size = found.get("size", _SIZE)
     if isinstance(size, int):  # of old versions
-        size = {"shortest_edge": size, "longest_edge": found.get("max_size", found.get("_max_size"))}
+        longest = found.get("max_size", found.get("_max_size"))
+        size = {"shortest_edge": size, "longest_edge": longest}
     if "shortest_edge" in size:
         return size["shortest_edge"], size.get("longest_edge") or _UNLIMITED, []
     if {"height", "width"} <= set(size):
         shortest = min(size["height"], size["width"])
         longest = max(size["height"], size["width"], _SIZE["longest_edge"])
         return shortest, longest, [
-            f"transformers stretches images to {size['height']} x {size['width']} pixels; here they "
-            f"keep their shape, with a shortest edge of {shortest} (INPUT.MIN_SIZE_TEST)"
+            f"transformers stretches images to {size['height']} x {size['width']} pixels; here "
+            f"they keep their shape, with a shortest edge of {shortest} (INPUT.MIN_SIZE_TEST)"
         ]  # fmt: skip
     raise ValueError(
         f"{PREPROCESSOR}: size is {short(size)}, but should have shortest_edge and longest_edge, "

@@ -42,9 +42,8 @@ def read_resnet(section: Mapping[str, Any], where: str) -> dict[str, Any]:
     depths = tuple(section.get("depths", (3, 4, 6, 3)))
     sizes = list(section.get("hidden_sizes", (256, 512, 1024, 2048)))
     depth = _DEPTHS.get((kind, depths))
-    if depth is None or section.get("downsample_in_first_stage") or sizes != [
-        sizes[0] * 2**i for i in range(4)
-    ]:
+    doubles = sizes == [sizes[0] * 2**i for i in range(4)]
+    if depth is None or not doubles or section.get("downsample_in_first_stage"):
         raise ValueError(
             f"{where}: this ResNet ({kind}, depths {list(depths)}, hidden_sizes {sizes}) is none "
             "of ResNet-18, 34, 50, 101 and 152"
@@ -58,6 +57,7 @@ def read_resnet(section: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _keys(depth: int, stem: int, width: int, stride_in_1x1: bool) -> dict[str, Any]:
+    """`width` is the number of channels of the first stage's results."""
     return _COMMON | {
         "MODEL.RESNETS.DEPTH": depth,
         "MODEL.RESNETS.STEM_OUT_CHANNELS": stem,

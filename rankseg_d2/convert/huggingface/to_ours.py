@@ -78,7 +78,7 @@ def differing_keys(folder: Folder, cfg: CfgNode) -> list[str]:
     for key, value in keys.items():
         own = value_of(cfg, key)
         if own != value and not (isinstance(value, list) and _near(value, own)):
-            notes.append(f"{key} is {short(own)} in this config, and {short(value)} in {folder.path}")
+            notes.append(f"{key} is {short(own)} in this config, {short(value)} in {folder.path}")
     said = describe(cfg)
     names = class_names(folder.config)
     own_names = [row["name"] for row in said["classes"]] if said else names
@@ -115,8 +115,8 @@ def _backbone_keys(config: Mapping[str, Any], where: str) -> dict[str, Any]:
         keys = SWIN.read(section, where)
         if keys["MODEL.SWIN.APE"] and kind == "maskformer-swin":
             raise ValueError(
-                f"{where}: use_absolute_embeddings is true, which MaskFormer's Swin of transformers "
-                "has in a form of its own, so these weights cannot be used"
+                f"{where}: use_absolute_embeddings is true, which MaskFormer's Swin of "
+                "transformers has in a form of its own, so these weights cannot be used"
             )
         return keys | {"MODEL.BACKBONE.NAME": "D2SwinTransformer"}
     if kind == "resnet":
@@ -135,10 +135,8 @@ def _near(value: list, own: Any) -> bool:
     return same and all(abs(a - b) <= 1e-4 * abs(b) for a, b in zip(value, own, strict=True))
 
 
-def _description(
-    cfg: CfgNode, names: Sequence[str], data: Data, licence: str
-) -> dict[str, Any]:
-    """The description of the file: classes by their names there, things as the data set has them."""
+def _description(cfg: CfgNode, names: Sequence[str], data: Data, licence: str) -> dict[str, Any]:
+    """The description of the file: the folder's names, things as the data set has them."""
     found = describe(cfg)
     if found is None:
         things = "panoptic" in data.tasks or data.tasks == ("instance",)

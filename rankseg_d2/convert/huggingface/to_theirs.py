@@ -45,6 +45,8 @@ def write_folder(
         CONFIG: _config(cfg, kind, names),
         PREPROCESSOR: write_images(cfg, kind, len(names)),
     }
+    if all(name.startswith("backbone.") for name in weights):
+        raise ValueError("the file has a backbone's weights only; give one of a whole model")
     theirs = _weights(cfg, kind, weights)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"the folder to write, {folder}, is a file; name another one")
@@ -59,13 +61,13 @@ def _kind(cfg: CfgNode) -> str:
     """One of KINDS; ValueError where transformers has no such model."""
     if cfg.MODEL.RANKSEG.FLAG:
         raise ValueError(
-            "MODEL.RANKSEG.FLAG is True, but transformers has no model with a ranking of categories; "
-            "only models without RankSeg can be written for it"
+            "MODEL.RANKSEG.FLAG is True, but transformers has no model with a ranking of "
+            "categories; only models without RankSeg can be written for it"
         )
     if cfg.MODEL.META_ARCHITECTURE != "MaskFormer":
         raise ValueError(
-            f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}; transformers has Mask2Former "
-            "and MaskFormer for images only (MODEL.META_ARCHITECTURE MaskFormer)"
+            f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}; transformers has "
+            "Mask2Former and MaskFormer for images only (MODEL.META_ARCHITECTURE MaskFormer)"
         )
     source = cfg.MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE
     kind = "mask2former" if source == "multi_scale_pixel_decoder" else "maskformer"
@@ -78,8 +80,8 @@ def _kind(cfg: CfgNode) -> str:
     for key, value in (SAME_OF_ALL | SAME[kind] | SAME_OF_BACKBONES[backbone]).items():
         if value_of(cfg, key) != value:
             raise ValueError(
-                f"{key} is {short(value_of(cfg, key))}, but transformers' {KINDS[kind]} has {value} "
-                "only, so this model cannot be written for it"
+                f"{key} is {short(value_of(cfg, key))}, but transformers' {KINDS[kind]} has "
+                f"{value} only, so this model cannot be written for it"
             )
     return kind
 
@@ -93,7 +95,8 @@ def _config(cfg: CfgNode, kind: str, names: Sequence[str]) -> dict[str, Any]:
         "label2id": {name: i for i, name in enumerate(names)},
     }
     if kind == "mask2former":
-        return found | MASK2FORMER.write(cfg) | {"ignore_value": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE}
+        ignore = {"ignore_value": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE}
+        return found | MASK2FORMER.write(cfg) | ignore
     heads = cfg.MODEL.MASK_FORMER.NHEADS
     return found | MASKFORMER.write(cfg) | {
         "decoder_config": DETR.write(cfg) | {"encoder_attention_heads": heads}
@@ -133,6 +136,6 @@ def _table(kind: str, own: Mapping[str, Tensor]) -> Table:
             return table
     unknown = next(name for name in own if not any(x.knows([name]) for x in _TABLES[kind]))
     raise ValueError(
-        f"transformers' {KINDS[kind]} has no weight like {unknown}, so this model cannot be written "
-        "for it"
+        f"transformers' {KINDS[kind]} has no weight like {unknown}, so this model cannot be "
+        "written for it"
     )
