@@ -47,7 +47,7 @@ def write_folder(
     }
     if all(name.startswith("backbone.") for name in weights):
         raise ValueError("the file has a backbone's weights only; give one of a whole model")
-    theirs = _weights(cfg, kind, weights)
+    theirs = file_weights(cfg, kind, weights)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"the folder to write, {folder}, is a file; name another one")
     folder.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ def _backbone(cfg: CfgNode, kind: str) -> dict[str, Any]:
     return {"model_type": "swin", **SWIN.write(cfg), "out_features": _STAGES}
 
 
-def _weights(cfg: CfgNode, kind: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def file_weights(cfg: CfgNode, kind: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights under their names, with the constants that their models have."""
     own = {name: x for name, x in weights.items() if not name.endswith("num_batches_tracked")}
     theirs = _table(kind, own).to_theirs(own)
