@@ -84,8 +84,9 @@ def _licence(folder: Path, config: Mapping[str, Any]) -> str:
             more = [_PUBLISHED]
         return f"{name}{f' ({more[0]})' if more else ''}, as {CARD} states"
     source = str(config.get("_name_or_path", ""))
-    page = f"https://huggingface.co/{source}" if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source) else ""
-    return f"not stated: see {page or f'where {folder.name or folder} comes from'}"
+    if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source):
+        return f"not stated: see https://huggingface.co/{source}"
+    return f"not stated: see where {folder.resolve().name} comes from"
 
 
 def _head_of_card(path: Path) -> dict[str, Any]:
