@@ -161,6 +161,15 @@ def test_pixel_inference_reports_each_library_that_is_installed():
 
 
 @pytest.mark.slow
+def test_inference_reports_the_same_logits_as_transformers():
+    pytest.importorskip("transformers", reason="compares with transformers")
+    report = run(BENCHMARKS / "inference.py", "--repeats", 1, "--sizes", 64)
+    row = table_of(report)["64²"]
+    assert all(float(cell.split()[0]) > 0 for cell in row[:5])
+    assert float(row[5].rstrip("%")) >= 90 and int(row[6]) > 1
+
+
+@pytest.mark.slow
 def test_large_vocabulary_reports_a_ratio_for_each_number_of_categories():
     words = ["--repeats", 1, "--size", 64, "--classes", 60, 90]
     table = table_of(run(BENCHMARKS / "large_vocabulary.py", *words))
