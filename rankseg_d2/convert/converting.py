@@ -29,7 +29,9 @@ def run(
     """What `rankseg-d2 convert` does; without a config, the files must say what model it is."""
     folder = find_folder(weights)
     if library:
-        return Converted(export(_config(weights, config, opts), weights, output, library), [])
+        path = export(_config(weights, config, opts), weights, output, library)
+        licence = _said(weights).get("license")
+        return Converted(path, [f"licence of the weights: {licence}"] if licence else [])
     if config is None and folder is not None:
         return convert_folder(folder, output, opts)
     cfg = _config(weights, config, opts)
@@ -41,7 +43,7 @@ def _config(weights: str, config: str | None, opts: Sequence[Any]) -> CfgNode:
     """The named config, or else the one in a checkpoint of ours."""
     if config is not None:
         return get_config(config, opts)
-    said = read_metadata(weights).get("config") if os.path.isfile(weights) else None
+    said = _said(weights).get("config")
     if said is None:
         raise ValueError(
             f"{weights} does not say what model it is of; name its config with --config. (Without "
@@ -98,10 +100,14 @@ def _table(library: str, own: dict[str, Tensor]) -> Table:
     raise ValueError(f"{library} has no model of this kind whose names are known here")
 
 
+def _said(weights: str | os.PathLike) -> dict[str, Any]:
+    """What a checkpoint of ours says beside its weights; {} of other files."""
+    return read_metadata(weights) if os.path.isfile(weights) else {}
+
+
 def _class_names(cfg: CfgNode, weights: str | os.PathLike) -> list[str]:
     """The names of a model's classes, from its checkpoint or its data sets."""
-    said = read_metadata(weights) if os.path.isfile(weights) else {}
-    rows = said.get("classes") or (describe(cfg) or {}).get("classes")
+    rows = _said(weights).get("classes") or (describe(cfg) or {}).get("classes")
     if not rows:
         raise ValueError(
             "neither the checkpoint nor the data sets of this config name the classes; name a data "

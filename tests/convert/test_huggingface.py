@@ -54,6 +54,9 @@ def test_a_folder_becomes_a_file_to_predict_with(tmp_path, capsys):
     assert "licence of the weights: mit, as README.md states" in said
     predictor = Predictor.from_checkpoint(output, device="cpu")
     assert predictor.classes.names == tuple(NAMES)
+    assert cli.main(["convert", str(output), str(tmp_path / "back"), "--to", "transformers"]) == 0
+    assert "licence of the weights: mit, as README.md states" in capsys.readouterr().out
+    assert class_names(find_folder(tmp_path / "back").config) == NAMES
     result = predictor(np.zeros((32, 48, 3), np.uint8))
     assert result.labels().shape == (32, 48)
 
