@@ -20,6 +20,8 @@ SMALL = ("mask2former_swin", "mask2former_resnet", "mask2former_timm", "maskform
          "maskformer_resnet")  # fmt: skip
 PUBLIC = ("mask2former_swin_t", "mask2former_swin_l", "mask2former_r50", "maskformer_swin_b",
           "maskformer_r50")  # fmt: skip
+NAMES = [f"kind {i}" for i in range(7)]  # of the classes of the small ones, where LABELS are given
+LABELS = {"id2label": {str(i): name for i, name in enumerate(NAMES)}}
 _STAGES = [f"stage{i}" for i in range(1, 5)]
 _SWIN = {
     "embed_dim": 16, "depths": [2, 2, 2, 2], "num_heads": [1, 2, 4, 8], "window_size": 7,

@@ -53,13 +53,11 @@ def value_of(cfg: CfgNode, key: str) -> Any:
     return list(cfg) if isinstance(cfg, tuple) else cfg
 
 
-_LOSSES = (
-    Field("no_object_weight", "MASK_FORMER.NO_OBJECT_WEIGHT", 0.1),
-    Field("use_auxiliary_loss", "MASK_FORMER.DEEP_SUPERVISION", True),
-)
+_NO_OBJECT = Field("no_object_weight", "MASK_FORMER.NO_OBJECT_WEIGHT", 0.1)
 MASK2FORMER = Section(
     (
-        *_LOSSES,
+        _NO_OBJECT,
+        Field("use_auxiliary_loss", "MASK_FORMER.DEEP_SUPERVISION", True),
         Field("feature_size", "SEM_SEG_HEAD.CONVS_DIM", 256),
         Field("mask_feature_size", "SEM_SEG_HEAD.MASK_DIM", 256),
         Field("encoder_layers", "SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS", 6),
@@ -83,7 +81,7 @@ MASK2FORMER = Section(
 )
 MASKFORMER = Section(
     (
-        *_LOSSES[:1],
+        _NO_OBJECT,
         Field("use_auxiliary_loss", "MASK_FORMER.DEEP_SUPERVISION", False),
         Field("fpn_feature_size", "SEM_SEG_HEAD.CONVS_DIM", 256),
         Field("mask_feature_size", "SEM_SEG_HEAD.MASK_DIM", 256),

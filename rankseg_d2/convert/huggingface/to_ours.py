@@ -97,7 +97,7 @@ def _keys(folder: Folder) -> tuple[dict[str, Any], list[str]]:
     if folder.kind == "mask2former":
         keys |= MASK2FORMER.read(config, where)
     else:
-        decoder = config.get("decoder_config") or {}
+        decoder = _section(config, "decoder_config", where)
         keys |= MASKFORMER.read(config, where) | DETR.read(decoder, f"{where}, decoder_config")
     keys |= _backbone_keys(config, where) | _THRESHOLDS
     images, notes = read_images(folder.preprocessor)
@@ -106,7 +106,7 @@ def _keys(folder: Folder) -> tuple[dict[str, Any], list[str]]:
 
 def _backbone_keys(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The keys of the backbone: Swin, transformers' ResNet or one of timm."""
-    section = config.get("backbone_config") or {}
+    section = _section(config, "backbone_config", where)
     kind = section.get("model_type", "swin")
     if not section and config.get("backbone"):
         kind, section = "timm_backbone", {"backbone": config["backbone"]}
@@ -126,6 +126,14 @@ def _backbone_keys(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     raise ValueError(
         f"{where}: model_type is {short(kind)}; swin, resnet and timm_backbone are known here"
     )
+
+
+def _section(config: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any]:
+    """A part of config.json; {} if it is not there."""
+    section = config.get(name) or {}
+    if not isinstance(section, Mapping):
+        raise ValueError(f"{where}: {name} should be an object, but is {short(section)}")
+    return section
 
 
 def _near(value: list, own: Any) -> bool:
