@@ -452,3 +452,14 @@ def test_offline_error_names_the_path_of_the_cache(tmp_path, offline, name):
     expected = rf"R-50\.pkl could not be downloaded .*{tmp_path}/cache/detectron2/x/R-50\.pkl"
     with pytest.raises(FileNotFoundError, match=expected):
         locate(name, offline)
+
+
+def test_of_a_folder_the_weights_are_taken(tmp_path, offline):
+    with pytest.raises(FileNotFoundError, match="has no model.safetensors or pytorch_model.bin"):
+        locate(tmp_path, offline)
+    save(tmp_path / "model.safetensors.index.json", b"{}")
+    with pytest.raises(ValueError, match="has its weights in several files"):
+        locate(tmp_path, offline)
+    for name in ("pytorch_model.bin", "model.safetensors"):
+        save(tmp_path / name, b".")
+        assert locate(tmp_path, offline) == (str(tmp_path / name), False)
