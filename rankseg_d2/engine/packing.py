@@ -32,7 +32,7 @@ def describe(cfg: CfgNode) -> dict[str, Any] | None:
         if metadata is not None and metadata.get(f"{kind}_classes"):
             return {
                 "format": FORMAT,
-                "config": _without_paths(cfg).dump(),
+                "config": without_paths(cfg).dump(),
                 "classes": _classes(metadata, kind),
                 "ignore_label": int(metadata.get("ignore_label", 255)),
                 "datasets": {"train": list(cfg.DATASETS.TRAIN), "test": list(cfg.DATASETS.TEST)},
@@ -44,7 +44,7 @@ def describe(cfg: CfgNode) -> dict[str, Any] | None:
     return None
 
 
-def _without_paths(cfg: CfgNode) -> CfgNode:
+def without_paths(cfg: CfgNode) -> CfgNode:
     """The config without files and folders of this machine."""
     cfg = cfg.clone()
     cfg.defrost()

@@ -112,7 +112,7 @@ class BEiT(Backbone):
         self._check_size(height, width, size)
         index = offset_index(size, self.grid, x.device)
         x = x.flatten(2).mT  # (B, N, D)
-        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)  # (B, 1+N, D)
+        x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)  # (B, 1+N, D)
         maps = {}
         for number, block in enumerate(self.blocks, start=1):
             x = run_layer(block, x, index, use_checkpoint=self.use_checkpoint and self.training)

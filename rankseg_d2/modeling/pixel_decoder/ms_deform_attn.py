@@ -193,7 +193,7 @@ class MSDeformAttn(nn.Module):
         value = self.value_proj(tokens).unflatten(-1, (num_heads, -1))  # (N, S, M, D/M)
         offsets = self.sampling_offsets(query).unflatten(-1, (*self.shape, 2))  # (N, S, M, L, P, 2)
         logits = self.attention_weights(query).unflatten(-1, self.shape)  # (N, S, M, L, P)
-        references = centers[:, None].expand(len(query), -1, num_scales, -1)  # (N, S, L, 2)
+        references = centers[:, None].expand(query.shape[0], -1, num_scales, -1)  # (N, S, L, 2)
         attended = ms_deform_attn.ms_deform_attn_fused(value, sizes, references, offsets, logits)
         return self.output_proj(attended)
 
