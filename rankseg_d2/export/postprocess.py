@@ -7,7 +7,6 @@
     result = model.results(outputs, 0, sizes[0])  # of the first picture
 """
 
-# ruff: noqa: B905  (a file on its own, for readers in a hurry: zip without strict)
 import json
 
 import numpy as np
@@ -15,7 +14,6 @@ import numpy as np
 
 class Model:
     def __init__(self, description):
-        """`description`: the text that an exported file has under "rankseg"."""
         self.said = said = json.loads(description)
         self.names, self.frames = [row["name"] for row in said["classes"]], said["frames"]
         self.options, self.things = said["results"], set(said["results"]["thing_ids"])

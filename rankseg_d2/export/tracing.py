@@ -1,12 +1,11 @@
 """The network as a graph by torch.export, for batches of any size, and for sizes that vary."""
 
 import torch
-from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from ..errors import sentence
 from ..ops import library
-from ..ops.ms_deform_attn.reference import FusedInputs, Inputs, Reference
+from .attention import attend, attend_at
 from .network import ExportedNetwork
 
 _OLDEST = (2, 6)  # torch whose exporters take sizes of the kind 32·h
@@ -56,22 +55,10 @@ def _first_line(error: Exception) -> str:
 
 def _plain_operations() -> dict:
     """Our compiled operations -> functions of PyTorch's own, which every runtime knows."""
-    if library.WHY_NOT is not None:  # then the network calls these functions itself
+    if library.WHY_NOT is not None:  # then the network calls the reference, which is such a one
         return {}
     operations = torch.ops.rankseg_d2
     return {
-        operations.ms_deform_attn_fused_forward.default: _fused,
-        operations.ms_deform_attn_forward.default: _unfused,
+        operations.ms_deform_attn_fused_forward.default: attend,
+        operations.ms_deform_attn_forward.default: attend_at,
     }
-
-
-def _fused(value: Tensor, sizes: list, points: Tensor, offsets: Tensor, logits: Tensor) -> Tensor:
-    return Reference().run(FusedInputs(value, _pairs(sizes), points, offsets, logits))
-
-
-def _unfused(value: Tensor, sizes: list, locations: Tensor, weights: Tensor) -> Tensor:
-    return Reference().run(Inputs(value, _pairs(sizes), locations, weights))
-
-
-def _pairs(sizes: list) -> tuple:
-    return tuple(zip(sizes[::2], sizes[1::2], strict=True))
