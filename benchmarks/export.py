@@ -77,9 +77,10 @@ def main() -> None:
 
     write_heading(
         "Exported models",
-        "The network of a model, to logits and ranking, in onnxruntime against eager PyTorch, one "
-        f"image, {args.threads} threads each. Medians of {args.repeats} rounds in turn; in brackets "
-        f"lowest and highest. At least 1 times as fast is wanted, and differences up to {WANTED:g}.",
+        "The network of a model, to logits and ranking, in onnxruntime against eager PyTorch: one "
+        f"image, {args.threads} threads each. Medians of {args.repeats} rounds in turn; in "
+        "brackets lowest and highest. Wanted are at least 1 times as fast, and differences up to "
+        f"{WANTED:g}.",
         onnxruntime=onnxruntime.__version__,
     )
 

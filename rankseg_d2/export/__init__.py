@@ -2,7 +2,6 @@
 
 network.py      what is exported: from prepared frames to logits, flat tensors with names
 tracing.py      the network as a graph, for any batch and for sizes that vary
-attention.py    deformable attention in plain operations
 formats.py      the graph as a file, and running that file
 parity.py       the file against the model
 description.py  what the file says of itself: classes, preprocessing, options of the results

@@ -4,11 +4,9 @@ import torch
 from torch.export import Dim, ExportedProgram
 
 from ..errors import sentence
-from ..ops import library
-from .attention import attend, attend_at
 from .network import ExportedNetwork
 
-_OLDEST = (2, 6)  # torch whose exporters take sizes of the kind 32·h
+_OLDEST = (2, 7)  # the first that says, while it traces, that it exports
 _LARGEST = 2**14  # pixels of a side, and images of a batch: limits that the exporter wants
 
 
@@ -23,7 +21,7 @@ def trace(
     """
     if torch.__version__ < _OLDEST:
         raise ImportError(
-            f"exporting needs PyTorch 2.6 or newer, and this is {torch.__version__}; update it: "
+            f"exporting needs PyTorch 2.7 or newer, and this is {torch.__version__}; update it: "
             "pip install -U torch torchvision"
         )
     height, width = size or (2 * multiple, 3 * multiple)
@@ -36,10 +34,9 @@ def trace(
             dynamic[images.dim() + axis] = multiple * steps
     try:
         with torch.no_grad():
-            program = torch.export.export(
+            return torch.export.export(
                 network, (images,), dynamic_shapes={"images": dynamic}, strict=False
             )
-        return program.run_decompositions(_plain_operations())
     except Exception as error:  # torch raises errors of many kinds here
         hint = "" if size else "; it may work for one size: --size HEIGHT WIDTH"
         raise RuntimeError(
@@ -51,14 +48,3 @@ def trace(
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in sentence(error).splitlines()]
     return next(filter(None, lines), type(error).__name__)[:300]
-
-
-def _plain_operations() -> dict:
-    """Our compiled operations -> functions of PyTorch's own, which every runtime knows."""
-    if library.WHY_NOT is not None:  # then the network calls the reference, which is such a one
-        return {}
-    operations = torch.ops.rankseg_d2
-    return {
-        operations.ms_deform_attn_fused_forward.default: attend,
-        operations.ms_deform_attn_forward.default: attend_at,
-    }

@@ -1,4 +1,4 @@
-"""Exported files give the model's numbers, and what they say of themselves is enough for results."""
+"""Exported files give the model's numbers, and what they say is enough for results."""
 
 import json
 import subprocess
@@ -235,7 +235,7 @@ def test_what_cannot_be_exported_says_what_and_why(tmp_path, monkeypatch):
         raise NotImplementedError("no such operator")
 
     monkeypatch.setattr(predictor.model.backbone, "forward", forward)
-    with pytest.raises(RuntimeError, match="cannot export this MaskFormer with SmallBackbone; it m"):
+    with pytest.raises(RuntimeError, match="cannot export this MaskFormer with SmallBackbone; it"):
         export(predictor, tmp_path / "model.onnx")
 
 
