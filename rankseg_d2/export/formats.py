@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -49,14 +49,32 @@ def _write_onnx(program: ExportedProgram, names: list[str], description: str, pa
                 dynamo=True,
                 external_data=False,
                 verbose=False,
+                custom_translation_table={torch.ops.aten.sort.stable: _stable_sort},
             )
     except Exception as error:  # torch raises errors of many kinds here
         raise RuntimeError(
-            f"ONNX has no operation for a part of this model; use --format torch_export. "
-            f"torch.onnx says: {sentence(error)[:300]}"
+            "torch.onnx cannot convert a part of this model; use --format torch_export. It says: "
+            f"{_innermost(error)}"
         ) from error
     exported.model.metadata_props[METADATA] = description
     exported.save(path, external_data=False)
+
+
+def _innermost(error: BaseException) -> str:
+    """The reason in a chain of errors: torch.onnx writes a page around it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return sentence(error)[:300]
+
+
+def _stable_sort(
+    self: Any, stable: bool | None = None, dim: int = -1, descending: bool = False
+) -> tuple[Any, Any]:
+    """The sort that torch.onnx lacks: of equal values TopK takes the lower index first."""
+    from onnxscript import opset18 as op
+
+    size = op.Reshape(op.Gather(op.Shape(self), dim, axis=0), op.Constant(value_ints=[1]))
+    return op.TopK(self, size, axis=dim, largest=int(descending), sorted=1)
 
 
 def _load_onnx(path: Path) -> Run:

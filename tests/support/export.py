@@ -1,6 +1,7 @@
 """Exported models of tests, and what a service does with them: onnxruntime, NumPy and one file."""
 
 import json
+import logging
 import runpy
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +13,19 @@ from support.predicting import ALL, make_family_predictor, make_predictor, ranki
 from rankseg_d2.export import export
 from rankseg_d2.export.exporting import postprocess_path
 
+SIZE = (64, 96)
+logging.getLogger("torch.__trace").propagate = False  # pytest would format thousands of records
+_FEW = {"MODEL.MASK_FORMER.DEC_LAYERS": 2, "MODEL.RANKSEG.LAYER": 1}  # layers: exporting is slow
 _THRESHOLD = {"MODEL.RANKSEG.THRESHOLD": 0.4}
 _SEGFORMER = pixel_families.FAMILIES["SegFormer"]
-# Few, since each one takes seconds: all kinds of outputs and of results.
+# How a predictor is made, and the only size of the file, if any: one halves the time.
 CASES = {
-    "Mask2Former": lambda: make_predictor(),
-    "Mask2Former, RankSeg": lambda: ranking_predictor(ALL, _THRESHOLD),
-    "SegFormer, RankSeg": lambda: make_family_predictor(
-        _SEGFORMER, pixel_families.rankseg("SegFormer")
+    "Mask2Former, RankSeg": (lambda: ranking_predictor(ALL, _THRESHOLD, _FEW), SIZE),
+    "Mask2Former": (lambda: make_predictor(_FEW), None),
+    "SegFormer, RankSeg": (
+        lambda: make_family_predictor(_SEGFORMER, pixel_families.rankseg("SegFormer")), SIZE
     ),
-}
+}  # fmt: skip
 RANKED = [name for name in CASES if "RankSeg" in name]
 
 
@@ -46,8 +50,9 @@ def export_case(name, folder, predictor=None, path=None):
 
     found = {}
     if path is None:
-        predictor, path = CASES[name](), folder / "model.onnx"
-        found = export(predictor, path)
+        (make, size), path = CASES[name], folder / "model.onnx"
+        predictor = make()
+        found = export(predictor, path, size=size)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     text = session.get_modelmeta().custom_metadata_map["rankseg"]
     file = runpy.run_path(str(postprocess_path(path)))["Model"](text)

@@ -202,7 +202,7 @@ def cell_centers(height: int, width: int, device: torch.device) -> Tensor:
     """The centres of a map's cells as (x, y) in [0, 1], row by row: (h·w, 2)."""
     y = (torch.arange(height, device=device) + 0.5) / height
     x = (torch.arange(width, device=device) + 0.5) / width
-    return torch.stack([x.repeat(height), y.repeat_interleave(width)], -1)
+    return torch.stack([x.expand(height, -1), y[:, None].expand(-1, width)], -1).flatten(0, 1)
 
 
 def _project(in_channels: int, conv_dim: int) -> nn.Sequential:
