@@ -39,6 +39,9 @@ def differences(
     Two categories whose scores differ by less than the tolerance may have each other's rank: of an
     image where this is so, the outputs that depend on the ranks are not compared.
     """
+    wrong = [name for name in wanted if wanted[name].shape != found[name].shape]
+    if wrong:
+        return dict.fromkeys(wrong, float("inf"))
     same = torch.ones(len(next(iter(wanted.values()))), dtype=torch.bool)
     values = {}
     if "categories" in wanted:
@@ -60,8 +63,6 @@ def differences(
 
 
 def _largest(wanted: Tensor, found: Tensor) -> float:
-    if wanted.shape != found.shape:
-        return float("inf")
     wanted, found = wanted.double(), found.double()
     error = (wanted - found).abs() / wanted.abs().clamp(min=1)
     return error.max().item() if error.numel() else 0.0

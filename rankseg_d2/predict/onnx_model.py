@@ -179,7 +179,7 @@ def _session(path: str, device: str) -> Any:
         raise FileNotFoundError(f"{path} does not exist; name a file of `rankseg-d2 export`")
     available = onnxruntime.get_available_providers()
     kind = device.partition(":")[0]
-    names = _PROVIDERS if kind == "auto" else [kind, "cpu"]
+    names = _PROVIDERS if kind == "auto" else dict.fromkeys((kind, "cpu"))
     if kind != "auto" and _PROVIDERS.get(kind) not in available:
         raise ValueError(
             f"this onnxruntime does not run on {device}, only by {', '.join(available)}; take "

@@ -14,16 +14,18 @@ from rankseg_d2.export import export
 from rankseg_d2.export.exporting import postprocess_path
 
 SIZE = (64, 96)
+INPUT = {"INPUT.MIN_SIZE_TEST": 64, "INPUT.MAX_SIZE_TEST": 96}  # so pictures of (32, 48) fill it
 logging.getLogger("torch.__trace").propagate = False  # pytest would format thousands of records
 _FEW = {"MODEL.MASK_FORMER.DEC_LAYERS": 2, "MODEL.RANKSEG.LAYER": 1}  # layers: exporting is slow
 _THRESHOLD = {"MODEL.RANKSEG.THRESHOLD": 0.4}
 _SEGFORMER = pixel_families.FAMILIES["SegFormer"]
 # How a predictor is made, and the only size of the file, if any: one halves the time.
 CASES = {
-    "Mask2Former, RankSeg": (lambda: ranking_predictor(ALL, _THRESHOLD, _FEW), SIZE),
-    "Mask2Former": (lambda: make_predictor(_FEW), None),
+    "Mask2Former, RankSeg": (lambda: ranking_predictor(ALL, _THRESHOLD, _FEW, INPUT), SIZE),
+    "Mask2Former": (lambda: make_predictor(_FEW, INPUT), None),
     "SegFormer, RankSeg": (
-        lambda: make_family_predictor(_SEGFORMER, pixel_families.rankseg("SegFormer")), SIZE
+        lambda: make_family_predictor(_SEGFORMER, pixel_families.rankseg("SegFormer"), INPUT),
+        SIZE,
     ),
 }  # fmt: skip
 RANKED = [name for name in CASES if "RankSeg" in name]
