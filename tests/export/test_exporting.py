@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 from support.export import CASES, INPUT, RANKED, SIZE, export_case, run_file
+from support.packed import make_run
 from support.predicting import NAMES, make_predictor, pixels, ranking_predictor
 from support.small import VIDEO
 
 from rankseg_d2 import Predictor, cli
+from rankseg_d2.engine import pack
 from rankseg_d2.export import export
 from rankseg_d2.export.description import multiple_of
 from rankseg_d2.export.exporting import postprocess_path
@@ -254,6 +256,27 @@ def test_files_that_are_not_exported_ones_are_one_sentence(tmp_path):
     with pytest.raises(ValueError, match="this onnxruntime does not run on tpu, only by .*CPU"):
         (tmp_path / "bad.onnx").write_bytes(b"nothing")
         Predictor.from_onnx(tmp_path / "bad.onnx", device="tpu")
+
+
+def test_the_command_takes_a_checkpoint_and_writes_beside_it(tmp_path, monkeypatch, capsys):
+    from rankseg_d2.export import exporting
+    from rankseg_d2.export.formats import Format
+
+    said = {}
+
+    def write(program, names, description, path):
+        said.update(json.loads(description))
+
+    make_run(tmp_path, "export")
+    weights = pack(tmp_path / "run")
+    monkeypatch.setattr(exporting, "trace", lambda *args: None)
+    monkeypatch.setattr(exporting, "format_named", lambda name: Format(".onnx", write, None))
+    assert cli.main(["export", "--weights", str(weights), "--no-check", "--size", "64", "96"]) == 0
+    assert "wrote" in capsys.readouterr().out and weights.with_suffix(".onnx").exists()
+    wanted = Predictor.from_checkpoint(weights, device="cpu")
+    assert [row["name"] for row in said["classes"]] == list(wanted.classes.names)
+    assert [row["id"] for row in said["classes"]] == list(wanted.classes.ids)
+    assert said["size"] == [64, 96] and str(tmp_path) not in json.dumps(said)
 
 
 def test_the_command_needs_a_config_for_other_keys(tmp_path, capsys):
