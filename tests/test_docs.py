@@ -78,8 +78,9 @@ def test_what_troubleshooting_quotes_of_the_package_is_written_there():
 
 
 RUNS = ["README.md", "docs/config.md", "docs/data.md", "docs/engine.md", "docs/evaluation.md"]
-RUNS += ["docs/explore.md", "docs/kappa.md", "docs/migration.md", "docs/models.md"]
-RUNS += ["docs/predict.md", "docs/ranking.md", "docs/training.md", "docs/video.md"]
+RUNS += ["docs/explore.md", "docs/export.md", "docs/kappa.md", "docs/migration.md"]
+RUNS += ["docs/models.md", "docs/predict.md", "docs/ranking.md", "docs/training.md"]
+RUNS += ["docs/video.md"]
 
 
 MODEL = """

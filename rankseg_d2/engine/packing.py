@@ -39,7 +39,7 @@ def description(cfg: CfgNode, classes: list[dict], ignore_label: int = 255) -> d
     """The description of a model of this config that predicts these classes, as rows of dicts."""
     return {
         "format": FORMAT,
-        "config": _without_paths(cfg).dump(),
+        "config": without_paths(cfg).dump(),
         "classes": classes,
         "ignore_label": ignore_label,
         "datasets": {"train": list(cfg.DATASETS.TRAIN), "test": list(cfg.DATASETS.TEST)},
@@ -50,7 +50,7 @@ def description(cfg: CfgNode, classes: list[dict], ignore_label: int = 255) -> d
     }  # fmt: skip
 
 
-def _without_paths(cfg: CfgNode) -> CfgNode:
+def without_paths(cfg: CfgNode) -> CfgNode:
     """The config without files and folders of this machine."""
     cfg = cfg.clone()
     cfg.defrost()

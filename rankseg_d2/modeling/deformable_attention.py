@@ -58,7 +58,7 @@ class MSDeformAttn(nn.Module):
         value = self.value_proj(tokens).unflatten(-1, (num_heads, -1))  # (N, S, M, d)
         offsets = self.sampling_offsets(query).unflatten(-1, (*self.shape, 2))  # (N, Q, M, L, P, 2)
         logits = self.attention_weights(query).unflatten(-1, self.shape)  # (N, Q, M, L, P)
-        references = centers[:, None].expand(len(query), -1, num_scales, -1)  # (N, Q, L, 2)
+        references = centers[:, None].expand(query.shape[0], -1, num_scales, -1)  # (N, Q, L, 2)
         attended = ms_deform_attn.ms_deform_attn_fused(value, sizes, references, offsets, logits)
         return self.output_proj(attended)
 
@@ -67,4 +67,4 @@ def cell_centers(height: int, width: int, device: torch.device) -> Tensor:
     """The centres of a map's cells as (x, y) in [0, 1], row by row: (h·w, 2)."""
     y = (torch.arange(height, device=device) + 0.5) / height
     x = (torch.arange(width, device=device) + 0.5) / width
-    return torch.stack([x.repeat(height), y.repeat_interleave(width)], -1)
+    return torch.stack([x.expand(height, -1), y[:, None].expand(-1, width)], -1).flatten(0, 1)

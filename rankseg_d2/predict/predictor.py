@@ -139,6 +139,14 @@ class Predictor:
         return cls._loaded(cfg, os.fspath(weights), known, None, dtype)
 
     @classmethod
+    def from_onnx(cls, path: str | os.PathLike, *, device: str = "auto") -> "Predictor":
+        """The model of a file that `rankseg-d2 export` has written, run by onnxruntime."""
+        from .onnx_model import load
+
+        model, cfg, classes, calibration = load(path, device)
+        return cls(model, cfg, classes, calibration=calibration)
+
+    @classmethod
     def _loaded(cls, cfg, weights, classes, calibration, dtype):
         if not weights:
             raise ValueError("weights is empty; name the file of a trained model")

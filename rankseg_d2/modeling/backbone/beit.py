@@ -90,7 +90,7 @@ class BEiTBlocks(Backbone):
         size = (x.shape[2], x.shape[3])
         self._check_size(height, width, size)
         x = x.flatten(2).mT  # (B, N, D)
-        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)  # (B, 1+N, D)
+        x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)  # (B, 1+N, D)
         return x, size, offset_index(size, self.grid, x.device)
 
     def run_block(self, block: nn.Module, x: Tensor, index: Tensor) -> Tensor:

@@ -122,7 +122,7 @@ class PixelHead(nn.Module):
 
     def classify(self, pixels: Tensor, classes: Tensor, bias: Tensor | None) -> Tensor:
         """Class logits of pixels: (B, N, D), (B or 1, C, D), (C,) -> (B, N, C)."""
-        pixels, classes = self.refine(pixels, classes.expand(len(pixels), -1, -1))
+        pixels, classes = self.refine(pixels, classes.expand(pixels.shape[0], -1, -1))
         logits = cosine_logits(pixels, classes) if self.cosine else pixels @ classes.mT
         logits = logits if bias is None else logits + bias
         return logits if self.class_norm is None else self.class_norm(logits)
