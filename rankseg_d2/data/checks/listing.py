@@ -76,12 +76,14 @@ def _drawn() -> list[dict]:
             "registered": [f"{name}_*"],
             "images": counts,
             "classes": classes,
-            "tasks": ["semantic", "panoptic", "instance", "video semantic", "video instance"],
+            "tasks": [
+                "semantic", "panoptic", "instance", "entity", "video semantic", "video instance"
+            ],
             "home": f"docs/{name}.md",
             "command": name,
         }
         for name, counts, classes in drawn_sizes()
-    ]
+    ]  # fmt: skip
 
 
 def _absent(root: Path, needs: list) -> list[str]:
