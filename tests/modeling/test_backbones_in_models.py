@@ -4,6 +4,11 @@ import pytest
 from support import pixel_families, small
 from support.pixel_families import FAMILIES, rankseg, sample
 
+_ADAPTER = {
+    "MODEL.VIT_ADAPTER.CONV_CHANNELS": 4,
+    "MODEL.VIT_ADAPTER.HEADS": 2,
+    "MODEL.VIT_ADAPTER.NORM": "BN",
+}
 BACKBONES = {
     "MiT": {
         "MODEL.BACKBONE.NAME": "MixTransformer",
@@ -31,6 +36,33 @@ BACKBONES = {
         "MODEL.VOLO.NORM": "BN",
         "MODEL.VOLO.DROP_PATH_RATE": 0.0,
     },
+    "SeMask": {
+        "MODEL.BACKBONE.NAME": "D2SeMaskSwinTransformer",
+        "MODEL.SWIN.EMBED_DIM": 8,
+        "MODEL.SWIN.DEPTHS": [1, 1, 1, 1],
+        "MODEL.SWIN.NUM_HEADS": [1, 2, 2, 4],
+        "MODEL.SWIN.WINDOW_SIZE": 4,
+        "MODEL.SWIN.DROP_PATH_RATE": 0.0,
+        "MODEL.SEMASK.WINDOW_SIZE": 5,
+    },
+    "ViT-Adapter": {
+        "MODEL.BACKBONE.NAME": "ViTAdapter",
+        "MODEL.VIT.EMBED_DIM": 16,
+        "MODEL.VIT.DEPTH": 4,
+        "MODEL.VIT.NUM_HEADS": 2,
+        "MODEL.VIT.IMAGE_SIZE": 64,
+        "MODEL.VIT.DROP_PATH_RATE": 0.0,
+    }
+    | _ADAPTER,
+    "ViT-Adapter on BEiT": {
+        "MODEL.BACKBONE.NAME": "BEiTAdapter",
+        "MODEL.BEIT.EMBED_DIM": 16,
+        "MODEL.BEIT.DEPTH": 4,
+        "MODEL.BEIT.NUM_HEADS": 2,
+        "MODEL.BEIT.IMG_SIZE": [96, 96],
+        "MODEL.BEIT.DROP_PATH_RATE": 0.0,
+    }
+    | _ADAPTER,
 }
 PIXELS = ("UPerNet Swin", "SegFormer")
 EACH = pytest.mark.parametrize("backbone", BACKBONES)
