@@ -8,6 +8,66 @@ from support import golden, pixel_golden
 from torch import Tensor
 
 LEVELS = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}  # name -> stride
+_ADAPTER = {
+    "MODEL.VIT_ADAPTER.CONV_CHANNELS": 4,
+    "MODEL.VIT_ADAPTER.HEADS": 2,
+    "MODEL.VIT_ADAPTER.NORM": "BN",
+}
+SMALL = {  # config keys of small backbones
+    "MiT": {
+        "MODEL.BACKBONE.NAME": "MixTransformer",
+        "MODEL.MIT.EMBED_DIMS": [8, 8, 16, 16],
+        "MODEL.MIT.DEPTHS": [1, 1, 1, 1],
+        "MODEL.MIT.NUM_HEADS": [1, 1, 2, 2],
+        "MODEL.MIT.REDUCTIONS": [4, 2, 2, 1],
+        "MODEL.MIT.DROP_PATH_RATE": 0.0,
+    },
+    "CSWin": {
+        "MODEL.BACKBONE.NAME": "CSWinTransformer",
+        "MODEL.CSWIN.EMBED_DIM": 8,
+        "MODEL.CSWIN.DEPTHS": [1, 1, 1, 1],
+        "MODEL.CSWIN.NUM_HEADS": [2, 2, 2, 2],
+        "MODEL.CSWIN.STRIPE_WIDTHS": [1, 2, 3],
+        "MODEL.CSWIN.DROP_PATH_RATE": 0.0,
+    },
+    "VOLO": {
+        "MODEL.BACKBONE.NAME": "VOLO",
+        "MODEL.VOLO.IMAGE_SIZE": 64,
+        "MODEL.VOLO.EMBED_DIMS": [8, 16],
+        "MODEL.VOLO.DEPTHS": [1, 1, 1, 1],
+        "MODEL.VOLO.NUM_HEADS": [1, 2],
+        "MODEL.VOLO.STEM_DIM": 8,
+        "MODEL.VOLO.NORM": "BN",
+        "MODEL.VOLO.DROP_PATH_RATE": 0.0,
+    },
+    "SeMask": {
+        "MODEL.BACKBONE.NAME": "D2SeMaskSwinTransformer",
+        "MODEL.SWIN.EMBED_DIM": 8,
+        "MODEL.SWIN.DEPTHS": [1, 1, 1, 1],
+        "MODEL.SWIN.NUM_HEADS": [1, 2, 2, 4],
+        "MODEL.SWIN.WINDOW_SIZE": 4,
+        "MODEL.SWIN.DROP_PATH_RATE": 0.0,
+        "MODEL.SEMASK.WINDOW_SIZE": 5,
+    },
+    "ViT-Adapter": {
+        "MODEL.BACKBONE.NAME": "ViTAdapter",
+        "MODEL.VIT.EMBED_DIM": 16,
+        "MODEL.VIT.DEPTH": 4,
+        "MODEL.VIT.NUM_HEADS": 2,
+        "MODEL.VIT.IMAGE_SIZE": 64,
+        "MODEL.VIT.DROP_PATH_RATE": 0.0,
+    }
+    | _ADAPTER,
+    "ViT-Adapter on BEiT": {
+        "MODEL.BACKBONE.NAME": "BEiTAdapter",
+        "MODEL.BEIT.EMBED_DIM": 16,
+        "MODEL.BEIT.DEPTH": 4,
+        "MODEL.BEIT.NUM_HEADS": 2,
+        "MODEL.BEIT.IMG_SIZE": [96, 96],
+        "MODEL.BEIT.DROP_PATH_RATE": 0.0,
+    }
+    | _ADAPTER,
+}
 
 
 def images_of(facts: dict) -> Tensor:

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import pytest
 from detectron2.data import MetadataCatalog
+from support import backbones, raw_persons
 from support import raw_datasets as raw
-from support import raw_persons
 from support.end_to_end import Perfect, small_config, train
 
 from rankseg_d2.cli import main
@@ -138,6 +138,10 @@ def config_of(case, output_dir, **keys):
     return small_config(case.config, output_dir, **data, **case.keys, **keys)
 
 
+def small_backbone(name):
+    return {key.replace(".", "__"): value for key, value in backbones.SMALL[name].items()}
+
+
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_a_public_data_set_trains_and_is_evaluated(case, root, tmp_path):
     prepare(case, root)
@@ -159,8 +163,37 @@ def test_a_public_data_set_trains_and_is_evaluated(case, root, tmp_path):
     check_tables(cfg, tasks)
 
 
-def test_the_entities_of_coco_train_and_are_evaluated(root, tmp_path):
-    case = Case(raw.make_coco, ["coco-entity"], "coco_2017_*_entity", "coco/entity/r50")
+@pytest.mark.parametrize("ranks", ["", "_rankseg"])
+@pytest.mark.parametrize(
+    "config, backbone",
+    [
+        ("ade20k/semantic/upernet_cswin_t", "CSWin"),
+        ("ade20k/semantic/upernet_volo_d1", "VOLO"),
+        ("ade20k/semantic/upernet_vit_adapter_b", "ViT-Adapter"),
+        ("ade20k/semantic/semask_swin_l", "SeMask"),
+        ("ade20k/semantic/vit_adapter_beit_l", "ViT-Adapter on BEiT"),
+    ],
+)
+def test_the_configs_of_other_backbones_train_and_are_evaluated(
+    config, backbone, ranks, root, tmp_path
+):
+    keys = small_backbone(backbone) | {
+        "TEST__SLIDING_WINDOW__SIZE": [64, 64], "TEST__SLIDING_WINDOW__STRIDE": [64, 64]
+    }  # fmt: skip
+    case = CASES["ade20k"]._replace(config=config + ranks, keys=keys)
+    prepare(case, root)
+    results = train(config_of(case, tmp_path / "output"))
+    assert 0 <= results["sem_seg/mIoU"] <= 100
+    assert ("multilabel/mAP" in results) == bool(ranks)
+
+
+@pytest.mark.parametrize(
+    "config, backbone", [("coco/entity/r50", None), ("coco/entity/condinst_mit_b0", "MiT")]
+)
+def test_the_entities_of_coco_train_and_are_evaluated(config, backbone, root, tmp_path):
+    keys = small_backbone(backbone) if backbone else {}
+    keys |= {"MODEL__SEM_SEG_HEAD__CONVS_DIM": 64}  # of 32 groups that are normalised
+    case = Case(raw.make_coco, ["coco-entity"], "coco_2017_*_entity", config, keys=keys)
     prepare(case, root)
     cfg = config_of(case, tmp_path / "output")
     results = train(cfg)
