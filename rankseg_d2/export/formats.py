@@ -83,7 +83,13 @@ def _load_onnx(path: Path) -> Run:
     names = [output.name for output in session.get_outputs()]
 
     def run(images: Tensor) -> dict[str, Tensor]:
-        found = session.run(names, {INPUT: images.numpy()})
+        try:
+            found = session.run(names, {INPUT: images.numpy()})
+        except Exception as error:  # onnxruntime's errors have no common class
+            raise RuntimeError(
+                f"the exported file does not run for an input of {tuple(images.shape)}; it may for "
+                f"one size: --size HEIGHT WIDTH. onnxruntime says: {sentence(error)[:300]}"
+            ) from error
         return {name: torch.from_numpy(value) for name, value in zip(names, found, strict=True)}
 
     return run

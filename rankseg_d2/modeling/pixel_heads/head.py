@@ -5,11 +5,11 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ...checkpoints import Rows
 from ...ranking import cosine_logits
 from ..outputs import PixelPredictions
+from ..pooling import average_cells
 from .auxiliary import AuxiliaryHead
 
 
@@ -97,7 +97,7 @@ class PixelHead(nn.Module):
     def pooled(self, coarse: Tensor) -> Tensor:
         """What a multi-label head reads of a map: (B, D, h, w) -> (B, N, D)."""
         if self.rank_pool:
-            coarse = F.adaptive_avg_pool2d(coarse, self.rank_pool)
+            coarse = average_cells(coarse, self.rank_pool)
         return coarse.flatten(2).mT
 
     def shared_embedding(self, outputs: PixelPredictions) -> Tensor:

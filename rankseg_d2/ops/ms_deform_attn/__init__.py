@@ -11,10 +11,11 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ...errors import unknown_name
+from ..exporting import is_exporting
 from .checks import check, sizes_of
 from .cpu import Cpu
 from .cuda import Cuda
-from .exported import Exported, is_exporting
+from .exported import Exported
 from .reference import FusedInputs, Inputs, Reference
 
 __all__ = ["backends", "ms_deform_attn", "ms_deform_attn_fused"]

@@ -12,9 +12,6 @@ from torch.nn import functional as F
 
 from .reference import FusedInputs, Inputs
 
-# Since PyTorch 2.7. Before, a graph has the compiled operation or the reference.
-is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
-
 
 class Exported:
     """For float32; `ms_deform_attn` takes it while torch.export runs, and never else."""
