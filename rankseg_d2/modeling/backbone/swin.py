@@ -10,6 +10,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...ops.exporting import is_exporting
 from ..attention import relative_bias
 from ..drop_path import drop_path, drop_rates
 from ..gradient_checkpointing import run_layer
@@ -234,6 +235,8 @@ class WindowAttention(nn.Module):
             q, k, v, attn_mask=bias[None].to(q.dtype), dropout_p=dropout, scale=self.scale
         )
         attended = attended.reshape(qkv.shape[1:]).transpose(2, 3)  # (B, W, N, M, d)
+        if is_exporting():  # ONNX's attention has another order in memory, unfit for a view
+            attended = attended.clone(memory_format=torch.contiguous_format)
         return self.proj_drop(self.proj(attended.flatten(3)))
 
 
