@@ -60,7 +60,8 @@ def find_data(names: Sequence[str], said: str, is_video: bool) -> Data:
     fitting = [data for data in found if asked is None or asked in data.tasks]
     if asked == "semantic":
         fitting = [data for data in fitting if data.tasks == ("semantic",)] or fitting
-    best = next(iter(fitting or found), Data(None, tuple(TASKS) if asked == "panoptic" else ()))
+    unknown = Data(None, IMAGE_TYPES["coco_panoptic_seg"] if asked == "panoptic" else ())
+    best = next(iter(fitting or found), unknown)
     if asked in (None, "panoptic"):
         return Data(best.dataset, best.tasks or ("semantic",))
     return Data(best.dataset, (asked,))

@@ -67,6 +67,11 @@ class MSDeformAttnPixelDecoder(nn.Module):
             if name not in head.IN_FEATURES:
                 key = "MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES"
                 raise unknown_name(key, name, head.IN_FEATURES)
+        if head.CONVS_DIM % cfg.MODEL.MASK_FORMER.NHEADS:
+            raise ValueError(
+                f"MODEL.SEM_SEG_HEAD.CONVS_DIM, {head.CONVS_DIM}, must be a multiple of "
+                f"MODEL.MASK_FORMER.NHEADS, which is {cfg.MODEL.MASK_FORMER.NHEADS}"
+            )
         return {
             "input_shape": by_stride(input_shape, head.IN_FEATURES),
             "transformer_in_features": wanted,
