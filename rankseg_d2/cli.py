@@ -11,6 +11,7 @@ from . import __version__, config_files, doctor
 from .config_reference import key_reference
 from .convert.cli import add_convert_parser
 from .errors import INTERRUPTED, nearest, sentence, shows_tracebacks
+from .export.cli import add_export_parser
 from .predict.cli import add_pack_parser, add_predict_parser
 from .report.cli import (
     add_analyze_parser,
@@ -52,6 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     add_predict_parser(commands)
     add_pack_parser(commands)
     add_convert_parser(commands)
+    add_export_parser(commands)
     add_kappa_parser(commands)
     add_compare_parser(commands)
     add_attach_parser(commands)

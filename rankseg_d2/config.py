@@ -93,11 +93,16 @@ KEYS = {
                 "SEMANTIC_ON": True,  # results are label maps
                 "INSTANCE_ON": False,  # results are objects, which may overlap
                 "PANOPTIC_ON": False,  # results are segments, which do not overlap
+                # ours: results are objects and stuff of one class, which do not overlap
+                "ENTITY_ON": False,
+                "PARSING_ON": False,  # ours: results are persons, each with its parts
                 "OBJECT_MASK_THRESHOLD": 0.0,  # panoptic: drop queries with a lower score
                 "OVERLAP_THRESHOLD": 0.0,  # panoptic: drop segments less visible than this share
                 # semantic; True: masks are resized before the sigmoid, not after
                 "SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE": False,
                 "SCORE_THRESHOLD": 0.0,  # ours: drop instances with a lower score
+                # ours: entities: multiply scores by the mean probability inside the final mask
+                "MASK_RESCORE": False,
                 "DETECTIONS_PER_VIDEO": 10,  # ours: most instances per clip
             },
         },
@@ -111,6 +116,8 @@ KEYS = {
             "DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES": ["res3", "res4", "res5"],
             "DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS": 8,  # not read, as upstream: NHEADS is
             "DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS": 4,  # points for each head and level
+            # ours: width inside its feed-forward layers
+            "DEFORMABLE_TRANSFORMER_ENCODER_DIM_FEEDFORWARD": 1024,
             "USE_LAYERNORM": False,  # with RankSeg: cosine classifier, rank-adaptive temperature
             # ours: True: a pixel classifier's loss is divided by all pixels, ignored ones included
             "AVERAGE_ALL": False,
@@ -164,6 +171,13 @@ KEYS = {
             "OUT_FEATURES": ["res2", "res3", "res4", "res5"],  # stages whose features are results
             "USE_CHECKPOINT": False,  # gradient checkpointing: less memory, more time
         },
+        "SEMASK": {  # ours: of D2SeMaskSwinTransformer, beside MODEL.SWIN
+            "WINDOW_SIZE": 7,  # ours: tokens of a side of the windows of the semantic attention
+            # ours: stages whose semantic attention is over the whole map; its authors' models of
+            # other than 150 classes have none, []
+            "GLOBAL_STAGES": ["res5"],
+            "WEIGHT": 0.4,  # ours: of the loss of the classes that the stages say
+        },
         "MIT": {  # ours: of MixTransformer, SegFormer's backbone; the defaults are MiT-B0's
             "EMBED_DIMS": [32, 64, 160, 256],  # ours: channels of each stage
             "DEPTHS": [2, 2, 2, 2],  # ours: blocks of each stage
@@ -208,6 +222,22 @@ KEYS = {
             # the iteration from which on none does, as at inference; fewer and fewer in between
             "MASK_END": [],
         },
+        "CONDINST": {  # ours: of CondInst; MODEL.SEM_SEG_HEAD.CONVS_DIM is its width
+            "NUM_CONVS": 4,  # of each of the towers for classes and boxes; that for kernels has 3
+            "MASK_DIM": 8,  # channels of the mask features, and of the layers by dynamic kernels
+            "MASK_WIDTH": 128,  # channels inside the mask branch
+            "CENTER_RADIUS": 1.5,  # an object is learnt so many strides around its centre
+            # a level learns objects whose farthest side is between two of these pixels
+            "SIZES": [64, 128, 256, 512],
+            # masks are learnt at so many random locations of a batch, at most
+            "MAX_PROPOSALS": 500,
+            # True: static layers replace dynamic ones, in six more losses of the masks
+            "DYNAMIC_BANK": True,
+            "OVERLAP_WEIGHT": 0.5,  # of the loss against masks that overlap; 0: none
+            "SCORE_THRESHOLD": 0.05,  # locations with a lower class probability give nothing
+            "CANDIDATES": 1000,  # the best so many locations take part in the suppression of boxes
+            "NMS_THRESHOLD": 0.6,  # of two boxes with a higher IoU only the better one stays
+        },
         "BEIT": {  # ours: of BEiT; the defaults are BEiT-B's
             "IMG_SIZE": [512, 512],  # height and width of the largest images; windows for larger
             "PATCH_SIZE": 16,  # pixels of a side of a patch
@@ -220,6 +250,38 @@ KEYS = {
             "OUT_BLOCKS": [4, 6, 8, 12],  # the blocks that give res2 to res5, counted from 1
             "NORM": "SyncBN",  # of the layers that enlarge res2
             "USE_CHECKPOINT": False,  # gradient checkpointing: less memory, more time
+        },
+        "CSWIN": {  # ours: of CSWinTransformer; the defaults are CSWin-T's
+            "EMBED_DIM": 64,  # channels of res2; each later stage has twice as many
+            "DEPTHS": [1, 2, 21, 1],  # blocks of each stage
+            "NUM_HEADS": [2, 4, 8, 16],  # heads of attention, of each stage
+            # of the stripes within which the first three stages attend, in tokens
+            "STRIPE_WIDTHS": [1, 2, 7],
+            "MLP_RATIO": 4.0,  # width inside the feed-forward layers, relative to the channels
+            "DROP_PATH_RATE": 0.3,  # of the last block, which is dropped so often; rises from 0
+            "OUT_FEATURES": ["res2", "res3", "res4", "res5"],  # stages whose features are results
+            "USE_CHECKPOINT": False,  # gradient checkpointing: less memory, more time
+        },
+        "VOLO": {  # ours: of VOLO; the defaults are VOLO-D1's
+            "IMAGE_SIZE": 512,  # side of the images that the position embedding is made for
+            "EMBED_DIMS": [192, 384],  # channels of outlookers, and of the transformer stages
+            "DEPTHS": [4, 4, 8, 2],  # outlookers, and blocks of the three transformer stages
+            "NUM_HEADS": [6, 12],  # heads of attention of outlookers, and of the others
+            "STEM_DIM": 64,  # channels of the three convolutions before the patches
+            "MLP_RATIO": 3.0,  # width inside the feed-forward layers, relative to the channels
+            "NORM": "SyncBN",  # of these three convolutions
+            "DROP_PATH_RATE": 0.1,  # of the last block, which is dropped so often; rises from 0
+            # levels that are results; res2 is enlarged from stride 8, res5 pooled from stride 16
+            "OUT_FEATURES": ["res2", "res3", "res4", "res5"],
+            "USE_CHECKPOINT": False,  # gradient checkpointing: less memory, more time
+        },
+        "VIT_ADAPTER": {  # ours: of BEiTAdapter and ViTAdapter, beside MODEL.BEIT and MODEL.VIT
+            "CONV_CHANNELS": 64,  # ours: of the finest convolutions beside the ViT
+            "HEADS": 6,  # ours: heads of the deformable attention between both
+            "POINTS": 4,  # ours: points that each head reads on each level
+            "VALUE_RATIO": 1.0,  # ours: channels that are read, relative to the ViT's
+            "FFN_RATIO": 0.25,  # ours: width inside the feed-forward layers, relative to the ViT's
+            "NORM": "SyncBN",  # ours: of the convolutions and of the levels
         },
         "TIMM": {  # ours
             "NAME": "resnet18",  # a model of timm, for MODEL.BACKBONE.NAME TimmBackbone
@@ -239,6 +301,13 @@ KEYS = {
         "IMAGE_SIZE": 1024,  # side of the square of large-scale jitter (mappers ..._lsj)
         "MIN_SCALE": 0.1,  # least scale of large-scale jitter
         "MAX_SCALE": 2.0,  # largest scale of large-scale jitter
+        # ours: False: images become squares: in training of IMAGE_SIZE times a scale from MIN_SCALE
+        # to MAX_SCALE, in a test of MIN_SIZE_TEST
+        "KEEP_RATIO": True,
+        "ROTATION": {  # ours: of training images
+            "DEGREES": 0.0,  # at most so many to each side; 0: no image is rotated
+            "PROBABILITY": 0.6,  # the share of the images that are rotated
+        },
         "SAMPLING_FRAME_NUM": 2,  # frames of a training clip
         "SAMPLING_FRAME_RANGE": 20,  # other frames are at most this far from the reference frame
         "SAMPLING_FRAME_SHUFFLE": False,  # True: frames of a clip in random order

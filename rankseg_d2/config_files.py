@@ -3,7 +3,8 @@
 Each shipped config can have RankSeg by its name: `r50_rankseg` is `r50.yaml` and, on top of it, the
 nearest `rankseg.yaml`, in the same folder or above. The oracle, `r50_rankseg_gt`, is `r50_rankseg`
 and the nearest `rankseg_gt.yaml`. If a file of such a name exists, it is read instead. A family has
-overlays of its own: that of `deeplab_r101c_rankseg` is the nearest `rankseg_deeplab.yaml`.
+overlays of its own: that of `deeplab_r101c_rankseg` is the nearest `rankseg_deeplab.yaml`. Entities
+have one class, so that there is nothing to rank and no overlay.
 """
 
 import io
@@ -88,7 +89,7 @@ def _overlaid(path: Path) -> tuple[Path, Path] | None:
         return None
     config, overlay, is_oracle = match.groups()
     name = path.relative_to(shipped).with_name(config).as_posix()
-    if is_part(name) or re.search(r"_rankseg(_gt)?$", name):
+    if is_part(name) or re.search(r"_rankseg(_gt)?$", name) or "/entity/" in name:
         return None
     config_path = path.with_name(f"{config}_rankseg.yaml" if is_oracle else f"{config}.yaml")
     folders = [folder for folder in path.parents if folder.is_relative_to(shipped)]

@@ -73,6 +73,24 @@ TASKS = {  # in the order of the results
         evaluator="evaluation.instance:InstanceEvaluator",
         video_evaluator="evaluation.ytvis:VideoInstanceEvaluator",
     ),
+    "entity": Task(  # objects and stuff without their categories, of one class
+        label_key="pan_seg_file_name",
+        present_keys=("segments_info",),
+        class_list="stuff_classes",
+        switch="ENTITY_ON",
+        target=f"{_TARGETS}:entity_target",
+        scan=f"{_SCANS}:scan_segments",
+        evaluator="evaluation.entity:EntityEvaluator",
+    ),
+    "parsing": Task(
+        label_key="person_labels",
+        present_keys=("person_labels", "sem_seg_file_name"),
+        class_list="stuff_classes",  # the parts, and a whole person
+        switch="PARSING_ON",
+        target=f"{_TARGETS}:parsing_target",
+        scan=f"{_SCANS}:scan_persons",
+        evaluator="evaluation.parsing:ParsingEvaluator",
+    ),
 }
 LABEL_KEYS = {task.label_key for task in TASKS.values()}
 
@@ -86,6 +104,8 @@ IMAGE_TYPES = {
     "cityscapes_panoptic_seg": ("semantic", "panoptic", "instance"),
     "mapillary_vistas_panoptic_seg": ("semantic", "panoptic", "instance"),
     "coco": ("instance",),
+    "entity_seg": ("entity",),
+    "human_parsing": ("parsing", "semantic"),
 }
 VIDEO_TYPES = {"vspw_sem_seg": ("semantic",), "vss": ("semantic",), "ytvis": ("instance",)}
 # task -> key of a video's record: the labels, one entry per frame

@@ -22,12 +22,13 @@ class Block(nn.Module):
         drop_path: float = 0.0,
         norm_eps: float = 1e-5,
         layer_scale: float = 0.0,
+        qkv_bias: bool = True,
     ):
         """`layer_scale`: the first value of a factor for each channel of both branches; 0: none."""
         super().__init__()
         self.drop_path = drop_path
         self.norm1 = nn.LayerNorm(dim, norm_eps)
-        self.attn = SelfAttention(dim, heads, dropout)
+        self.attn = SelfAttention(dim, heads, dropout, qkv_bias)
         self.norm2 = nn.LayerNorm(dim, norm_eps)
         self.mlp = Mlp(dim, int(mlp_ratio * dim), dropout)
         for name in ("ls1", "ls2"):
@@ -59,12 +60,12 @@ class LayerScale(nn.Module):
 class SelfAttention(nn.Module):
     """Self-attention of tokens (B, N, D), with one linear layer for queries, keys and values."""
 
-    def __init__(self, dim: int, heads: int, dropout: float = 0.0):
+    def __init__(self, dim: int, heads: int, dropout: float = 0.0, qkv_bias: bool = True):
         super().__init__()
         if dim % heads:
             raise ValueError(f"{heads} heads of attention cannot share {dim} channels")
         self.heads, self.dropout = heads, dropout
-        self.qkv = nn.Linear(dim, 3 * dim)
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:

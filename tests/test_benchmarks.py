@@ -180,6 +180,14 @@ def test_train_step_reports_a_ratio_for_each_config(tmp_path):
     assert float(row[4].split()[0]) > 0
 
 
+def test_inference_reports_the_same_logits_as_transformers():
+    pytest.importorskip("transformers", reason="compares with transformers")
+    report = run(BENCHMARKS / "inference.py", "--repeats", 1, "--sizes", 64)
+    row = table_of(report)["64²"]
+    assert len(row) == 5 and all(float(cell.split()[0]) > 0 for cell in row)
+
+
+@pytest.mark.slow
 def test_large_vocabulary_reports_a_ratio_for_each_number_of_categories():
     words = ["--repeats", 1, "--size", 64, "--classes", 60, 90]
     table = table_of(run(BENCHMARKS / "large_vocabulary.py", *words))

@@ -35,6 +35,7 @@ FLOORS = [
     [""],
     ["engine"],
     ["report", "predict", "convert"],
+    ["export"],
     ["doctor"],
     ["cli"],
 ]

@@ -211,3 +211,91 @@ def test_segformer_is_trained_by_the_published_recipe(row):
     kept = 15 if is_cityscapes else 50
     assert ranking["MODEL.RANKSEG.TOPK"] == kept
     assert ranking["MODEL.SEM_SEG_HEAD.USE_LAYERNORM"] is False
+
+
+@pytest.mark.parametrize("size", "tsbl")
+def test_semask_is_trained_as_the_swin_it_is_made_of(size):
+    other = dict(leaves(get_config(f"ade20k/semantic/swin_{size}")))
+    found = leaves(get_config(f"ade20k/semantic/semask_swin_{size}"))
+    changed = {key: value for key, value in found if value != other[key]}
+    window = {"MODEL.SEMASK.WINDOW_SIZE": 12} if size in "bl" else {}
+    assert changed == {"MODEL.BACKBONE.NAME": "D2SeMaskSwinTransformer"} | window
+    assert other["MODEL.SWIN.WINDOW_SIZE"] == window.get("MODEL.SEMASK.WINDOW_SIZE", 7)
+
+
+@pytest.mark.parametrize(
+    ("row", "crop", "rate", "decay", "drop_path", "iterations", "width"),
+    [
+        ("ade20k/semantic/vit_adapter_beit_l", 640, 2e-5, 0.9, 0.3, 160000, 1024),
+        ("coco_stuff/semantic/vit_adapter_beit_b", 512, 3e-5, 0.95, 0.2, 40000, 256),
+    ],
+)
+def test_vit_adapter_is_trained_by_the_published_recipe(
+    row, crop, rate, decay, drop_path, iterations, width
+):
+    published = {
+        "SOLVER.OPTIMIZER": "ADAMW",
+        "SOLVER.BASE_LR": rate,
+        "SOLVER.LAYER_DECAY": decay,
+        "SOLVER.BACKBONE_MULTIPLIER": 1.0,
+        "SOLVER.WEIGHT_DECAY": 0.05,
+        "SOLVER.WEIGHT_DECAY_NORM": 0.0,
+        "SOLVER.WEIGHT_DECAY_BIAS": 0.0,
+        "SOLVER.WARMUP_ITERS": 1500,
+        "SOLVER.WARMUP_FACTOR": 1e-6,
+        "SOLVER.POLY_LR_POWER": 1.0,
+        "SOLVER.IMS_PER_BATCH": 16,
+        "SOLVER.MAX_ITER": iterations,
+        "SOLVER.CLIP_GRADIENTS.ENABLED": False,
+        "MODEL.BEIT.DROP_PATH_RATE": drop_path,
+        "MODEL.BEIT.IMG_SIZE": [crop, crop],
+        "MODEL.MASK_FORMER.HIDDEN_DIM": width,
+        "MODEL.MASK_FORMER.NHEADS": width // 32,
+        "MODEL.MASK_FORMER.DEC_LAYERS": 10,
+        "INPUT.CROP.SIZE": [crop, crop],
+        "INPUT.CROP.SINGLE_CATEGORY_MAX_AREA": 0.75,
+        "INPUT.MIN_SIZE_TRAIN": [crop // 2, 2 * crop],
+        "INPUT.MAX_SIZE_TRAIN": 4096,
+        "INPUT.MIN_SIZE_TEST": crop,
+        "INPUT.MAX_SIZE_TEST": 2048,
+        "TEST.SLIDING_WINDOW.ENABLED": True,
+        "TEST.SLIDING_WINDOW.SIZE": [crop, crop],
+        "TEST.SLIDING_WINDOW.STRIDE": [2 * crop // 3, 2 * crop // 3],
+    }
+    found = dict(leaves(get_config(row)))
+    assert {key: plain(found[key]) for key in published} == published
+    ranking = dict(leaves(get_config(f"{row}_rankseg")))
+    assert ranking["MODEL.RANKSEG.TOPK"] == found["MODEL.SEM_SEG_HEAD.NUM_CLASSES"]
+
+
+CONDINST = [f"coco/entity/condinst_{name}" for name in
+            ("r50", "r101", "mit_b0", "mit_b2", "mit_b3", "mit_b5")]  # fmt: skip
+
+
+@pytest.mark.parametrize("row", CONDINST)
+def test_condinst_is_trained_by_the_published_recipe(row):
+    is_mit, is_largest = "mit" in row, row.endswith("b5")
+    published = {
+        "SOLVER.OPTIMIZER": "ADAMW" if is_mit else "SGD",
+        "SOLVER.BASE_LR": 1e-4 if is_mit else 0.01,
+        "SOLVER.BACKBONE_MULTIPLIER": 1.0,
+        "SOLVER.WEIGHT_DECAY": 0.05 if is_mit else 1e-4,
+        "SOLVER.IMS_PER_BATCH": 8 if is_largest else 16,
+        "SOLVER.MAX_ITER": 180000 if is_largest else 90000,
+        "SOLVER.STEPS": [120000, 160000] if is_largest else [60000, 80000],
+        "MODEL.CONDINST.MAX_PROPOSALS": 80 if is_largest else 500,
+        "MODEL.CONDINST.SIZES": [64, 128, 256, 512],
+        "MODEL.CONDINST.NMS_THRESHOLD": 0.6,
+        "MODEL.CONDINST.OVERLAP_WEIGHT": 0.5,
+        "MODEL.SEM_SEG_HEAD.CONVS_DIM": 256,
+        "MODEL.SEM_SEG_HEAD.NORM": "GN",
+        "MODEL.SEM_SEG_HEAD.NUM_CLASSES": 1,
+        "MODEL.MASK_FORMER.TEST.MASK_RESCORE": is_mit,
+        "TEST.DETECTIONS_PER_IMAGE": 100,
+        "INPUT.CROP.ENABLED": False,
+    }
+    found = dict(leaves(get_config(row)))
+    assert {key: plain(found[key]) for key in published} == published
+    assert (min(found["INPUT.MIN_SIZE_TRAIN"]), max(found["INPUT.MIN_SIZE_TRAIN"])) == (640, 800)
+    model = "/mit_b" + row[-1] if is_mit else {"50": "R-50", "01": "resnet101"}[row[-2:]]
+    assert model in found["MODEL.WEIGHTS"]

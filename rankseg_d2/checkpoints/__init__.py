@@ -2,7 +2,7 @@
 
 from .adapting import Rows, adapt, differences, table
 from .metadata import METADATA, check_storable, read_metadata, write_metadata
-from .reading import is_whole, locate, read_checkpoint, read_weights
+from .reading import is_whole, locate, read_checkpoint, read_weights, weights_in
 from .renaming import rename
 
 __all__ = [
@@ -18,5 +18,6 @@ __all__ = [
     "read_weights",
     "rename",
     "table",
+    "weights_in",
     "write_metadata",
 ]

@@ -19,6 +19,8 @@ from .safe_pickle import Refusal, untrusted
 _FETCH_AGAIN = "Remove it and download or copy it again."
 _DETECTRON2_HOST = "https://dl.fbaipublicfiles.com/detectron2/"  # of detectron2://
 
+_OF_FOLDERS = "model.safetensors", "pytorch_model.bin"  # of transformers
+
 _VIT = "Transformer/encoder_norm/scale"  # an array of each ViT's .npz file
 
 _LEGACY_TORCH = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the first number in files of torch < 1.6
@@ -33,6 +35,8 @@ def read_checkpoint(path: str | os.PathLike, matching_heuristics: bool = False) 
     data = read_weights(path)
     if "model" in data:
         checkpoint = data
+    elif isinstance(data.get("state_dict_ema"), dict):  # timm's; averages are what is published
+        checkpoint = {"model": data["state_dict_ema"]}
     elif isinstance(data.get("state_dict"), dict):  # mmsegmentation's
         checkpoint = {"model": data["state_dict"]} | _class_names(data.get("meta"))
     elif "model_state" in data and os.fspath(path).endswith(".pyth"):
@@ -95,6 +99,8 @@ def is_whole(path: str | os.PathLike) -> bool:
 def locate(path: str | os.PathLike, path_manager: PathManager) -> tuple[str, bool]:
     """The local file of a path, address or detectron2:// name, downloaded if needed.
 
+    Of a folder as transformers writes it, the file of its weights.
+
     The second value is whether the name ends in "?matching_heuristics=True".
     """
     name, _, query = os.fspath(path).partition("?")
@@ -105,6 +111,8 @@ def locate(path: str | os.PathLike, path_manager: PathManager) -> tuple[str, boo
             f"{path}: only matching_heuristics=True may follow '?', but {', '.join(options)} does. "
             "Remove it, or download the file and give its local path."
         )
+    if os.path.isdir(name):
+        return weights_in(name), heuristics
     if os.path.isfile(name):
         return name, heuristics
     try:
@@ -120,6 +128,22 @@ def locate(path: str | os.PathLike, path_manager: PathManager) -> tuple[str, boo
             'leave it empty ("") to start from random weights.'
         )
     return local, heuristics
+
+
+def weights_in(folder: str | os.PathLike) -> str:
+    """The file of weights in a model's folder, as transformers writes it."""
+    names = [name for name in _OF_FOLDERS if os.path.isfile(os.path.join(folder, name))]
+    if names:
+        return os.path.join(folder, names[0])
+    if any(os.path.isfile(os.path.join(folder, f"{name}.index.json")) for name in _OF_FOLDERS):
+        raise ValueError(
+            f"{folder} has its weights in several files. Load and save it once with transformers: "
+            "model.save_pretrained(folder, max_shard_size='100GB')"
+        )
+    raise FileNotFoundError(
+        f"{folder} is a folder, not a weight file, and has no {' or '.join(_OF_FOLDERS)}. Correct "
+        "the path."
+    )
 
 
 def _cache_path(name: str) -> str:

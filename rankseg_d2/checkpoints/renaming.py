@@ -15,6 +15,8 @@ RENAMED = (
     (r"^", "backbone."),  # ImageNet weights: only a backbone
 )
 
+_COUNTER = ".num_batches_tracked"
+
 # From the names of torchvision's ResNets to detectron2's.
 _TORCHVISION = (
     (r"^conv1\.", "stem.conv1."),
@@ -30,6 +32,8 @@ def rename(weights: dict[str, Tensor], own: Collection[str]) -> None:
     """Give the weights, in place, the names that they have in the model."""
     if table := find_table(weights):
         renamed = table.to_ours(weights)
+        for name in [name for name in renamed if name.endswith(_COUNTER) and name not in own]:
+            del renamed[name]  # frozen norms do not count batches
         weights.clear()
         weights.update(renamed)
     for old in list(weights):

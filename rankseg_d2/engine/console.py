@@ -37,6 +37,7 @@ _CLASS_METRICS = {
     "sem_seg": ("IoU", "IoU"),
     "panoptic_seg": ("PQ", "PQ"),
     "segm": ("AP", "AP"),
+    "parsing": ("APr", "region AP"),
     "multilabel": ("AP", "ranking AP"),
 }
 _PARTS = "backbone", "sem_seg_head.pixel_decoder", "sem_seg_head.predictor", "ml_head"

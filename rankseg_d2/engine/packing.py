@@ -30,21 +30,27 @@ def describe(cfg: CfgNode) -> dict[str, Any] | None:
     for dataset in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
         metadata = MetadataCatalog.get(dataset) if dataset in MetadataCatalog.list() else None
         if metadata is not None and metadata.get(f"{kind}_classes"):
-            return {
-                "format": FORMAT,
-                "config": _without_paths(cfg).dump(),
-                "classes": _classes(metadata, kind),
-                "ignore_label": int(metadata.get("ignore_label", 255)),
-                "datasets": {"train": list(cfg.DATASETS.TRAIN), "test": list(cfg.DATASETS.TEST)},
-                "license": "of the weights: that of the data they were trained on, and of the "
-                           "weights that the training started from",
-                "started_from": os.path.basename(cfg.MODEL.WEIGHTS),
-                "versions": _versions(),
-            }  # fmt: skip
+            ignore_label = int(metadata.get("ignore_label", 255))
+            return description(cfg, _classes(metadata, kind), ignore_label)
     return None
 
 
-def _without_paths(cfg: CfgNode) -> CfgNode:
+def description(cfg: CfgNode, classes: list[dict], ignore_label: int = 255) -> dict[str, Any]:
+    """The description of a model of this config that predicts these classes, as rows of dicts."""
+    return {
+        "format": FORMAT,
+        "config": without_paths(cfg).dump(),
+        "classes": classes,
+        "ignore_label": ignore_label,
+        "datasets": {"train": list(cfg.DATASETS.TRAIN), "test": list(cfg.DATASETS.TEST)},
+        "license": "of the weights: that of the data they were trained on, and of the weights that "
+                   "the training started from",
+        "started_from": os.path.basename(cfg.MODEL.WEIGHTS),
+        "versions": _versions(),
+    }  # fmt: skip
+
+
+def without_paths(cfg: CfgNode) -> CfgNode:
     """The config without files and folders of this machine."""
     cfg = cfg.clone()
     cfg.defrost()

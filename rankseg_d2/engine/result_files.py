@@ -22,7 +22,8 @@ from .run_folder import warning_of
 
 FILE = "evaluation.json"
 MOST_CLASSES = 30  # of confusion.png
-_TABLES = "sem_seg", "panoptic_seg", "segm", "bbox", "multilabel"  # of evaluators, with all classes
+# of evaluators, with all classes
+_TABLES = "sem_seg", "panoptic_seg", "segm", "bbox", "entity", "parsing", "multilabel"
 _NOT_METRICS = "id", "class", "isthing"
 
 

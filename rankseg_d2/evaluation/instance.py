@@ -5,6 +5,7 @@ import io
 import logging
 from functools import cached_property
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 from detectron2.evaluation import DatasetEvaluator
@@ -30,6 +31,9 @@ class InstanceEvaluator(DatasetEvaluator):
     With the task "bbox" the same for boxes. The ground truth is the metadata's `json_file` or,
     without one, the annotations of the records. Predicted masks are kept as RLEs.
     """
+
+    names = {"segm": "segm", "bbox": "bbox"}  # of the results of a task
+    advice = "Set MODEL.MASK_FORMER.TEST.INSTANCE_ON True."
 
     def __init__(
         self,
@@ -74,8 +78,8 @@ class InstanceEvaluator(DatasetEvaluator):
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         for sample, output in zip(inputs, outputs, strict=True):
-            require(output, "instances", advice="Set MODEL.MASK_FORMER.TEST.INSTANCE_ON True.")
-            self.predictions.append(_compact(sample["image_id"], output["instances"]))
+            require(output, "instances", advice=self.advice)
+            self.predictions.append(self.compact(sample["image_id"], output["instances"]))
 
     def evaluate(self) -> dict | None:
         parts = comm.gather(self.predictions)
@@ -85,7 +89,9 @@ class InstanceEvaluator(DatasetEvaluator):
         images = sum(parts, [])
         _check_images(ground_truth, images, self.dataset_name)
         rows = [row for image in images for row in _result_rows(image, ground_truth)]
-        results = {task: self._evaluate_task(ground_truth, rows, task) for task in self.tasks}
+        results = {
+            self.names[task]: self._evaluate_task(ground_truth, rows, task) for task in self.tasks
+        }
         if self.save_predictions and self.output_folder is not None:
             rows = [row | {"segmentation": rle.as_text(row["segmentation"])} for row in rows]
             write_json(self.output_folder, "instances_predictions", rows)
@@ -111,23 +117,27 @@ class InstanceEvaluator(DatasetEvaluator):
             | {name: _mean(values) for name, values in _precisions(precision[:, :, k]).items()}
             for k, (i, name) in enumerate(zip(ids, class_names, strict=True))
         ]
-        write_tables(self.output_folder, task, metrics, table)
-        logger.info("instances, %s\n%s", task, text_table([metrics]))
-        return metrics | {f"AP-{row['class']}": row["AP"] for row in table}
+        write_tables(self.output_folder, self.names[task], metrics, table)
+        logger.info("instances, %s\n%s", self.names[task], text_table([metrics]))
+        return metrics | self.of_classes(table)
 
+    def of_classes(self, table: list[dict]) -> dict[str, float]:
+        """The metrics of the single classes."""
+        return {f"AP-{row['class']}": row["AP"] for row in table}
 
-def _compact(image_id, instances: Instances) -> dict:
-    """An image's instances in little memory, its masks as RLEs."""
-    masks = instances.pred_masks.transpose(1, 2).contiguous().cpu().numpy()  # (N, W, H)
-    rles = rle.encode_columns(masks)
-    return {
-        "image_id": image_id,
-        "size": tuple(instances.pred_masks.shape[1:]),
-        "counts": [one["counts"] for one in rles],
-        "boxes": instances.pred_boxes.tensor.cpu().numpy() if instances.has("pred_boxes") else None,
-        "scores": instances.scores.cpu().numpy(),
-        "classes": instances.pred_classes.cpu().numpy(),
-    }
+    def compact(self, image_id: Any, instances: Instances) -> dict:
+        """An image's instances in little memory, its masks as RLEs."""
+        masks = instances.pred_masks.transpose(1, 2).contiguous().cpu().numpy()  # (N, W, H)
+        rles = rle.encode_columns(masks)
+        boxes = instances.pred_boxes.tensor.cpu().numpy() if instances.has("pred_boxes") else None
+        return {
+            "image_id": image_id,
+            "size": tuple(instances.pred_masks.shape[1:]),
+            "counts": [one["counts"] for one in rles],
+            "boxes": boxes,
+            "scores": instances.scores.cpu().numpy(),
+            "classes": instances.pred_classes.cpu().numpy(),
+        }
 
 
 def _check_images(

@@ -12,6 +12,7 @@ from detectron2.utils import comm
 from torch import Tensor
 
 from ..data.formats.label_images import present_values, read_label_map
+from ..data.formats.person_labels import PersonLabels
 from ..modeling.results.reading import require
 from ..ranking import Ranking, reliability
 from ..ranking.metrics import (
@@ -115,7 +116,7 @@ class MultiLabelEvaluator(DatasetEvaluator):
     def check_ground_truth(self) -> None:
         """Raise an error now if the categories of json files will be none of the classes."""
         for key, record in self.ground_truth.records.items():
-            if record and not next(iter(record)).startswith("sem_seg"):
+            if record and isinstance(next(iter(record.values())), list):
                 self._check_classes(np.asarray(self._labels_of(record), np.int64), key)
 
     def _labels_of(self, record: dict) -> Sequence[int]:
@@ -123,6 +124,8 @@ class MultiLabelEvaluator(DatasetEvaluator):
         key = next(iter(record))  # GroundTruth keeps the order of its keys
         if key == "sem_seg_file_name":
             return self._labels_in(record[key])
+        if isinstance(record[key], PersonLabels):
+            return record[key].classes()
         return [entry["category_id"] for entry in record[key]]
 
     def _labels_in(self, path: str) -> np.ndarray:

@@ -11,6 +11,8 @@ from torch.nn import functional as F
 
 from .results import Sizes
 
+NO_CLASS = -1  # in label maps: the pixel has no class
+
 _CALL = (
     'call it as model([{"image": image}]), with image = torch.from_numpy(pixels).permute(2, 0, 1) '
     "of pixels (height, width, channels) from 0 to 255, channels in the order of INPUT.FORMAT"
@@ -149,6 +151,19 @@ def clip_targets(
     ever = present.any(1)
     masks = masks & to_device(present[:, :, None, None], device)
     return _target(sample, labels[ever], masks[ever], padded_size, num_classes, device)
+
+
+def label_map(labels: Tensor, masks: Tensor) -> Tensor:
+    """The class of each pixel, NO_CLASS where no object is: (N,), (N, T, H, W) -> (T, H, W) int64.
+
+    Where objects overlap, the smallest one is seen.
+    """
+    classes = labels.new_full(masks.shape[1:], NO_CLASS)
+    largest_first = masks.flatten(1).sum(1).argsort(descending=True, stable=True)
+    for i in largest_first.unbind():  # no copy to the host, as an index by number would be
+        mask, label = (x.index_select(0, i[None])[0] for x in (masks, labels))
+        classes = torch.where(mask, label, classes)
+    return classes
 
 
 def output_size(sample: dict, input_size: tuple[int, int]) -> tuple[int, int]:

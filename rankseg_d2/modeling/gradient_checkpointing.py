@@ -3,11 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 
-def run_layer(layer: Callable[..., Tensor], *inputs: Any, use_checkpoint: bool) -> Tensor:
+def run_layer(layer: Callable[..., Any], *inputs: Any, use_checkpoint: bool) -> Any:
     """layer(*inputs). With `use_checkpoint` the backward pass computes the layer again."""
     if use_checkpoint:
         return checkpoint(layer, *inputs, use_reentrant=False)

@@ -6,6 +6,8 @@ from torch import Tensor
 
 from ..ranking import Ranking
 
+CLASS_LOGITS = "class_logits"  # the name under which a backbone gives logits of its own
+
 
 @dataclass(frozen=True)
 class Outputs:
@@ -18,6 +20,8 @@ class Outputs:
     head_scores: Tensor | None = field(default=None, kw_only=True)
     # Which categories the columns of the class logits stand for; None: all, in their order.
     ranking: Ranking | None = field(default=None, kw_only=True)
+    # (B·T, C, h, w) logits that the backbone itself gives, in training; None: it gives none.
+    backbone_logits: Tensor | None = field(default=None, kw_only=True)
 
     def ranked(self, ranking: Ranking | None) -> "Outputs":
         """These outputs with another ranking."""
@@ -57,3 +61,18 @@ class PixelPredictions(Outputs):
     auxiliary: Tensor | None = None  # (B, C, h", w") logits of an auxiliary head, in training
     presence: Tensor | None = None  # (B, C) logits of which classes are present (EncNet)
     logits: list[Tensor] | None = None  # L times (B, K, h, w)
+
+
+@dataclass(frozen=True)
+class LocationPredictions(Outputs):
+    """The predictions of a detector at P locations: the cells of the maps of all its levels."""
+
+    locations: Tensor  # (P, 2) x and y in pixels of the network's input
+    levels: Tensor  # (P,) int64: the number of the level, the finest first
+    strides: Tensor  # (P,) pixels from one location of the level to the next
+    logits: Tensor  # (B, P, C) of the classes
+    distances: Tensor  # (B, P, 4) to the sides of the object's box: left, top, right, bottom
+    centerness: Tensor  # (B, P) logits
+    kernels: Tensor  # (B, P, D) parameters of the layers that draw the object's mask
+    features: Tensor  # (B, D', h, w) mask features
+    feature_stride: int

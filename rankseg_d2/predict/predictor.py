@@ -77,10 +77,11 @@ class Predictor:
                 "bring; use a model with a multi-label head"
             )
         options = model.result_options
-        if not (options.semantic or options.panoptic or options.instance):
+        results = "semantic", "panoptic", "instance", "entity", "parsing"
+        if not any(getattr(options, name) for name in results):
             raise ValueError(
-                "MODEL.MASK_FORMER.TEST switches all results off; set SEMANTIC_ON, PANOPTIC_ON or "
-                "INSTANCE_ON True"
+                "MODEL.MASK_FORMER.TEST switches all results off; set SEMANTIC_ON, PANOPTIC_ON, "
+                "INSTANCE_ON, ENTITY_ON or PARSING_ON True"
             )
         self.model, self.cfg, self.classes = model.eval(), cfg, classes
         self.calibration, self.dtype = calibration, dtype
@@ -136,6 +137,14 @@ class Predictor:
                 )
             known = Classes.of(said["classes"], said["ignore_label"])
         return cls._loaded(cfg, os.fspath(weights), known, None, dtype)
+
+    @classmethod
+    def from_onnx(cls, path: str | os.PathLike, *, device: str = "auto") -> "Predictor":
+        """The model of a file that `rankseg-d2 export` has written, run by onnxruntime."""
+        from .onnx_model import load
+
+        model, cfg, classes, calibration = load(path, device)
+        return cls(model, cfg, classes, calibration=calibration)
 
     @classmethod
     def _loaded(cls, cfg, weights, classes, calibration, dtype):

@@ -143,7 +143,7 @@ class ClassBlock(Block):
         """
         D, attention = features.shape[2], self.attn
         # tokens (1, C, D) are the same for all images: so are their queries, keys and values
-        own = attention.qkv(self.norm1(tokens)).expand(len(features), -1, -1)  # (B, C, 3D)
+        own = attention.qkv(self.norm1(tokens)).expand(features.shape[0], -1, -1)  # (B, C, 3D)
         queries, token_kv = own.split([D, 2 * D], dim=-1)
         weight, bias = attention.qkv.weight[D:], attention.qkv.bias[D:]
         feature_kv = F.linear(self.norm1(features), weight, bias)  # (B, N, 2D)

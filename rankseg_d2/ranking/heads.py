@@ -142,7 +142,7 @@ class Query2LabelHead(MultiLabelHead):
                 "MODEL.RANKSEG.POOL, such as 16."
             )
         encoding = sine_encoding_2d((side, side), features.shape[2] // 2, device=features.device)
-        queries = tokens.expand(len(features), -1, -1)  # (B, C, D)
+        queries = tokens.expand(features.shape[0], -1, -1)  # (B, C, D)
         read = torch.zeros_like(queries)
         for layer in self.layers:
             read = layer(read, queries, features, encoding.flatten(2).mT)
@@ -182,7 +182,7 @@ class BlockHead(EncoderHead):
             tokens = self.block.tokens(tokens, pooled)
         else:
             count = pixels.shape[1]
-            both = torch.cat([pixels, tokens.expand(len(pixels), -1, -1)], dim=1)
+            both = torch.cat([pixels, tokens.expand(pixels.shape[0], -1, -1)], dim=1)
             pixels, tokens = self.block(both).split([count, self.num_classes], dim=1)
         tokens = self.norm(tokens)
         return self.fc(tokens), pixels, tokens

@@ -17,6 +17,7 @@ _COLUMNS = {  # of the table: task and metric
     "mIoU": ("sem_seg", "mIoU"),
     "PQ": ("panoptic_seg", "PQ"),
     "AP": ("segm", "AP"),
+    "APp": ("parsing", "APp"),
     "kept": ("multilabel", "k"),
     "recall@κ": ("multilabel", "recall@k"),
     "ms per image": ("time", "ms"),

@@ -105,7 +105,7 @@ def _run(model: Segmentation, sample: dict[str, Any], counter: "Counter") -> Non
     with counter.within(CLASSIFY):
         outputs = model.decide(outputs)
     if model.result_options.semantic:
-        options = replace(model.result_options, panoptic=False, instance=False)
+        options = replace(model.result_options, panoptic=False, instance=False, parsing=False)
         model.result_options = options
         with counter.within(RESULT):
             model.result(outputs, 0, clips.result_sizes([sample])[0])

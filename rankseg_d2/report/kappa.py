@@ -36,6 +36,7 @@ _HEADLINES = (
     ("sem_seg", "mIoU", "mIoU"),
     ("panoptic_seg", "PQ", "PQ"),
     ("segm", "AP", "AP"),
+    ("parsing", "APp", "APp"),
     ("time", "ms", "ms per image"),
 )
 

@@ -380,6 +380,12 @@ def test_pycls_files_are_matched_by_suffix(tmp_path):
     assert read["matching_heuristics"] is True and list(read["model"]) == ["w"]
 
 
+def test_of_two_sets_of_weights_the_averages_are_read(tmp_path):
+    content = {"state_dict": {"w": torch.ones(2)}, "state_dict_ema": {"w": torch.zeros(2)}}
+    read = read_checkpoint(save_torch(tmp_path / "a.pth.tar", content))
+    assert read["model"]["w"].tolist() == [0, 0]
+
+
 @pytest.mark.parametrize(
     "meta", [{"CLASSES": ("a", "b")}, {"dataset_meta": {"classes": ("a", "b"), "palette": []}}]
 )
@@ -446,3 +452,14 @@ def test_offline_error_names_the_path_of_the_cache(tmp_path, offline, name):
     expected = rf"R-50\.pkl could not be downloaded .*{tmp_path}/cache/detectron2/x/R-50\.pkl"
     with pytest.raises(FileNotFoundError, match=expected):
         locate(name, offline)
+
+
+def test_of_a_folder_the_weights_are_taken(tmp_path, offline):
+    with pytest.raises(FileNotFoundError, match="has no model.safetensors or pytorch_model.bin"):
+        locate(tmp_path, offline)
+    save(tmp_path / "model.safetensors.index.json", b"{}")
+    with pytest.raises(ValueError, match="has its weights in several files"):
+        locate(tmp_path, offline)
+    for name in ("pytorch_model.bin", "model.safetensors"):
+        save(tmp_path / name, b".")
+        assert locate(tmp_path, offline) == (str(tmp_path / name), False)

@@ -39,7 +39,7 @@ def set_type(metadata, evaluator_type):
 def on(*tasks):
     return {
         f"MODEL.MASK_FORMER.TEST.{task}_ON": task in tasks
-        for task in ("SEMANTIC", "PANOPTIC", "INSTANCE")
+        for task in ("SEMANTIC", "PANOPTIC", "INSTANCE", "PARSING")
     }
 
 
@@ -60,6 +60,9 @@ def on(*tasks):
             ["Semantic", "Panoptic", "Instance", "MultiLabel"],
         ),
         ("cityscapes_panoptic_seg", on("SEMANTIC"), ["Semantic"]),
+        ("human_parsing", on("SEMANTIC", "PARSING"), ["Parsing", "Semantic"]),
+        ("human_parsing", {}, ["Semantic"]),
+        ("human_parsing", RANKSEG | on("PARSING"), ["Parsing", "MultiLabel"]),
         ("coco", on("SEMANTIC", "INSTANCE"), ["Instance"]),
         ("coco", on("INSTANCE") | RANKSEG, ["Instance", "MultiLabel"]),
         (
@@ -71,6 +74,7 @@ def on(*tasks):
 )
 def test_config_and_data_set_choose(metadata, evaluator_type, options, expected):
     set_type(metadata, evaluator_type)
+    metadata.part_classes = ["head"]
     assert names_of(build_evaluator(make_config(options), NAME)) == expected
 
 

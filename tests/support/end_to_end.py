@@ -40,7 +40,7 @@ SMALL = {
     "INPUT.IMAGE_SIZE": 64,
     "DATALOADER.NUM_WORKERS": 0,
     "SOLVER.IMS_PER_BATCH": 2,
-    "SOLVER.MAX_ITER": 1,
+    "SOLVER.MAX_ITER": 2,
     "TEST.EVAL_PERIOD": 0,
     "SEED": 3,
 }
@@ -89,11 +89,14 @@ class Perfect(nn.Module):
             ids = read_ids(record["pan_seg_file_name"])
             segments = record["segments_info"]
             result["panoptic_seg"] = torch.from_numpy(ids), segments
-        if self.test.INSTANCE_ON:
+        if self.test.INSTANCE_ON or self.test.ENTITY_ON:
             result["instances"] = objects = self.instances(record)
-            if not present:
+            if not present and "annotations" in record:
                 present = {entry["category_id"] for entry in record["annotations"]}
             assert len(objects) <= self.cfg.TEST.DETECTIONS_PER_IMAGE
+        if self.test.PARSING_ON:
+            result["instances"] = self.persons(record)
+            present.add(record["person_labels"].num_parts)
         return result | {"ranking": self.ranking(present)}
 
     def labels(self, record):
@@ -123,6 +126,10 @@ class Perfect(nn.Module):
             pred_classes=torch.tensor([entry["category_id"] for entry in objects]),
             scores=torch.ones(len(objects)),
         )
+
+    def persons(self, record):
+        parts = torch.from_numpy(record["person_labels"].read())
+        return Instances(parts.shape[1:], pred_parts=parts, scores=torch.ones(len(parts)))
 
     def ranking(self, present):
         """The categories that are there, and as many others as there is room for."""

@@ -23,6 +23,7 @@ from support.evaluation_data import (
 
 from rankseg_d2.engine import launch
 from rankseg_d2.evaluation import (
+    EntityEvaluator,
     InstanceEvaluator,
     MultiLabelEvaluator,
     PanopticEvaluator,
@@ -45,6 +46,7 @@ def evaluate(records, outputs, share, folder=None):
     """Results of all evaluators, of the images in this process's share."""
     torch.manual_seed(0)
     kinds = SemanticEvaluator, PanopticEvaluator, InstanceEvaluator, MultiLabelEvaluator
+    kinds = *kinds, EntityEvaluator
     evaluator = DatasetEvaluators([kind(NAME, folder) for kind in kinds])
     evaluator.reset()
     evaluator.process(records[share], outputs[share])

@@ -2,14 +2,16 @@
 
 from collections.abc import Collection
 
-from . import deeplab, encnet, eomt, segformer, segmenter, upernet
+from . import deeplab, encnet, eomt, maskformer, segformer, segmenter, upernet, vit_adapter
 from .table import Rule, Table, same, transposed
 
 TABLES: tuple[Table, ...] = (  # the more special first
     *deeplab.TABLES,
     *encnet.TABLES,
     *eomt.TABLES,
+    *maskformer.TABLES,
     *segformer.TABLES,
+    *vit_adapter.TABLES,
     *upernet.TABLES,
     *segmenter.TABLES,
 )

@@ -21,6 +21,12 @@ def resnet_rules(ours: str, theirs: str) -> tuple[Rule, ...]:
             Rule(f"{ours}stem.conv{number}.weight", f"{theirs}stem.{conv}.weight"),
             Rule(f"{ours}stem.conv{number}.norm.{{part}}", f"{theirs}stem.{norm}.{{part}}"),
         ]
+    return (*rules, *resnet_stages(ours, theirs))
+
+
+def resnet_stages(ours: str, theirs: str) -> tuple[Rule, ...]:
+    """The four stages, which they call as torchvision does."""
+    rules = []
     for stage in (1, 2, 3, 4):
         mine, its = f"{ours}res{stage + 1}.{{block}}", f"{theirs}layer{stage}.{{block}}"
         rules += [

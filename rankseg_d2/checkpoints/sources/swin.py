@@ -29,8 +29,6 @@ def by_channel(weight: Tensor) -> Tensor:
 
 _BLOCK, _DOWN = "backbone.layers.{s}.blocks.{b}", "backbone.layers.{s}.downsample"
 _MM_BLOCK, _MM_DOWN = "backbone.stages.{s}.blocks.{b}", "backbone.stages.{s}.downsample"
-_HF, _HF_BLOCK = "backbone.encoder.layers.{s}", "backbone.encoder.layers.{s}.blocks.{b}"
-_HF_SELF = f"{_HF_BLOCK}.attention.self"
 
 MMSEG_SWIN: tuple[Rule, ...] = (
     Rule("backbone.absolute_pos_embed", "backbone.absolute_pos_embed", grid, tokens),
@@ -45,25 +43,31 @@ MMSEG_SWIN: tuple[Rule, ...] = (
     Rule(f"{_DOWN}.reduction.{{p}}", f"{_MM_DOWN}.reduction.{{p}}", by_neighbour, by_channel),
     *(Rule(f"backbone.norm{i}.{{p}}", f"backbone.norm{i}.{{p}}") for i in range(4)),
 )
-HUGGINGFACE_SWIN: tuple[Rule, ...] = (
-    Rule(
-        "backbone.absolute_pos_embed", "backbone.embeddings.position_embeddings", grid, tokens
-    ),
-    Rule("backbone.patch_embed.proj.{p}", "backbone.embeddings.patch_embeddings.projection.{p}"),
-    Rule("backbone.patch_embed.norm.{p}", "backbone.embeddings.norm.{p}"),
-    Rule(f"{_BLOCK}.norm1.{{p}}", f"{_HF_BLOCK}.layernorm_before.{{p}}"),
-    Rule(f"{_BLOCK}.norm2.{{p}}", f"{_HF_BLOCK}.layernorm_after.{{p}}"),
-    Rule(f"{_BLOCK}.attn.{{p}}", f"{_HF_SELF}.{{p}}"),
-    Rule(
-        f"{_BLOCK}.attn.qkv.{{p}}",
-        tuple(f"{_HF_SELF}.{name}.{{p}}" for name in ("query", "key", "value")),
-    ),
-    Rule(f"{_BLOCK}.attn.proj.{{p}}", f"{_HF_BLOCK}.attention.output.dense.{{p}}"),
-    Rule(f"{_BLOCK}.mlp.fc1.{{p}}", f"{_HF_BLOCK}.intermediate.dense.{{p}}"),
-    Rule(f"{_BLOCK}.mlp.fc2.{{p}}", f"{_HF_BLOCK}.output.dense.{{p}}"),
-    Rule(f"{_DOWN}.{{layer}}.{{p}}", f"{_HF}.downsample.{{layer}}.{{p}}"),
-    *(
-        Rule(f"backbone.norm{i}.{{p}}", f"backbone.hidden_states_norms.stage{i + 1}.{{p}}")
-        for i in range(4)
-    ),
+
+
+def huggingface_swin(prefix: str, norms: tuple[str, ...]) -> tuple[Rule, ...]:
+    """The rules of a Swin Transformer behind `prefix`; `norms` are those of the four features."""
+    stage = f"{prefix}encoder.layers.{{s}}"
+    block = f"{stage}.blocks.{{b}}"
+    attention = f"{block}.attention.self"
+    qkv = tuple(f"{attention}.{name}.{{p}}" for name in ("query", "key", "value"))
+    embeddings = f"{prefix}embeddings"
+    return (
+        Rule("backbone.absolute_pos_embed", f"{embeddings}.position_embeddings", grid, tokens),
+        Rule("backbone.patch_embed.proj.{p}", f"{embeddings}.patch_embeddings.projection.{{p}}"),
+        Rule("backbone.patch_embed.norm.{p}", f"{embeddings}.norm.{{p}}"),
+        Rule(f"{_BLOCK}.norm1.{{p}}", f"{block}.layernorm_before.{{p}}"),
+        Rule(f"{_BLOCK}.norm2.{{p}}", f"{block}.layernorm_after.{{p}}"),
+        Rule(f"{_BLOCK}.attn.{{p}}", f"{attention}.{{p}}"),
+        Rule(f"{_BLOCK}.attn.qkv.{{p}}", qkv),
+        Rule(f"{_BLOCK}.attn.proj.{{p}}", f"{block}.attention.output.dense.{{p}}"),
+        Rule(f"{_BLOCK}.mlp.fc1.{{p}}", f"{block}.intermediate.dense.{{p}}"),
+        Rule(f"{_BLOCK}.mlp.fc2.{{p}}", f"{block}.output.dense.{{p}}"),
+        Rule(f"{_DOWN}.{{layer}}.{{p}}", f"{stage}.downsample.{{layer}}.{{p}}"),
+        *(Rule(f"backbone.norm{i}.{{p}}", f"{norm}.{{p}}") for i, norm in enumerate(norms)),
+    )
+
+
+HUGGINGFACE_SWIN = huggingface_swin(
+    "backbone.", tuple(f"backbone.hidden_states_norms.stage{i}" for i in range(1, 5))
 )

@@ -1,6 +1,7 @@
-"""UPerNet of mmsegmentation, of RankSeg and of HuggingFace, with Swin and with BEiT."""
+"""UPerNet of mmsegmentation, of RankSeg and of HuggingFace, with Swin, BEiT and CSWin."""
 
 from .beit import BEIT, HUGGINGFACE_BEIT, HUGGINGFACE_INDEX, INDEX, MMSEG_BEIT
+from .cswin import CSWIN
 from .mmsegmentation import CLASSIFIER, RANKED_CLASSIFIER, conv_rules
 from .swin import HUGGINGFACE_SWIN, MMSEG_SWIN
 from .table import Rule, Table
@@ -21,7 +22,8 @@ def _head(norm: str = "bn", classifier: str = "conv_seg") -> tuple[Rule, ...]:
     return (*sum(rules, ()), predictor)
 
 
-_MARK, _HEAD = "decode_head.fpn_bottleneck.conv.weight", _head()
+UPERNET = _head()
+_MARK = "decode_head.fpn_bottleneck.conv.weight"
 _PLAIN, _RANKED = "decode_head.conv_seg.weight", "decode_head.cls_emb"
 _SWIN, _BEIT = "backbone.stages.0.blocks.0.norm1.weight", "backbone.fpn1.0.weight"
 _THEIR_CLASSIFIER = Rule("sem_seg_head.predictor.{p}", "decode_head.classifier.{p}")
@@ -29,29 +31,34 @@ _THEIR_CLASSIFIER = Rule("sem_seg_head.predictor.{p}", "decode_head.classifier.{
 UPERNET_SWIN = Table(
     "mmsegmentation",
     marks=(_MARK, _SWIN, _PLAIN),
-    rules=(*MMSEG_SWIN, *_HEAD, *CLASSIFIER),
+    rules=(*MMSEG_SWIN, *UPERNET, *CLASSIFIER),
 )
 UPERNET_SWIN_RANKSEG = Table(
     "rankseg",
     marks=(_MARK, _SWIN, _RANKED),
-    rules=(*MMSEG_SWIN, *_HEAD, *RANKED_CLASSIFIER),
+    rules=(*MMSEG_SWIN, *UPERNET, *RANKED_CLASSIFIER),
 )
 UPERNET_BEIT = Table(
     "beit",
     marks=(_MARK, _BEIT, _PLAIN),
-    rules=(*BEIT, *_HEAD, *CLASSIFIER),
+    rules=(*BEIT, *UPERNET, *CLASSIFIER),
     unused=(INDEX,),
 )
 UPERNET_BEIT_RANKSEG = Table(
     "rankseg",
     marks=(_MARK, _BEIT, _RANKED),
-    rules=(*BEIT, *_HEAD, *RANKED_CLASSIFIER),
+    rules=(*BEIT, *UPERNET, *RANKED_CLASSIFIER),
     unused=(INDEX,),
+)
+UPERNET_CSWIN = Table(
+    "cswin",
+    marks=(_MARK, "backbone.stage1_conv_embed.0.weight", _PLAIN),
+    rules=(*CSWIN, *UPERNET, *CLASSIFIER),
 )
 UPERNET_MMSEG_BEIT = Table(
     "mmsegmentation",
     marks=(_MARK, "neck.upsample_4x.0.weight", "backbone.layers.0.attn.q_bias"),
-    rules=(*MMSEG_BEIT, *_HEAD, *CLASSIFIER),
+    rules=(*MMSEG_BEIT, *UPERNET, *CLASSIFIER),
     unused=(INDEX,),
 )
 HUGGINGFACE_UPERNET_SWIN = Table(
@@ -71,6 +78,7 @@ TABLES = (
     UPERNET_SWIN,
     UPERNET_BEIT_RANKSEG,
     UPERNET_BEIT,
+    UPERNET_CSWIN,
     UPERNET_MMSEG_BEIT,
     HUGGINGFACE_UPERNET_SWIN,
     HUGGINGFACE_UPERNET_BEIT,

@@ -1,4 +1,4 @@
-"""`rankseg-d2 dataset`: prepare public data sets, check and describe any data set."""
+"""`rankseg-d2 dataset`: list and prepare public data sets, check and describe any data set."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 from ..datasets import COMMANDS, data_root
 from ..own import commands as own_commands
 from ..prepare.processes import usable_cpus
-from . import check
+from . import check, listing
 
 
 def add_parser(commands: Any) -> None:
@@ -18,6 +18,7 @@ def add_parser(commands: Any) -> None:
     names = prepare.add_subparsers(dest="name", required=True, metavar="NAME")
     for name, command in COMMANDS.items():
         _add_prepare_parser(names, name, command)
+    listing.add_parser(commands)
     own_commands.add_parsers(commands)
     check.add_parsers(commands)
 

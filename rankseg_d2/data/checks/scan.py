@@ -27,7 +27,8 @@ from ..prepare.processes import run_jobs
 
 UNKNOWN, IGNORED = -1, -2
 _NOTHING = np.zeros(0, np.int64)
-_BY_DETAIL = ("panoptic", "semantic", "instance")  # the task, if a record has several labels
+# the task, if a record has several labels
+_BY_DETAIL = ("panoptic", "parsing", "semantic", "instance")
 
 # classes or UNKNOWN or IGNORED, their pixels, raw values, (height, width), faults
 Found = tuple[np.ndarray, np.ndarray, np.ndarray, Sequence[int], list[Fault]]
@@ -211,6 +212,15 @@ def scan_segments(record: dict, meaning: Meaning) -> Found:
     }
     classes = np.array([class_of.get(i, IGNORED) for i in ids.tolist()], np.int64)
     return classes, pixels, _NOTHING, id_map.shape, segment_faults(record, ids)
+
+
+def scan_persons(record: dict, meaning: Meaning) -> Found:
+    """The pixels of each part of an image; files of persons are read, and none is a fault."""
+    persons = len(record["person_labels"].read())
+    found = scan_label_image(record, meaning)
+    if persons:
+        return found
+    return *found[:-1], [*found[-1], Fault("no person", str(record["person_labels"]))]
 
 
 def scan_annotations(record: dict, meaning: Meaning) -> Found:

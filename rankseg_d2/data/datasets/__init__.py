@@ -9,11 +9,16 @@ from pathlib import Path
 from . import (
     ade20k,
     ade20k_full,
+    atr,
+    camvid,
+    cihp,
     cityscapes,
     coco,
     coco_lvis,
     coco_stuff,
     drawn,
+    lip,
+    mhp,
     pascal_context,
     shapes,
     stickers,
@@ -22,7 +27,7 @@ from . import (
 )
 from .common import data_root
 
-__all__ = ["COMMANDS", "data_root", "register_all", "register_named"]
+__all__ = ["COMMANDS", "data_root", "drawn_sizes", "register_all", "register_named"]
 
 _MODULES = (
     ade20k,
@@ -32,6 +37,11 @@ _MODULES = (
     coco_lvis,
     pascal_context,
     cityscapes,
+    camvid,
+    lip,
+    cihp,
+    mhp,
+    atr,
     vspw,
     ytvis,
     shapes,
@@ -51,6 +61,12 @@ def register_all(root: Path | None = None) -> None:
 def register_named(names: Iterable[str]) -> None:
     """Register each of `names` that is a data set drawn on first use, and not registered yet."""
     drawn.register_named((shapes.PLAIN, shapes.HARD, stickers.STICKERS), names)
+
+
+def drawn_sizes() -> list[tuple[str, dict[str, int], int]]:
+    """Of each built-in data set: its name, images of each split, and classes by default."""
+    sizes = {"shapes": shapes.NUM_IMAGES, "stickers": stickers.NUM_IMAGES}
+    return [(name, counts, drawn.NUM_CATEGORIES) for name, counts in sizes.items()]
 
 
 register_all()

@@ -1,4 +1,4 @@
-"""COCO 2017: panoptic segmentation with 133 classes (and its semantic label maps), instances."""
+"""COCO 2017: panoptic segmentation, 133 classes (and semantic label maps), instances, entities."""
 
 import functools
 from pathlib import Path
@@ -9,18 +9,20 @@ from ...files import write_image
 from ..classes import load_classes
 from ..formats.coco_instances import instance_metadata, load_instances
 from ..formats.coco_panoptic import check_pngs, contiguous_id, load_panoptic, read_segments
+from ..formats.entities import CATEGORY, entity_annotations
 from ..formats.file_lists import find
 from ..formats.label_images import positions_of_ids, read_segment_ids
-from ..prepare.job import Job, Preparation, make_files
+from ..prepare.job import Job, Preparation, make_files, make_json
 from . import common
 from .common import Command
+from .entities import entity_metadata, entity_records
 
 SPLITS = ("train", "val")
 IGNORE = 255
 
 
 def register(root: Path) -> None:
-    """`coco_2017_{train,val}` and `coco_2017_{train,val}_panoptic[_with_sem_seg]`."""
+    """`coco_2017_{train,val}`, and these with `_panoptic`, `_panoptic_with_sem_seg`, `_entity`."""
     folder = root / "coco"
     for split in SPLITS:
         common_facts = {
@@ -54,6 +56,13 @@ def register(root: Path) -> None:
             sem_seg_root=folder / f"panoptic_semseg_{split}2017",
             **panoptic,
         )
+        common.register_dataset(
+            f"coco_2017_{split}_entity",
+            functools.partial(load_entities, root, split),
+            image_root=folder / f"{split}2017",
+            json_file=folder / "annotations" / f"entity_{split}2017.json",
+            **entity_metadata(),
+        )
 
 
 def _read_panoptic_metadata() -> dict:
@@ -80,6 +89,13 @@ def load_segments(root: Path, split: str, with_semantic: bool) -> list[dict]:
         labels,
         _read_panoptic_metadata(),
     )
+
+
+def load_entities(root: Path, split: str) -> list[dict]:
+    """The entities of panoptic PNG files; of val, the json of the evaluation must be prepared."""
+    if split == "val":
+        entity_preparation(root, split).require()
+    return entity_records(load_segments(root, split, with_semantic=False))
 
 
 def prepare(root: Path, split: str, workers: int) -> None:
@@ -115,6 +131,51 @@ def convert(job: Job) -> None:
     write_image(job.target, np.array([IGNORE, *class_of.values()], np.uint8)[numbers])
 
 
+def prepare_entities(root: Path, split: str, workers: int, box_area: bool = False) -> None:
+    """Panoptic PNG files and their json -> a COCO json with one category, for evaluations."""
+    raw = root / f"coco/panoptic_{split}2017"
+    json_file = root / f"coco/annotations/panoptic_{split}2017.json"
+    to_prepare = entity_preparation(root, split)
+    to_prepare.check_sources()
+    content = read_segments(json_file, raw)
+    check_pngs(json_file, raw, [annotation["file_name"] for annotation in content["annotations"]])
+    facts = {image["id"]: image for image in content["images"]}
+    jobs = []
+    for annotation in content["annotations"]:
+        image_id = annotation["image_id"]
+        image = {"id": image_id, "file_name": f"{Path(annotation['file_name']).stem}.jpg"}
+        image |= {key: facts[image_id][key] for key in ("height", "width") if image_id in facts}
+        args = (image, annotation["segments_info"], box_area)
+        jobs.append(Job(None, (raw / annotation["file_name"], json_file), args))
+    target = root / f"coco/annotations/entity_{split}2017.json"
+    make_json(to_prepare, convert_entities, jobs, target, [CATEGORY], workers, box_area=box_area)
+
+
+def convert_entities(job: Job) -> dict:
+    """The image and its entities, for the json."""
+    (png, json_file), (image, segments, box_area) = job.sources, job.args
+    annotations, (height, width) = entity_annotations(str(png), segments, image["id"], box_area)
+    if (image.get("height", height), image.get("width", width)) != (height, width):
+        raise ValueError(
+            f"{png} is {width} x {height} (width x height), but {json_file} says "
+            f"{image['width']} x {image['height']}; unpack the archive again"
+        )
+    return {"image": image | {"height": height, "width": width}, "annotations": annotations}
+
+
+def entity_preparation(root: Path, split: str) -> Preparation:
+    return Preparation(
+        "coco-entity",
+        root,
+        f"coco/prepared_entity_{split}2017.json",
+        outputs=(f"coco/annotations/entity_{split}2017.json",),
+        sources=(
+            f"coco/annotations/panoptic_{split}2017.json",
+            f"coco/panoptic_{split}2017/*.png",
+        ),
+    )
+
+
 def preparation(root: Path, split: str) -> Preparation:
     return Preparation(
         "coco-panoptic",
@@ -129,5 +190,16 @@ def preparation(root: Path, split: str) -> Preparation:
 
 
 COMMANDS = {
-    "coco-panoptic": Command(prepare, SPLITS, "COCO panoptic: its semantic label maps, 133 classes")
+    "coco-panoptic": Command(
+        prepare, SPLITS, "COCO panoptic: its semantic label maps, 133 classes"
+    ),
+    "coco-entity": Command(
+        prepare_entities,
+        SPLITS,
+        "COCO panoptic: the json of its entities, which the evaluation of val reads",
+        {
+            "box_area": "boxes and areas as in the published json, whose area is that of the box: "
+            "by it APs, APm and APl count an entity as small, medium or large"
+        },
+    ),
 }

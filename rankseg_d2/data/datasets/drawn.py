@@ -1,7 +1,8 @@
 """Names and records of the data sets that are drawn on first use, `shapes` and `stickers`.
 
-Names are NAME[N][_hard]_{panoptic,sem_seg,instance,video_sem_seg,video_instance}_{train,val}, where
-N is the number of categories, 100 by default: `shapes_panoptic_train`, `stickers300_sem_seg_val`.
+Names are NAME[N][_hard]_TASK_{train,val}, such as `shapes_panoptic_train` and
+`stickers300_sem_seg_val`. N is the number of categories, 100 by default, and TASK one of panoptic,
+entity, sem_seg, instance, video_sem_seg and video_instance.
 """
 
 import functools
@@ -21,11 +22,12 @@ from ..drawn.split import SPLITS, SplitSpec, ensure_split
 from ..drawn.videos import VideoSpec, label_table
 from ..formats.youtube_vis import load_video_instances
 from .common import data_root, register_dataset
+from .entities import entity_metadata, entity_records
 from .vspw import load_videos
 
 NUM_CATEGORIES = 100  # of the names without a number
 _NAME = re.compile(
-    r"([a-z]+)(\d{0,9})((?:_hard)?)_(panoptic|(video_)?(sem_seg|instance))_(train|val)"
+    r"([a-z]+)(\d{0,9})((?:_hard)?)_(panoptic|entity|(video_)?(sem_seg|instance))_(train|val)"
 )
 
 
@@ -133,6 +135,10 @@ def _load_panoptic(folder: Path, spec: ImageSpec) -> list[dict]:
     ]
 
 
+def _load_entities(folder: Path, spec: ImageSpec) -> list[dict]:
+    return entity_records(_load_panoptic(folder, spec))
+
+
 def _load_semantic(folder: Path, spec: ImageSpec) -> list[dict]:
     content = read_json(folder / "panoptic.json")
     return [_paths(folder, image) for image in content["images"]]
@@ -177,6 +183,10 @@ def _panoptic_facts(folder: Path, vocabulary: Any) -> dict:
             "label_divisor": 1000,
         }
     )
+
+
+def _entity_facts(folder: Path, vocabulary: Any) -> dict:
+    return entity_metadata()
 
 
 def _semantic_facts(folder: Path, vocabulary: Any) -> dict:
@@ -224,6 +234,7 @@ def _lists(categories: list[dict]) -> tuple[list[str], list[list[int]], dict[int
 
 _TASKS = {
     "panoptic": (_load_panoptic, _panoptic_facts),
+    "entity": (_load_entities, _entity_facts),
     "sem_seg": (_load_semantic, _semantic_facts),
     "instance": (_load_instances, _instance_facts),
 }

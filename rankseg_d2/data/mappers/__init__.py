@@ -39,8 +39,10 @@ MAPPERS: dict[str, MapperKind | Callable] = {
     "mask_former_instance": MapperKind(
         "instance", partial(recipes.shortest_edge, constrain_area=False)
     ),
+    "parsing": MapperKind("parsing", _by_shortest_edge, reads_labels=True),
     "coco_panoptic_lsj": MapperKind("panoptic", recipes.large_scale_jitter),
     "coco_instance_lsj": MapperKind("instance", recipes.large_scale_jitter),
+    "coco_entity_lsj": MapperKind("entity", recipes.large_scale_jitter),
     "detr_panoptic": MapperKind("panoptic", recipes.detr),
     "video_semantic": MapperKind("semantic", recipes.clip, reads_labels=True, is_video=True),
     "video_instance": MapperKind("instance", recipes.clip, is_video=True),

@@ -119,6 +119,32 @@ class ResizeShortestEdgeAndCrop(T.Augmentation):
         return np.count_nonzero(counts) > 1 and counts.max() < counts.sum() * self.max_area
 
 
+class Stretch(T.Augmentation):
+    """Resize to a square whose side is `size` times a random scale, so the ratio changes."""
+
+    def __init__(self, size, min_scale=1.0, max_scale=1.0):
+        super().__init__()
+        self._init(locals())
+
+    def get_transform(self, image):
+        scale = 1.0
+        if self.min_scale != self.max_scale:
+            scale = self._rand_range(self.min_scale, self.max_scale)
+        side = max(round(self.size * scale), 1)
+        return T.ResizeTransform(*image.shape[:2], side, side, Image.BILINEAR)
+
+
+class StretchAndCrop(ResizeShortestEdgeAndCrop):
+    """Stretch to a square of a random size, then crop as `ResizeShortestEdgeAndCrop` does."""
+
+    def __init__(self, size, min_scale, max_scale, crop_type="absolute", crop_size=None,
+                 max_area=1.0, ignore_label=255):  # fmt: skip
+        T.Augmentation.__init__(self)
+        self.resize = Stretch(size, min_scale, max_scale)
+        self.crop = None if crop_size is None else T.RandomCrop(crop_type, crop_size)
+        self._init(locals())
+
+
 class ResizeShortestEdge(T.ResizeShortestEdge):
     """detectron2's, but a side of an image of 20000 x 1 keeps one pixel."""
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from ...tasks import LABEL_KEYS, TASKS, find
 from ..formats.image_files import UnreadableError, read_rgb
 from ..formats.label_images import present_values, read_label_map
+from ..formats.person_labels import PersonLabels
 from .augmentations import PAD_VALUE, in_order, pad
 from .packed_masks import BitPackedMasks, IdMapMasks
 from .targets import Augmented, check_same_size, objects
@@ -59,7 +60,7 @@ class TrainMapper:
     """Image, label map (with `reads_labels`) and instances of a record, with the same transforms.
 
     Args:
-        task: semantic, panoptic or instance: what the instances are.
+        task: semantic, panoptic, instance or entity: what the instances are.
         size_divisibility: images are padded to a multiple of it; -1: no padding.
         skip_corrupt: warn about a file that cannot be read, and use another image.
         keep_empty: keep objects outside the crop, with an empty mask.
@@ -228,6 +229,8 @@ def present_classes(record: dict, task: str, metadata: Any) -> list[int] | None:
     source = next((key for key in TASKS[task].present_keys if key in record), None)
     if source is None:
         return None
+    if isinstance(record[source], PersonLabels):
+        return record[source].classes()
     if source != "sem_seg_file_name":
         return sorted({entry["category_id"] for entry in objects(record[source])})
     classes = present_values(read_label_map(record[source], metadata))

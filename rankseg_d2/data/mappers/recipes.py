@@ -14,6 +14,8 @@ from .augmentations import (
     RandomSaturation,
     ResizeShortestEdge,
     ResizeShortestEdgeAndCrop,
+    Stretch,
+    StretchAndCrop,
 )
 
 _FLIPS = ("none", "horizontal", "vertical", "flip_by_clip")  # the last one is horizontal
@@ -21,7 +23,10 @@ _DETR_SHORT_EDGES = [400, 500, 600]  # before the crop
 
 
 def shortest_edge(cfg: CfgNode, *, constrain_area: bool) -> list[T.Augmentation]:
-    """Resize, crop, SSD's colours, flip: MaskFormer's and Mask2Former's recipe."""
+    """Resize, crop, SSD's colours, flip: MaskFormer's and Mask2Former's recipe.
+
+    INPUT.KEEP_RATIO and INPUT.ROTATION make it that of human parsing.
+    """
     keys = cfg.INPUT
     crop = {}
     if keys.CROP.ENABLED:
@@ -30,7 +35,7 @@ def shortest_edge(cfg: CfgNode, *, constrain_area: bool) -> list[T.Augmentation]
             crop["max_area"] = keys.CROP.SINGLE_CATEGORY_MAX_AREA
             crop["ignore_label"] = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
     colours = [ColorAugSSD()] if keys.COLOR_AUG_SSD else []
-    return [_resize(keys, **crop), *colours, *_flips(keys)]
+    return [_resize(keys, **crop), *_rotation(cfg), *colours, *_flips(keys)]
 
 
 def large_scale_jitter(cfg: CfgNode) -> list[T.Augmentation]:
@@ -72,8 +77,13 @@ def clip(cfg: CfgNode) -> list[T.Augmentation]:
 
 
 def at_test_time(cfg: CfgNode) -> list[T.Augmentation]:
-    """Resize the shortest edge to INPUT.MIN_SIZE_TEST; 0 keeps the image's size."""
+    """Resize the shortest edge to INPUT.MIN_SIZE_TEST; 0 keeps the image's size.
+
+    Without INPUT.KEEP_RATIO, the image becomes a square of that size.
+    """
     keys = cfg.INPUT
+    if not keys.KEEP_RATIO and keys.MIN_SIZE_TEST:
+        return [Stretch(keys.MIN_SIZE_TEST)]
     return [ResizeShortestEdge(keys.MIN_SIZE_TEST, keys.MAX_SIZE_TEST, "choice")]
 
 
@@ -93,8 +103,18 @@ class OneOf(T.Augmentation):
 
 
 def _resize(keys, **crop) -> ResizeShortestEdgeAndCrop:
+    if not keys.KEEP_RATIO:
+        return StretchAndCrop(keys.IMAGE_SIZE, keys.MIN_SCALE, keys.MAX_SCALE, **crop)
     style = keys.MIN_SIZE_TRAIN_SAMPLING.removesuffix("_by_clip")  # a clip always has one size
     return ResizeShortestEdgeAndCrop(keys.MIN_SIZE_TRAIN, keys.MAX_SIZE_TRAIN, style, **crop)
+
+
+def _rotation(cfg: CfgNode) -> list[T.Augmentation]:
+    keys = cfg.INPUT.ROTATION
+    if not keys.DEGREES:
+        return []
+    rotation = RandomRotation(keys.DEGREES, 0.0, cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE)
+    return [T.RandomApply(rotation, keys.PROBABILITY)]
 
 
 def _flips(keys) -> list[T.Augmentation]:

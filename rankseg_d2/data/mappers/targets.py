@@ -21,6 +21,7 @@ from ..formats.label_images import (
     size_advice,
 )
 from ..formats.mask_checks import check_masks
+from ..formats.person_labels import PersonLabels
 from ..formats.polygons import draw_polygons
 from .augmentations import pad
 from .packed_masks import BitPackedMasks, IdMapMasks, pack, packed_masks
@@ -67,6 +68,12 @@ def panoptic_target(sample: Augmented) -> Target:
     return [segment["category_id"] for segment in segments], masks
 
 
+def entity_target(sample: Augmented) -> Target:
+    """The same, all of class 0."""
+    classes, masks = panoptic_target(sample)
+    return [0] * len(classes), masks
+
+
 def instance_target(sample: Augmented) -> Target:
     """One mask for each annotation that is not a crowd, in the order of the record."""
     annotations = objects(needed(sample.record, "annotations"))
@@ -89,14 +96,38 @@ def instance_target(sample: Augmented) -> Target:
     return classes, packed_masks(pack(pieces, sample.padded_size), len(shapes))
 
 
-def _transformed(packed: np.ndarray, count: int, sample: Augmented) -> IdMapMasks | BitPackedMasks:
-    """The masks that `pack` made at the native size, transformed as the image was."""
+def parsing_target(sample: Augmented) -> Target:
+    """One mask for each part of all persons together, background included, then one per person."""
+    persons: PersonLabels = needed(sample.record, "person_labels")
+    classes, parts = semantic_target(sample)
+    maps = persons.read()
+    if not len(maps):
+        return classes, parts
+    image, size = sample.record["file_name"], maps.shape[1:]
+    check_same_size(image, sample.native_size, str(persons), size, can_resize=False)
+    whole = pack([(0, 0, one > 0) for one in maps], size)
+    whole = _transformed(whole, len(maps), sample, like_labels=True)
+    pieces = [(0, 0, mask.numpy()) for masks in (parts, whole) for mask in masks.tensor]
+    packed = pack(pieces, sample.padded_size)
+    return classes + [persons.num_parts] * len(maps), packed_masks(packed, len(pieces))
 
+
+def _transformed(
+    packed: np.ndarray, count: int, sample: Augmented, like_labels: bool = False
+) -> IdMapMasks | BitPackedMasks:
+    """The masks that `pack` made at the native size, transformed as the image was.
+
+    like_labels: take the nearest pixels of label maps (torch's), so that both fit each other.
+    """
     transforms = T.TransformList([_padding_with_zero(x) for x in sample.transforms.transforms])
 
     def move(plane):
         return pad(transforms.apply_segmentation(plane), sample.padded_size, 0)
 
+    if like_labels:
+        planes = packed if packed.ndim == 3 else packed[None]
+        moved = np.stack([move(plane.astype(np.int32)) for plane in planes]).astype(packed.dtype)
+        return packed_masks(moved if packed.ndim == 3 else moved[0], count)
     if packed.ndim == 3:
         return packed_masks(np.stack([move(plane) for plane in packed]), count)
     # As bytes, because the transforms take the nearest pixel as Pillow does for 8 bits only.

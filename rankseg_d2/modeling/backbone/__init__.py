@@ -5,18 +5,27 @@ from detectron2.modeling import BACKBONE_REGISTRY
 
 from ...errors import unknown_name
 from .beit import BEiT
+from .cswin import CSWinTransformer
 from .mit import MixTransformer
 from .resnet_deeplab import DeepLabStem, build_resnet_deeplab_backbone
+from .semask import D2SeMaskSwinTransformer
 from .swin import D2SwinTransformer
 from .timm_backbone import TimmBackbone
 from .vit import VisionTransformer
+from .vit_adapter import BEiTAdapter, ViTAdapter
+from .volo import VOLO
 
 __all__ = [
+    "VOLO",
     "BEiT",
+    "CSWinTransformer",
+    "BEiTAdapter",
+    "D2SeMaskSwinTransformer",
     "D2SwinTransformer",
     "DeepLabStem",
     "MixTransformer",
     "TimmBackbone",
+    "ViTAdapter",
     "VisionTransformer",
     "build_resnet_deeplab_backbone",
     "check_backbone",

@@ -16,20 +16,18 @@ from ..attention import relative_bias
 from ..drop_path import drop_path, drop_rates
 from ..gradient_checkpointing import run_layer
 from ..registering import register
+from .initialization import init_linear
 from .swin import Mlp
 
 LEVELS = ("res2", "res3", "res4", "res5")
 
 
-@register(BACKBONE_REGISTRY)
-class BEiT(Backbone):
-    """Images of at most `img_size` -> feature name -> (B, D, h, w) of strides 4, 8, 16 and 32.
+class BEiTBlocks(Backbone):
+    """A class token, patches of images of at most `img_size`, and BEiT's blocks.
 
-    Built from MODEL.BEIT of a config, or from the arguments. Each level comes from a block of its
-    own: enlarged, as it is, or max pooled.
+    Subclasses make features of the tokens that the blocks give.
     """
 
-    @configurable
     def __init__(
         self,
         img_size: Sequence[int] = (512, 512),
@@ -42,25 +40,18 @@ class BEiT(Backbone):
         mlp_ratio: float = 4.0,
         layer_scale: float = 0.1,
         drop_path_rate: float = 0.1,
-        out_blocks: Sequence[int] = (4, 6, 8, 12),
-        norm: str = "SyncBN",
         use_checkpoint: bool = False,
+        num_blocks: int | None = None,
     ):
         """
         Args:
             img_size: height and width; the offsets of two patches of such an image have biases.
-            out_blocks: the blocks that give res2, ..., res5, counted from 1.
+            num_blocks: so many of the `depth` blocks are built; None: all.
         """
         super().__init__()
-        _check(img_size, patch_size, embed_dim, num_heads, depth, out_blocks)
-        self._out_features = list(LEVELS)
-        self._out_feature_channels = dict.fromkeys(LEVELS, embed_dim)
-        self._out_feature_strides = {
-            name: patch_size * 2**i // 4 for i, name in enumerate(LEVELS)
-        }
+        _check(img_size, patch_size, embed_dim, num_heads)
         self.grid = tuple(side // patch_size for side in img_size)
         self.patch_size = patch_size
-        self.out_blocks = tuple(out_blocks)
         self.use_checkpoint = use_checkpoint
 
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
@@ -70,17 +61,10 @@ class BEiT(Backbone):
         options = {"mlp_ratio": mlp_ratio, "layer_scale": layer_scale}
         self.blocks = nn.ModuleList(
             Block(embed_dim, num_heads, self.grid, drop_path_rate=rate, **options)
-            for rate in rates[: max(out_blocks)]
+            for rate in rates[:num_blocks]
         )
-        self.fpn1 = nn.Sequential(
-            nn.ConvTranspose2d(embed_dim, embed_dim, 2, stride=2),
-            get_norm(norm, embed_dim),
-            nn.GELU(),
-            nn.ConvTranspose2d(embed_dim, embed_dim, 2, stride=2),
-        )
-        self.fpn2 = nn.Sequential(nn.ConvTranspose2d(embed_dim, embed_dim, 2, stride=2))
         nn.init.trunc_normal_(self.cls_token, std=0.02)
-        self.apply(_init_linear)
+        self.apply(init_linear)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
@@ -95,33 +79,23 @@ class BEiT(Backbone):
             "mlp_ratio": beit.MLP_RATIO,
             "layer_scale": beit.LAYER_SCALE,
             "drop_path_rate": beit.DROP_PATH_RATE,
-            "out_blocks": beit.OUT_BLOCKS,
-            "norm": beit.NORM,
             "use_checkpoint": beit.USE_CHECKPOINT,
         }
 
-    @property
-    def size_divisibility(self) -> int:
-        return self.patch_size
-
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
+    def embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int], Tensor]:
+        """The tokens (B, 1+N, D) before the first block, the grid, and `offset_index` of it."""
         height, width = x.shape[-2:]
         x = F.pad(x, (0, -width % self.patch_size, 0, -height % self.patch_size))
         x = self.patch_embed.proj(x)  # (B, D, h, w)
-        size = x.shape[-2:]
+        size = (x.shape[2], x.shape[3])
         self._check_size(height, width, size)
-        index = offset_index(size, self.grid, x.device)
         x = x.flatten(2).mT  # (B, N, D)
-        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)  # (B, 1+N, D)
-        maps = {}
-        for number, block in enumerate(self.blocks, start=1):
-            x = run_layer(block, x, index, use_checkpoint=self.use_checkpoint and self.training)
-            if number in self.out_blocks:
-                maps[number] = x[:, 1:].mT.unflatten(2, size)  # (B, D, h, w)
-        maps = [maps[number].contiguous() for number in self.out_blocks]
-        half = tuple(min(2, side) for side in size)
-        maps = [self.fpn1(maps[0]), self.fpn2(maps[1]), maps[2], F.max_pool2d(maps[3], half)]
-        return dict(zip(LEVELS, maps, strict=True))
+        x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)  # (B, 1+N, D)
+        return x, size, offset_index(size, self.grid, x.device)
+
+    def run_block(self, block: nn.Module, x: Tensor, index: Tensor) -> Tensor:
+        """The tokens after a block, in training with gradient checkpointing if it is on."""
+        return run_layer(block, x, index, use_checkpoint=self.use_checkpoint and self.training)
 
     def _check_size(self, height: int, width: int, size: tuple[int, int]) -> None:
         if size[0] > self.grid[0] or size[1] > self.grid[1]:
@@ -140,15 +114,15 @@ class BEiT(Backbone):
     def layers_above(self) -> dict[str, int]:
         """For each parameter the number of layers above its own, for layer-wise decay.
 
-        The last block has one above it, the pyramid none, as BEiT counts.
+        The last block has one above it, what makes features of the tokens none, as BEiT counts.
         """
         depth = len(self.blocks)
         above = {}
         for name, _ in self.named_parameters():
             part, number = name.split(".")[:2] if "." in name else (name, "")
-            above[name] = depth - int(number) if part == "blocks" else depth + 1
-            if part in ("fpn1", "fpn2"):
-                above[name] = 0
+            above[name] = depth + 1 if part in ("cls_token", "patch_embed") else 0
+            if part == "blocks":
+                above[name] = depth - int(number)
         return above
 
     def checkpoint_rows(self) -> dict[str, Rows]:
@@ -160,6 +134,71 @@ class BEiT(Backbone):
         name = "blocks.{}.attn.relative_position_bias_table"
         offsets = Rows("offsets", resize=resize)
         return {name.format(i): offsets for i in range(len(self.blocks))}
+
+
+@register(BACKBONE_REGISTRY)
+class BEiT(BEiTBlocks):
+    """Images of at most `img_size` -> feature name -> (B, D, h, w) of strides 4, 8, 16 and 32.
+
+    Built from MODEL.BEIT of a config, or from the arguments. Each level comes from a block of its
+    own: enlarged, as it is, or max pooled.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        img_size: Sequence[int] = (512, 512),
+        embed_dim: int = 768,
+        depth: int = 12,
+        num_heads: int = 12,
+        *,
+        patch_size: int = 16,
+        out_blocks: Sequence[int] = (4, 6, 8, 12),
+        norm: str = "SyncBN",
+        **options: Any,
+    ):
+        """
+        Args:
+            out_blocks: the blocks that give res2, ..., res5, counted from 1.
+            options: what BEiTBlocks takes.
+        """
+        _check_levels(patch_size, depth, out_blocks)
+        options |= {"patch_size": patch_size, "num_blocks": max(out_blocks)}
+        super().__init__(img_size, embed_dim, depth, num_heads, **options)
+        self._out_features = list(LEVELS)
+        self._out_feature_channels = dict.fromkeys(LEVELS, embed_dim)
+        self._out_feature_strides = {
+            name: patch_size * 2**i // 4 for i, name in enumerate(LEVELS)
+        }
+        self.out_blocks = tuple(out_blocks)
+        self.fpn1 = nn.Sequential(
+            nn.ConvTranspose2d(embed_dim, embed_dim, 2, stride=2),
+            get_norm(norm, embed_dim),
+            nn.GELU(),
+            nn.ConvTranspose2d(embed_dim, embed_dim, 2, stride=2),
+        )
+        self.fpn2 = nn.Sequential(nn.ConvTranspose2d(embed_dim, embed_dim, 2, stride=2))
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
+        own = {"out_blocks": cfg.MODEL.BEIT.OUT_BLOCKS, "norm": cfg.MODEL.BEIT.NORM}
+        return super().from_config(cfg, input_shape) | own
+
+    @property
+    def size_divisibility(self) -> int:
+        return self.patch_size
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        x, size, index = self.embed(x)
+        maps = {}
+        for number, block in enumerate(self.blocks, start=1):
+            x = self.run_block(block, x, index)
+            if number in self.out_blocks:
+                maps[number] = x[:, 1:].mT.unflatten(2, size)  # (B, D, h, w)
+        maps = [maps[number].contiguous() for number in self.out_blocks]
+        half = tuple(min(2, side) for side in size)
+        maps = [self.fpn1(maps[0]), self.fpn2(maps[1]), maps[2], F.max_pool2d(maps[3], half)]
+        return dict(zip(LEVELS, maps, strict=True))
 
 
 class Block(nn.Module):
@@ -221,28 +260,24 @@ def offset_index(
     return index
 
 
-def _check(img_size, patch_size, embed_dim, num_heads, depth, out_blocks) -> None:
+def _check(img_size, patch_size, embed_dim, num_heads) -> None:
     if any(side < patch_size or side % patch_size for side in img_size):
         raise ValueError(
             f"MODEL.BEIT.IMG_SIZE must be multiples of MODEL.BEIT.PATCH_SIZE, {patch_size}; got "
             f"{list(img_size)}"
         )
-    if patch_size % 4:
-        raise ValueError(f"MODEL.BEIT.PATCH_SIZE must be a multiple of 4; got {patch_size}")
     if embed_dim % num_heads:
         raise ValueError(
             f"MODEL.BEIT.NUM_HEADS: {num_heads} heads cannot share {embed_dim} channels; choose a "
             "divisor, or change MODEL.BEIT.EMBED_DIM"
         )
+
+
+def _check_levels(patch_size, depth, out_blocks) -> None:
+    if patch_size % 4:
+        raise ValueError(f"MODEL.BEIT.PATCH_SIZE must be a multiple of 4; got {patch_size}")
     if len(out_blocks) != len(LEVELS) or not all(1 <= number <= depth for number in out_blocks):
         raise ValueError(
             f"MODEL.BEIT.OUT_BLOCKS must be four blocks of 1 to {depth}, MODEL.BEIT.DEPTH, for "
             f"{', '.join(LEVELS)}; got {list(out_blocks)}"
         )
-
-
-def _init_linear(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

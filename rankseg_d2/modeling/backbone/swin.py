@@ -10,10 +10,13 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...ops.exporting import is_exporting
 from ..attention import relative_bias
 from ..drop_path import drop_path, drop_rates
 from ..gradient_checkpointing import run_layer
 from ..registering import register
+from .initialization import init_linear
+from .windows import from_windows, to_windows
 
 
 @register(BACKBONE_REGISTRY)
@@ -68,7 +71,7 @@ class D2SwinTransformer(Backbone):
             self.layers.append(Stage(dim, heads, window_size, rates[i], is_last, **block))
             if name in out_features:
                 self.add_module(f"norm{i}", nn.LayerNorm(dim))
-        self.apply(_init_linear)
+        self.apply(init_linear)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
@@ -106,12 +109,16 @@ class D2SwinTransformer(Backbone):
         x = self.pos_drop(x)
         features = {}
         for i, stage in enumerate(self.layers):
-            x = stage(x, self.use_checkpoint and self.training)
+            x = self.run_stage(i, x, features)
             name = f"res{i + 2}"
             if name in self._out_features:
                 features[name] = getattr(self, f"norm{i}")(x).permute(0, 3, 1, 2).contiguous()
             x = stage.downsample(x)
         return features
+
+    def run_stage(self, i: int, x: Tensor, features: dict[str, Tensor]) -> Tensor:
+        """(B, h, w, D) after the blocks of stage i; subclasses may add features."""
+        return self.layers[i](x, self.use_checkpoint and self.training)
 
 
 class PatchEmbed(nn.Module):
@@ -174,10 +181,10 @@ class Block(nn.Module):
         height, width = x.shape[1:3]
         size, shift = self.window_size, self.shift
         x = F.pad(x, (0, 0, 0, -width % size, 0, -height % size))
-        padded = x.shape[1:3]
         if shift:
             x = x.roll((-shift, -shift), (1, 2))
-        x = _from_windows(self.attn(_to_windows(x, size), mask), size, padded)
+        windows = to_windows(x, (size, size))
+        x = from_windows(self.attn(windows, mask), (size, size), x.shape[2])
         if shift:
             x = x.roll((shift, shift), (1, 2))
         return x[:, :height, :width]
@@ -228,6 +235,8 @@ class WindowAttention(nn.Module):
             q, k, v, attn_mask=bias[None].to(q.dtype), dropout_p=dropout, scale=self.scale
         )
         attended = attended.reshape(qkv.shape[1:]).transpose(2, 3)  # (B, W, N, M, d)
+        if is_exporting():  # ONNX's attention has another order in memory, unfit for a view
+            attended = attended.clone(memory_format=torch.contiguous_format)
         return self.proj_drop(self.proj(attended.flatten(3)))
 
 
@@ -257,24 +266,12 @@ class PatchMerging(nn.Module):
         return self.reduction(self.norm(x))
 
 
-def _to_windows(x: Tensor, size: int) -> Tensor:
-    """(B, h, w, D) -> (B, W, N, D), where N = size * size."""
-    x = x.unflatten(2, (-1, size)).unflatten(1, (-1, size))  # (B, rows, size, columns, size, D)
-    return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
-
-
-def _from_windows(x: Tensor, size: int, padded: tuple[int, int]) -> Tensor:
-    """(B, W, N, D) -> (B, h, w, D)."""
-    x = x.unflatten(2, (size, size)).unflatten(1, (-1, padded[1] // size))
-    return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
-
-
 def shift_mask(height: int, width: int, size: int, shift: int, device: torch.device) -> Tensor:
     """(W, N, N): -100 between tokens that only the cyclic shift has brought into one window."""
     sides = height + -height % size, width + -width % size
     rows, columns = (torch.arange(side, device=device) >= side - shift for side in sides)
     region = rows[:, None] * 2 + columns  # (h, w)
-    region = _to_windows(region[None, :, :, None], size)[0, :, :, 0]  # (W, N)
+    region = to_windows(region[None, :, :, None], (size, size))[0, :, :, 0]  # (W, N)
     return (region[:, :, None] != region[:, None]) * -100.0
 
 
@@ -306,10 +303,3 @@ def _stage_names(embed_dim, depths, num_heads, out_features) -> list[str]:
                 f"of {names[i]}; choose a divisor, or change MODEL.SWIN.EMBED_DIM"
             )
     return names[: max(names.index(name) for name in out_features) + 1]
-
-
-def _init_linear(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

@@ -16,12 +16,11 @@ from torch.nn import functional as F
 from ...errors import short, unknown_name
 from ..registering import register
 from .packaged_weights import load_packaged_weights, package_of, weight_file
-from .pyramid import change_stride
+from .pyramid import STRIDES, change_stride
 
 logger = logging.getLogger(__name__)
 
 _BLOCK = re.compile(r"\.\d+\.")  # in the name of a parameter of a numbered block
-STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
 # The options by which timm's families accept images of any size; most families need none.
 _ANY_SIZE = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
 

@@ -17,6 +17,7 @@ from ...position_encoding import resize_positions
 from ...transformer_block import Block
 from ..gradient_checkpointing import run_layer
 from ..registering import register
+from .initialization import init_linear
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +103,7 @@ class VisionTransformer(Backbone):
             self.class_embedding = nn.Parameter(torch.zeros(1, num_classes, embed_dim))
             nn.init.trunc_normal_(self.class_embedding, std=0.02)
         self._resized_to: set[tuple[int, int]] = set()  # grids that the log has named
-        self.apply(_init_linear)
+        self.apply(init_linear)
         if patch_bias:  # as if there were none, until it is trained or loaded
             nn.init.zeros_(self.patch_embed.proj.bias)
         for embedding in (self.cls_token, self.pos_embed):
@@ -141,7 +142,7 @@ class VisionTransformer(Backbone):
         features = {}
         for number, block in enumerate(self.blocks, 1):
             if number == len(self.blocks) and self.class_embedding is not None:
-                x = torch.cat([x, self.class_embedding.expand(len(x), -1, -1)], dim=1)
+                x = torch.cat([x, self.class_embedding.expand(x.shape[0], -1, -1)], dim=1)
             x = self.run_block(block, x)
             if f"block{number}" in self._out_features:
                 features[f"block{number}"] = self.as_map(x, size)
@@ -158,10 +159,10 @@ class VisionTransformer(Backbone):
             raise ValueError(f"a ViT takes images (B, C, H, W), not {tuple(x.shape)}")
         x = self.patch_embed(x)  # (B, h, w, D)
         size = (x.shape[1], x.shape[2])
-        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x.flatten(1, 2)], dim=1)
+        x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x.flatten(1, 2)], dim=1)
         x = x + self.positions(size)  # (B, 1+N, D)
         if self.num_prefix > 1:
-            registers = self.reg_token.expand(len(x), -1, -1)
+            registers = self.reg_token.expand(x.shape[0], -1, -1)
             x = torch.cat([x[:, :1], registers, x[:, 1:]], dim=1)  # (B, P+N, D)
         return self.pos_drop(x), size
 
@@ -179,7 +180,8 @@ class VisionTransformer(Backbone):
         return positions if self.class_position else F.pad(positions, (0, 0, 1, 0))
 
     def _grid_positions(self, size: tuple[int, int]) -> Tensor:
-        if size == (self.grid, self.grid):
+        # A size that torch.export traces is a symbol, which is not compared: it would be fixed.
+        if all(isinstance(side, int) for side in size) and size == (self.grid, self.grid):
             return self.pos_embed
         if not torch.compiler.is_compiling() and size not in self._resized_to:
             self._resized_to.add(size)
@@ -256,10 +258,4 @@ def _block_of(name: str, last: int) -> int:
     part, _, rest = name.partition(".")
     if part == "blocks":
         return int(rest.partition(".")[0])
-    return last if part in ("norm", "class_embedding") else 0
-
-
-def _init_linear(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        nn.init.zeros_(module.bias)
+    return 0 if part in ("cls_token", "reg_token", "pos_embed", "patch_embed") else last

@@ -1,6 +1,6 @@
 """The set loss of mask classifiers: matching of queries with objects, and losses."""
 
-from .criterion import SetCriterion, build_criterion
+from .criterion import SetCriterion, build_criterion, mean_over_ranks
 from .matcher import HungarianMatcher
 
-__all__ = ["HungarianMatcher", "SetCriterion", "build_criterion"]
+__all__ = ["HungarianMatcher", "SetCriterion", "build_criterion", "mean_over_ranks"]

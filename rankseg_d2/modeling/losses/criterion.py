@@ -93,7 +93,7 @@ class SetCriterion(nn.Module):
                 ]
             )
             loss_mask, loss_dice = self._mask_losses(rows, objects, targets, points)
-            num_masks = _mean_over_ranks(sum(len(target["labels"]) for target in targets), rows)
+            num_masks = mean_over_ranks(sum(len(target["labels"]) for target in targets), rows)
             losses = {
                 "loss_ce": self._class_losses(logits, queries, objects, targets),
                 "loss_mask": loss_mask / num_masks,
@@ -214,13 +214,13 @@ def _flat_indices(
     return tuple(torch.from_numpy(pairs).to(logits.device, non_blocking=True))
 
 
-def _mean_over_ranks(count: int, like: Tensor) -> Tensor:
-    """The mean number of true masks per rank, at least 1."""
-    total = torch.full((), float(count), device=like.device, dtype=like.dtype)
+def mean_over_ranks(count: int | Tensor, like: Tensor, least: float = 1) -> Tensor:
+    """The mean number (or sum) per rank, such as of true masks; at least `least`."""
+    total = torch.zeros((), device=like.device, dtype=like.dtype) + count
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(total)
         total /= dist.get_world_size()
-    return total.clamp(min=1)
+    return total.clamp(min=least)
 
 
 def build_criterion(cfg: CfgNode) -> SetCriterion:

@@ -5,6 +5,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 
 from ..registering import register
 from .base import Segmentation
+from .condinst import CondInst
 from .eomt import EoMT
 from .mask_classification import MaskFormer, VideoMaskFormer
 from .pixel_classification import PixelClassifier
@@ -16,6 +17,7 @@ from .rankseg import (
 )
 
 __all__ = [
+    "CondInst",
     "EoMT",
     "MaskFormer",
     "PixelClassifier",
@@ -28,7 +30,7 @@ __all__ = [
     "model_class",
 ]
 
-WITHOUT_RANKING = (MaskFormer, VideoMaskFormer, EoMT, PixelClassifier)
+WITHOUT_RANKING = (MaskFormer, VideoMaskFormer, EoMT, PixelClassifier, CondInst)
 WITH_RANKING = (RankSegMaskFormer, RankSegVideoMaskFormer, RankSegEoMT, RankSegPixelClassifier)
 CLASSES = {model.__name__: model for model in (*WITHOUT_RANKING, *WITH_RANKING)}
 

@@ -22,6 +22,11 @@ from ..clips import Clips, batch_clips, check_samples, check_values
 from ..outputs import Outputs
 from ..results import ResultOptions, Sizes
 
+_RARE_RESULTS = {  # by their switch: what they are, and models that give them
+    "ENTITY_ON": ("entities", "MaskFormer, EoMT or CondInst"),
+    "PARSING_ON": ("persons with their parts", "MaskFormer or EoMT"),
+}
+
 
 class Segmentation(nn.Module):
     """A backbone, a head, and the steps from samples to losses or results."""
@@ -56,6 +61,12 @@ class Segmentation(nn.Module):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         check_backbone(cfg)
+        for switch, (results, others) in _RARE_RESULTS.items():
+            if cfg.MODEL.MASK_FORMER.TEST[switch] and switch not in cls.switches:
+                raise ValueError(
+                    f"{cls.__name__} gives no {results}; set MODEL.MASK_FORMER.TEST.{switch} "
+                    f"False, or MODEL.META_ARCHITECTURE to {others}"
+                )
         backbone = build_backbone(cfg)
         return {
             "backbone": backbone,
@@ -79,7 +90,8 @@ class Segmentation(nn.Module):
             return self.predict(batched_inputs)
         clips = self.preprocess(batched_inputs)
         outputs = self.run_network(clips)
-        return self.losses(outputs, self.prepare_targets(batched_inputs, clips))
+        targets = self.prepare_targets(batched_inputs, clips)
+        return self.losses(outputs, targets) | self.backbone_losses(outputs, targets)
 
     def predict(self, batched_inputs: list[dict]) -> list[dict]:
         """Results at each sample's own size (`height`, `width`), else at its input size."""
@@ -101,6 +113,12 @@ class Segmentation(nn.Module):
         """`network`, compiled if `compile` was called."""
         network = self._compiled_network or self.network
         return network(clips.tensor, clips.num_frames)
+
+    def backbone_losses(self, outputs: Outputs, targets: Any) -> dict[str, Tensor]:
+        """The losses of the logits that the backbone itself gives; none unless it gives some."""
+        if outputs.backbone_logits is None:
+            return {}
+        return self.backbone.losses(outputs.backbone_logits, self.label_maps(targets))
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile `network`, in place, with the arguments of torch.compile.
@@ -129,6 +147,10 @@ class Segmentation(nn.Module):
 
     def losses(self, outputs: Outputs, targets: Any) -> dict[str, Tensor]:
         """Weighted losses of all L predictions; the last one's names have no number."""
+        raise NotImplementedError
+
+    def label_maps(self, targets: Any) -> Tensor:
+        """The class of each pixel of the targets: (B·T, H, W) int64, NO_CLASS where it is none."""
         raise NotImplementedError
 
     def decide(self, outputs: Outputs) -> Outputs:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from ...checkpoints import Rows
 from ...ranking import Ranking
-from ..clips import Clips, clip_targets, image_targets
+from ..clips import Clips, clip_targets, image_targets, label_map
 from ..losses import build_criterion
-from ..outputs import MaskPredictions
+from ..outputs import CLASS_LOGITS, MaskPredictions
 from ..results import Sizes, mask_result
 from ..video import VideoWindows, predict_video
 from .base import Segmentation
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 class MaskFormer(Segmentation):
     """Predicts a set of masks, each with one class, from which all kinds of results are made."""
 
-    switches = ("SEMANTIC_ON", "PANOPTIC_ON", "INSTANCE_ON")
+    switches = ("SEMANTIC_ON", "PANOPTIC_ON", "INSTANCE_ON", "ENTITY_ON", "PARSING_ON")
 
     @configurable
     def __init__(self, *, criterion: nn.Module, rank_layer: int = 3, **options: Any):
@@ -56,7 +56,9 @@ class MaskFormer(Segmentation):
         return len(self.criterion.empty_weight) - 1
 
     def network(self, frames: Tensor, num_frames: int = 1) -> MaskPredictions:
-        return self.sem_seg_head(self.backbone(frames), num_frames, every_layer=self.training)
+        features = self.backbone(frames)
+        outputs = self.sem_seg_head(features, num_frames, every_layer=self.training)
+        return replace(outputs, backbone_logits=features.get(CLASS_LOGITS))
 
     def prepare_targets(self, batched_inputs: list[dict], clips: Clips) -> list[dict]:
         """Labels (N,) and masks (N, T, H, W) of each image or clip, at the padded size."""
@@ -64,6 +66,9 @@ class MaskFormer(Segmentation):
 
     def targets(self, sample: dict, padded_size: tuple[int, int]) -> dict:
         return image_targets(sample, padded_size, self.num_classes, self.device)
+
+    def label_maps(self, targets: list[dict]) -> Tensor:
+        return torch.cat([label_map(target["labels"], target["masks"]) for target in targets])
 
     def losses(self, outputs: MaskPredictions, targets: list[dict]) -> dict[str, Tensor]:
         return self.criterion(self.decide(outputs), targets)
@@ -101,6 +106,7 @@ class VideoMaskFormer(MaskFormer):
     as soon as it is made: callback(sample, number of the frame, labels (H, W)).
     """
 
+    switches = ("SEMANTIC_ON", "PANOPTIC_ON", "INSTANCE_ON")
     is_video = True
 
     @configurable

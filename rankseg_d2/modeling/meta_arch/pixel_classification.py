@@ -10,8 +10,9 @@ from torch.nn import functional as F
 from ...checkpoints import Rows
 from ...dtypes import at_least_float
 from ...ranking import Ranking, multi_hot
-from ..clips import Clips, pad_to_one_size, to_device
-from ..outputs import PixelPredictions
+from ..clips import NO_CLASS, Clips, pad_to_one_size, to_device
+from ..losses.pixels import cross_entropy
+from ..outputs import CLASS_LOGITS, PixelPredictions
 from ..pixel_heads.head import PixelHead
 from ..results import Sizes, pixel_result
 from ..results.resizing import resize_classes
@@ -57,6 +58,7 @@ class PixelClassifier(Segmentation):
     def network(self, frames: Tensor, num_frames: int = 1) -> PixelPredictions:
         features = self.backbone(frames)
         outputs = self.sem_seg_head(features, num_frames, every_layer=self.training)
+        outputs = replace(outputs, backbone_logits=features.get(CLASS_LOGITS))
         if self.training and self.sem_seg_head.auxiliary is not None:
             outputs = replace(outputs, auxiliary=self.sem_seg_head.auxiliary(features))
         return outputs
@@ -74,6 +76,10 @@ class PixelClassifier(Segmentation):
         labels = [to_device(sample["sem_seg"], self.device).long() for sample in batched_inputs]
         labels = pad_to_one_size(labels, value=self.sem_seg_head.ignore_value)
         return PixelTargets(labels, labels)
+
+    def label_maps(self, targets: PixelTargets) -> Tensor:
+        ignored = targets.classes == self.sem_seg_head.ignore_value
+        return targets.classes.masked_fill(ignored, NO_CLASS)
 
     def losses(self, outputs: PixelPredictions, targets: PixelTargets) -> dict[str, Tensor]:
         """`loss_sem_seg` of the last layer, `_0`, `_1`, ... of those before it.
@@ -149,17 +155,6 @@ class PixelClassifier(Segmentation):
     def checkpoint_rows(self) -> dict[str, Rows]:
         rows = self.sem_seg_head.class_rows()
         return super().checkpoint_rows() | {f"sem_seg_head.{name}": rows[name] for name in rows}
-
-
-def cross_entropy(
-    logits: Tensor, targets: Tensor, ignore_value: int, average_all: bool = False
-) -> Tensor:
-    """Mean over the pixels that are not ignored, 0 if all are; or the same sum over all pixels."""
-    height, width = targets.shape[-2:]
-    logits = logits[..., :height, :width].movedim(1, -1).flatten(0, -2)  # without the padding
-    losses = F.cross_entropy(logits, targets.flatten(), ignore_index=ignore_value, reduction="sum")
-    count = targets.numel() if average_all else (targets != ignore_value).sum().clamp(min=1)
-    return losses / count
 
 
 def _check_ignore_value(head: CfgNode) -> None:

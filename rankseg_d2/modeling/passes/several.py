@@ -64,6 +64,12 @@ class SeveralPasses(nn.Module):
         self.model = getattr(model, "module", model)  # of DistributedDataParallel
         self.train(model.training)
         options = getattr(self.innermost, "result_options", None)
+        if options and options.parsing:
+            raise ValueError(
+                f"{type(self).__name__} makes semantic results only, and "
+                "MODEL.MASK_FORMER.TEST.PARSING_ON makes persons: set TEST.SLIDING_WINDOW.ENABLED "
+                "and TEST.AUG.ENABLED False, or take a semantic config of the data set"
+            )
         if options and (options.panoptic or options.instance or not options.semantic):
             raise ValueError(
                 f"{type(self).__name__} makes semantic results only: set MODEL.MASK_FORMER.TEST."

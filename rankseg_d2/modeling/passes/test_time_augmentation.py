@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from torch import Tensor, nn
 
-from ...data.mappers.augmentations import ResizeShortestEdge
+from ...data.mappers.augmentations import ResizeShortestEdge, Stretch
 from ...ranking import Ranking
 from ..clips import output_size
 from .several import (
@@ -40,14 +40,22 @@ class TestTimeAugmentation(SeveralPasses):
         max_size: int,
         flip: bool,
         flip_pairs: Sequence[tuple[int, int]] = (),
+        keep_ratio: bool = True,
     ):
-        """`flip_pairs`: pairs of classes that a flip swaps, such as left and right arm."""
+        """
+        Args:
+            flip_pairs: pairs of classes that a flip swaps, such as left and right arm.
+            keep_ratio: of the image's sides; False: it becomes a square of each size.
+        """
         super().__init__(model)
         if not min_sizes or min(min_sizes) < 1:
             raise ValueError(
                 f"TEST.AUG.MIN_SIZES must be lengths in pixels, at least one, not {min_sizes}"
             )
-        self.resizings = [ResizeShortestEdge(size, max_size) for size in min_sizes]
+        self.resizings = [
+            ResizeShortestEdge(size, max_size) if keep_ratio else Stretch(size)
+            for size in min_sizes
+        ]
         self.flip = flip
         self.flip_pairs = flip_pairs
 
@@ -56,7 +64,8 @@ class TestTimeAugmentation(SeveralPasses):
         options = cfg.TEST.AUG
         found = (MetadataCatalog.get(name).get("flip_pairs") for name in cfg.DATASETS.TEST)
         pairs = next((pairs for pairs in found if pairs), ())
-        return cls(model, options.MIN_SIZES, options.MAX_SIZE, options.FLIP, pairs)
+        sizes = options.MIN_SIZES, options.MAX_SIZE
+        return cls(model, *sizes, options.FLIP, pairs, cfg.INPUT.KEEP_RATIO)
 
     def run_pass(self, sample: dict) -> "AugmentedPasses":
         passes, mirrored = [], []
@@ -112,7 +121,7 @@ class AugmentedPasses(Pass):
         return scores[self.swap(len(scores), scores.device)]
 
 
-def scaled(sample: dict, resizing: ResizeShortestEdge) -> dict:
+def scaled(sample: dict, resizing: ResizeShortestEdge | Stretch) -> dict:
     """The sample with its image at another size; the results keep theirs."""
     size = image_size(sample)
 

@@ -12,16 +12,13 @@ from torch.nn import functional as F
 
 from ...dtypes import at_least_float
 from ...errors import unknown_name
-from ...ops import ms_deform_attn
 from ...position_encoding import sine_position
 from ..attention import xavier_init_
+from ..deformable_attention import MSDeformAttn, ScaleSizes, cell_centers
 from ..gradient_checkpointing import run_layer
 from ..registering import register
 from .build import PixelFeatures, by_stride
 from .fpn import NUM_SCALES, conv_norm, fill
-
-_FEEDFORWARD_DIM = 1024
-ScaleSizes = tuple[tuple[int, int], ...]  # (h, w) of each scale
 
 
 @register(SEM_SEG_HEADS_REGISTRY)
@@ -42,6 +39,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
         num_layers: int,
         dropout: float,
         common_stride: int,
+        feedforward_dim: int = 1024,
         use_checkpoint: bool = False,
     ):
         super().__init__()
@@ -50,9 +48,9 @@ class MSDeformAttnPixelDecoder(nn.Module):
         self.input_proj = nn.ModuleList(
             _project(shape.channels, conv_dim) for _, shape in reversed(encoded)
         )
-        self.transformer = _Transformer(
-            conv_dim, num_heads, len(encoded), num_points, num_layers, dropout, use_checkpoint
-        )
+        layer = {"num_heads": num_heads, "num_points": num_points, "dropout": dropout}
+        layer["feedforward_dim"] = feedforward_dim
+        self.transformer = _Transformer(conv_dim, len(encoded), num_layers, use_checkpoint, **layer)
         finest = min(shape.stride for _, shape in encoded)
         lateral = input_shape[: int(math.log2(finest) - math.log2(common_stride))]
         self.lateral_features = [name for name, _ in lateral]  # fine to coarse
@@ -69,6 +67,11 @@ class MSDeformAttnPixelDecoder(nn.Module):
             if name not in head.IN_FEATURES:
                 key = "MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES"
                 raise unknown_name(key, name, head.IN_FEATURES)
+        if head.CONVS_DIM % cfg.MODEL.MASK_FORMER.NHEADS:
+            raise ValueError(
+                f"MODEL.SEM_SEG_HEAD.CONVS_DIM, {head.CONVS_DIM}, must be a multiple of "
+                f"MODEL.MASK_FORMER.NHEADS, which is {cfg.MODEL.MASK_FORMER.NHEADS}"
+            )
         return {
             "input_shape": by_stride(input_shape, head.IN_FEATURES),
             "transformer_in_features": wanted,
@@ -81,6 +84,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
             "num_layers": head.TRANSFORMER_ENC_LAYERS,
             "dropout": cfg.MODEL.MASK_FORMER.DROPOUT,
             "common_stride": head.COMMON_STRIDE,
+            "feedforward_dim": head.DEFORMABLE_TRANSFORMER_ENCODER_DIM_FEEDFORWARD,
             "use_checkpoint": cfg.MODEL.MASK_FORMER.USE_CHECKPOINT,
         }
 
@@ -110,14 +114,13 @@ class MSDeformAttnPixelDecoder(nn.Module):
 class _Transformer(nn.Module):
     """Encoder over the tokens of all scales together."""
 
-    def __init__(self, dim, num_heads, num_scales, num_points, num_layers, dropout, use_checkpoint):
+    def __init__(self, dim, num_scales, num_layers, use_checkpoint, **layer):
         super().__init__()
         self.use_checkpoint = use_checkpoint
         self.level_embed = nn.Parameter(torch.empty(num_scales, dim))
         self.encoder = nn.Module()
         self.encoder.layers = nn.ModuleList(
-            _EncoderLayer(dim, num_heads, num_scales, num_points, dropout)
-            for _ in range(num_layers)
+            _EncoderLayer(dim, num_scales, **layer) for _ in range(num_layers)
         )
         nn.init.normal_(self.level_embed)
 
@@ -141,13 +144,13 @@ class _Transformer(nn.Module):
 
 
 class _EncoderLayer(nn.Module):
-    def __init__(self, dim, num_heads, num_scales, num_points, dropout):
+    def __init__(self, dim, num_scales, num_heads, num_points, dropout, feedforward_dim):
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         self.self_attn = MSDeformAttn(dim, num_heads, num_scales, num_points)
         self.norm1 = nn.LayerNorm(dim)
-        self.linear1 = nn.Linear(dim, _FEEDFORWARD_DIM)
-        self.linear2 = nn.Linear(_FEEDFORWARD_DIM, dim)
+        self.linear1 = nn.Linear(dim, feedforward_dim)
+        self.linear2 = nn.Linear(feedforward_dim, dim)
         self.norm2 = nn.LayerNorm(dim)
         xavier_init_(self.linear1)
         xavier_init_(self.linear2)
@@ -156,53 +159,6 @@ class _EncoderLayer(nn.Module):
         x = self.norm1(x + self.dropout(self.self_attn(x + position, x, centers, sizes)))
         y = self.linear2(self.dropout(F.relu(self.linear1(x))))
         return self.norm2(x + self.dropout(y))
-
-
-class MSDeformAttn(nn.Module):
-    """Multi-scale deformable attention: each query reads a few learnt points on every scale."""
-
-    def __init__(self, dim: int, num_heads: int, num_scales: int, num_points: int):
-        super().__init__()
-        self.shape = (num_heads, num_scales, num_points)
-        self.sampling_offsets = nn.Linear(dim, 2 * math.prod(self.shape))
-        self.attention_weights = nn.Linear(dim, math.prod(self.shape))
-        self.value_proj = nn.Linear(dim, dim)
-        self.output_proj = nn.Linear(dim, dim)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Uniform attention to points on rays around the query, one direction per head."""
-        num_heads, num_scales, num_points = self.shape
-        for linear in (self.sampling_offsets, self.attention_weights):
-            nn.init.zeros_(linear.weight)
-            nn.init.zeros_(linear.bias)
-        for linear in (self.value_proj, self.output_proj):
-            nn.init.xavier_uniform_(linear.weight)
-            nn.init.zeros_(linear.bias)
-        angle = torch.arange(num_heads) * (2 * math.pi / num_heads)
-        rays = torch.stack([angle.cos(), angle.sin()], -1)  # (M, 2)
-        rays = rays / rays.abs().amax(-1, keepdim=True)
-        steps = torch.arange(1, num_points + 1)
-        offsets = rays[:, None, None] * steps[:, None]  # (M, 1, P, 2)
-        with torch.no_grad():
-            self.sampling_offsets.bias.copy_(offsets.expand(-1, num_scales, -1, -1).flatten())
-
-    def forward(self, query: Tensor, tokens: Tensor, centers: Tensor, sizes: ScaleSizes) -> Tensor:
-        """(N, S, D) queries at `centers` (S, 2) read `tokens` (N, S, D) -> (N, S, D)."""
-        num_heads, num_scales, _ = self.shape
-        value = self.value_proj(tokens).unflatten(-1, (num_heads, -1))  # (N, S, M, D/M)
-        offsets = self.sampling_offsets(query).unflatten(-1, (*self.shape, 2))  # (N, S, M, L, P, 2)
-        logits = self.attention_weights(query).unflatten(-1, self.shape)  # (N, S, M, L, P)
-        references = centers[:, None].expand(len(query), -1, num_scales, -1)  # (N, S, L, 2)
-        attended = ms_deform_attn.ms_deform_attn_fused(value, sizes, references, offsets, logits)
-        return self.output_proj(attended)
-
-
-def cell_centers(height: int, width: int, device: torch.device) -> Tensor:
-    """The centres of a map's cells as (x, y) in [0, 1], row by row: (h·w, 2)."""
-    y = (torch.arange(height, device=device) + 0.5) / height
-    x = (torch.arange(width, device=device) + 0.5) / width
-    return torch.stack([x.repeat(height), y.repeat_interleave(width)], -1)
 
 
 def _project(in_channels: int, conv_dim: int) -> nn.Sequential:

@@ -5,6 +5,8 @@ from detectron2.utils.comm import get_world_size
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..pooling import average_cells
+
 
 def conv_norm_relu(
     in_channels: int, out_channels: int, kernel_size: int, norm: str, dilation: int = 1
@@ -26,7 +28,7 @@ def conv_norm_relu(
 
 def pooled_conv(conv: Conv2d, x: Tensor, cells: int) -> Tensor:
     """The averages of so many regions squared through a `conv_norm_relu`: (B, D', cells, cells)."""
-    x, norm = F.adaptive_avg_pool2d(x, cells), conv.norm
+    x, norm = average_cells(x, cells), conv.norm
     learns = isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.training
     if learns and x[:, 0].numel() == get_world_size() == 1:
         raise ValueError(

@@ -5,11 +5,11 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ...checkpoints import Rows
 from ...ranking import cosine_logits
 from ..outputs import PixelPredictions
+from ..pooling import average_cells
 from .auxiliary import AuxiliaryHead
 
 
@@ -97,7 +97,7 @@ class PixelHead(nn.Module):
     def pooled(self, coarse: Tensor) -> Tensor:
         """What a multi-label head reads of a map: (B, D, h, w) -> (B, N, D)."""
         if self.rank_pool:
-            coarse = F.adaptive_avg_pool2d(coarse, self.rank_pool)
+            coarse = average_cells(coarse, self.rank_pool)
         return coarse.flatten(2).mT
 
     def shared_embedding(self, outputs: PixelPredictions) -> Tensor:
@@ -122,7 +122,7 @@ class PixelHead(nn.Module):
 
     def classify(self, pixels: Tensor, classes: Tensor, bias: Tensor | None) -> Tensor:
         """Class logits of pixels: (B, N, D), (B or 1, C, D), (C,) -> (B, N, C)."""
-        pixels, classes = self.refine(pixels, classes.expand(len(pixels), -1, -1))
+        pixels, classes = self.refine(pixels, classes.expand(pixels.shape[0], -1, -1))
         logits = cosine_logits(pixels, classes) if self.cosine else pixels @ classes.mT
         logits = logits if bias is None else logits + bias
         return logits if self.class_norm is None else self.class_norm(logits)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from ...checkpoints import Rows
 from ...transformer_block import Block
+from ..backbone.initialization import init_linear
 from ..backbone.vit import CLASSES
 from ..outputs import PixelPredictions
 from ..registering import register
@@ -50,7 +51,7 @@ class SegmenterLinearHead(_SegmenterHead):
     def __init__(self, *, bias: bool = True, **options: Any):
         super().__init__(**options)
         self.predictor = nn.Linear(self.coarse_width, self.num_classes, bias)
-        _init_linear(self.predictor)
+        init_linear(self.predictor)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
@@ -113,7 +114,7 @@ class SegmenterMaskHead(_SegmenterHead):
         if normalize:
             self.class_norm = nn.LayerNorm(self.num_classes)
         for part in (self.proj_dec, self.blocks):
-            part.apply(_init_linear)
+            part.apply(init_linear)
         for projection in (self.proj_patch, self.proj_classes):
             nn.init.normal_(projection.weight, std=dim**-0.5)
         if own_classes:
@@ -227,10 +228,3 @@ def with_best_others(
 
 def _ranks(cfg: CfgNode) -> bool:
     return cfg.MODEL.RANKSEG.FLAG or cfg.MODEL.RANKSEG.USE_GT
-
-
-def _init_linear(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

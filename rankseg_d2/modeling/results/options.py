@@ -15,11 +15,14 @@ class ResultOptions:
     semantic: bool = True
     panoptic: bool = False
     instance: bool = False
+    entity: bool = False  # instances that do not overlap
+    parsing: bool = False  # instances are the things, persons, and the other classes are parts
     object_mask_threshold: float = 0.0  # panoptic: queries need a higher score
     overlap_threshold: float = 0.0  # panoptic: segments need this share of their mask's area
     covered_only: bool = True  # panoptic: no pixels outside of a segment's own mask (Mask2Former)
     resize_first: bool = False  # semantic: masks to the output's size before the sigmoid, not after
     score_threshold: float = 0.0  # instances with a lower score are dropped
+    rescore: bool = False  # entities: the score times the mean probability of the final mask
     detections_per_image: int = 100
     detections_per_video: int = 10
     full_scores: bool = False  # with a ranking: give `sem_seg` of all C categories too
@@ -28,6 +31,12 @@ class ResultOptions:
     excluded: frozenset[int] = frozenset()
 
     def __post_init__(self):
+        others = self.semantic or self.panoptic or self.instance or self.parsing
+        if self.entity and others:
+            raise ValueError(
+                "MODEL.MASK_FORMER.TEST.ENTITY_ON is for models of one class, whose only results "
+                "are entities; set SEMANTIC_ON, PANOPTIC_ON, INSTANCE_ON and PARSING_ON False"
+            )
         counts = {
             "TEST.DETECTIONS_PER_IMAGE": self.detections_per_image,
             "MODEL.MASK_FORMER.TEST.DETECTIONS_PER_VIDEO": self.detections_per_video,
@@ -35,6 +44,11 @@ class ResultOptions:
         for key, count in counts.items():
             if count < 0:
                 raise ValueError(f"{key} must be at least 0, but is {count}; 100 and 10 are usual")
+        if self.parsing and (self.panoptic or self.instance):
+            raise ValueError(
+                "MODEL.MASK_FORMER.TEST.PARSING_ON gives persons as instances already; set "
+                "PANOPTIC_ON and INSTANCE_ON False"
+            )
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> "ResultOptions":
@@ -45,12 +59,15 @@ class ResultOptions:
             semantic=test.SEMANTIC_ON,
             panoptic=test.PANOPTIC_ON,
             instance=test.INSTANCE_ON,
+            entity=test.ENTITY_ON,
+            parsing=test.PARSING_ON,
             object_mask_threshold=test.OBJECT_MASK_THRESHOLD,
             overlap_threshold=test.OVERLAP_THRESHOLD,
             covered_only=is_mask2former(cfg),
             # Panoptic and instance results take masks of the output's size, so all do.
-            resize_first=before or test.PANOPTIC_ON or test.INSTANCE_ON,
+            resize_first=before or test.PANOPTIC_ON or test.INSTANCE_ON or test.PARSING_ON,
             score_threshold=test.SCORE_THRESHOLD,
+            rescore=test.MASK_RESCORE,
             detections_per_image=cfg.TEST.DETECTIONS_PER_IMAGE,
             detections_per_video=test.DETECTIONS_PER_VIDEO,
             full_scores=cfg.MODEL.RANKSEG.FULL_SCORES,
@@ -61,7 +78,8 @@ class ResultOptions:
         """Ids of the thing classes; ValueError if they are not known."""
         if self.thing_ids is None:
             raise ValueError(
-                "MODEL.MASK_FORMER.TEST.PANOPTIC_ON needs to know which classes are things, but "
+                f"MODEL.MASK_FORMER.TEST.{'PARSING' if self.parsing else 'PANOPTIC'}_ON needs to "
+                "know which classes are things, but "
                 "the metadata of no data set in DATASETS.TRAIN and DATASETS.TEST has "
                 "thing_dataset_id_to_contiguous_id; set it ({} if all classes are stuff), or the "
                 "key to False"

@@ -11,8 +11,9 @@ Results of an image, by name (maps of a clip have T before H, W):
     sem_seg_scores (K, H, W), sem_seg_classes (K,): with a ranking, the scores of the ranked
         categories and their ids, without invalid ranks (dynamic κ).
     panoptic_seg: segment ids (H, W) int32, 0 for none, and a list of the segments (see `panoptic`).
-    instances: detectron2's Instances, best first. A clip has pred_scores (N,), pred_labels (N,),
-        pred_masks (N, T, H, W) and image_size instead.
+    instances: detectron2's Instances, best first; entities do not overlap, and with
+        MODEL.MASK_FORMER.TEST.PARSING_ON these are persons with their parts (see `with_parts`). A
+        clip has pred_scores (N,), pred_labels (N,), pred_masks (N, T, H, W) and image_size instead.
     ranking: with a ranking, `scores` (C,) of all categories and the kept `classes` (K,).
 """
 
@@ -27,7 +28,10 @@ from torch.nn import functional as F
 from ...dtypes import at_least_float
 from ...ranking import Ranking
 from .best import best_index
+from .boxes import mask_boxes
+from .entities import object_instances
 from .options import ResultOptions
+from .parsing import with_parts
 from .resizing import (
     Sizes,
     part_size,
@@ -46,6 +50,19 @@ class Classes(NamedTuple):
     num_classes: int  # C
     is_restricted: bool  # not all classes in their order
 
+    def split(self, ids: Iterable[int]) -> tuple["Classes", "Classes"]:
+        """Only the other classes, and only those of `ids`; no-object stays in both."""
+        chosen = torch.isin(self.ids, self.ids.new_tensor(sorted(ids)))
+        others, own = (
+            self._replace(
+                probabilities=self.probabilities[:, F.pad(keep, (0, 1), value=True)],
+                ids=self.ids[keep],
+                is_restricted=True,
+            )
+            for keep in (~chosen, chosen)
+        )
+        return others, own
+
 
 def mask_result(
     logits: Tensor,
@@ -59,11 +76,17 @@ def mask_result(
     frames = slice(None) if is_video else 0
     with torch.autocast(logits.device.type, enabled=False):
         classes = class_probabilities(logits, ranking, options.excluded)
-        result = {}
-        if options.semantic:
+        persons, result = None, {}
+        if options.parsing and not is_video:  # whole persons are no part, so no pixel's label
+            classes, persons = classes.split(options.things())
+        if options.semantic or persons is not None:
             scores, labels = semantic(classes, masks, sizes, options.resize_first)
             scores, labels = scores[:, frames], labels[frames]
+        if options.semantic:
             result |= _semantic_entries(scores, labels, classes, options.full_scores)
+        if persons is not None:
+            found = _image_instances(persons, masks, sizes, options)
+            result["instances"] = with_parts(found, scores, labels, classes.num_classes)
         if options.panoptic:
             ids, segments = panoptic(classes, masks, sizes, options)
             result["panoptic_seg"] = ids[frames], segments
@@ -71,6 +94,11 @@ def mask_result(
             result |= video_instances(classes, masks, sizes, options)
         elif options.instance:
             result["instances"] = _image_instances(classes, masks, sizes, options)
+        elif options.entity and not is_video:
+            scores, queries, categories = detect(classes, options.detections_per_image, options)
+            result["instances"] = object_instances(
+                scores, categories, masks[queries], sizes, options
+            )
     return result
 
 
@@ -283,18 +311,6 @@ def binary_masks(masks: Tensor, sizes: Sizes) -> Tensor:
     """Masks at the output's size: logits (N, T, h, w) -> (N, T, H, W) bool."""
     parts = masks.split(part_size(len(masks)))
     return torch.cat([to_output(to_padded(part, sizes), sizes) > 0 for part in parts])
-
-
-def mask_boxes(masks: Tensor) -> Tensor:
-    """Boxes (x0, y0, x1, y1) around masks (N, H, W): (N, 4). Empty masks have boxes of zeros."""
-    low, high = [], []
-    for occupied in (masks.any(1), masks.any(2)):  # (N, W), (N, H)
-        size = occupied.shape[1]
-        position = torch.arange(size, device=masks.device)
-        low.append(position.where(occupied, size).amin(1))
-        high.append((position + 1).where(occupied, 0).amax(1))
-    boxes = torch.stack([*low, *high], 1)  # (N, 4)
-    return (boxes * masks.flatten(1).any(1, keepdim=True)).float()
 
 
 def _image_instances(

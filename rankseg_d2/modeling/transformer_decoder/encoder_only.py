@@ -64,7 +64,7 @@ class QueryPredictor(nn.Module):
 
     def join(self, tokens: Tensor) -> Tensor:
         """The queries before the tokens: (B, P+N, D) -> (B, Q+P+N, D)."""
-        queries = self.query_feat.weight.expand(len(tokens), -1, -1)
+        queries = self.query_feat.weight.expand(tokens.shape[0], -1, -1)
         return torch.cat([queries, tokens], dim=1)
 
     def predict_masks(self, queries: Tensor, mask_features: Tensor) -> Tensor:

@@ -11,14 +11,17 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ...errors import unknown_name
+from ..exporting import is_exporting
 from .checks import check, sizes_of
 from .cpu import Cpu
 from .cuda import Cuda
+from .exported import Exported
 from .reference import FusedInputs, Inputs, Reference
 
 __all__ = ["backends", "ms_deform_attn", "ms_deform_attn_fused"]
 
 BACKENDS = (Cuda(), Cpu(), Reference())  # "auto" takes the first that can
+_EXPORTED = Exported()
 Shapes = Sequence[tuple[int, int]] | Tensor
 
 
@@ -80,6 +83,8 @@ def _run(inputs: Inputs | FusedInputs, backend: str) -> Tensor:
 
 
 def _choose(name: str, inputs: Inputs | FusedInputs):
+    if name == "auto" and is_exporting():
+        return _EXPORTED
     if name == "auto":
         return next(backend for backend in BACKENDS if backend.why_not(inputs) is None)
     for backend in BACKENDS:

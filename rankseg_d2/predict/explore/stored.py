@@ -58,6 +58,11 @@ def check_explorable(model: Segmentation, cfg: CfgNode) -> None:
     """Raise ValueError for a model whose results a page cannot make again."""
     if model.is_video:
         raise ValueError("explorable=True is for images, but this model is for videos")
+    if model.result_options.parsing:
+        raise ValueError(
+            "explorable=True is not for human parsing (MODEL.MASK_FORMER.TEST.PARSING_ON), whose "
+            "persons a page does not know; take a semantic config of the data set"
+        )
     if model.ranks and getattr(model.sem_seg_head, "refines", False):
         raise ValueError(
             f"explorable=True is not for a {type(model.sem_seg_head).__name__} that ranks: its "

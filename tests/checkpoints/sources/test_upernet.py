@@ -1,9 +1,10 @@
-"""The tables of names of UPerNet: mmsegmentation's, RankSeg's, BEiT's and HuggingFace's."""
+"""Tables of names of UPerNet: mmsegmentation's, RankSeg's, BEiT's, CSWin's and HuggingFace's."""
 
 import pytest
 import torch
 from detectron2.modeling import build_model
 from support import pixel_golden
+from support.backbones import public_weights
 from support.small import RANKSEG, make_config
 from torch.nn import functional as F
 
@@ -40,6 +41,11 @@ BEIT = HEAD | {
     "MODEL.BEIT.NORM": "BN",
     "MODEL.SEM_SEG_HEAD.CONVS_DIM": 32,
 }
+CSWIN = HEAD | {
+    "MODEL.BACKBONE.NAME": "CSWinTransformer",
+    "MODEL.CSWIN.EMBED_DIM": 16,
+    "MODEL.CSWIN.DEPTHS": [1, 2, 1, 1],
+}
 RANKED = RANKSEG | {
     "MODEL.SEM_SEG_HEAD.USE_LAYERNORM": False,
     "MODEL.RANKSEG.HEAD": "separable",
@@ -53,6 +59,7 @@ MODELS = [
     (upernet.UPERNET_SWIN_RANKSEG, SWIN | RANKED),
     (upernet.UPERNET_BEIT, BEIT),
     (upernet.UPERNET_BEIT_RANKSEG, BEIT | OWN),
+    (upernet.UPERNET_CSWIN, CSWIN),
     (upernet.UPERNET_MMSEG_BEIT, BEIT),
     (upernet.HUGGINGFACE_UPERNET_SWIN, SWIN),
     (upernet.HUGGINGFACE_UPERNET_BEIT, BEIT),
@@ -103,6 +110,7 @@ def test_a_file_is_loaded_as_it_is(table, options, tmp_path):
         ("ade20k/semantic/upernet_swin_t", upernet.UPERNET_SWIN, 59.94),
         ("ade20k/semantic/upernet_swin_s", upernet.UPERNET_SWIN, 81.26),
         ("ade20k/semantic/upernet_swin_b", upernet.UPERNET_SWIN, 121.42),
+        ("ade20k/semantic/upernet_cswin_t", upernet.UPERNET_CSWIN, 52.12),
         ("ade20k/semantic/upernet_beit_l", upernet.UPERNET_MMSEG_BEIT, 441.27),
         ("ade20k/semantic/upernet_beit_l", upernet.UPERNET_BEIT, 441.27),
     ],
@@ -128,6 +136,20 @@ def test_names_are_all_those_that_the_references_train():
         model = build_on_meta(get_config(f"ade20k/semantic/{config}", ["MODEL.DEVICE", "cpu"]))
         theirs = table.to_theirs(dict(model.named_parameters()))
         assert set(theirs) == set(pixel_golden.load(case)[1]["grad_names"]), case
+
+
+def test_names_of_cswin_are_those_of_its_authors():
+    model = build_on_meta(get_config("ade20k/semantic/upernet_cswin_t", ["MODEL.DEVICE", "cpu"]))
+    theirs = upernet.UPERNET_CSWIN.to_theirs(model.state_dict())
+    found = {
+        name.removeprefix("backbone."): x.shape
+        for name, x in theirs.items()
+        if name.startswith("backbone.")
+    }
+    weights = public_weights("cswin_t_backbone")
+    assert found == {name: x.shape for name, x in weights.items()}
+    heads = {name.partition(".")[0] for name in theirs if not name.startswith("backbone.")}
+    assert heads == {"decode_head", "auxiliary_head"}
 
 
 def test_merged_patches_are_those_of_unfold():

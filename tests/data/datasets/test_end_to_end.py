@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import pytest
 from detectron2.data import MetadataCatalog
+from support import backbones, raw_persons
 from support import raw_datasets as raw
-from support.end_to_end import TOPK, Perfect, small_config, train
+from support.end_to_end import Perfect, small_config, train
 
 from rankseg_d2.cli import main
 from rankseg_d2.engine import Trainer
@@ -41,6 +42,7 @@ coco_stuff_10k = partial(
     Case, names="coco_2017_*_stuff_10k_sem_seg", splits=("train", "test"),
     commands=["coco-stuff-10k"],
 )  # fmt: skip
+parsing = partial(Case, tasks=("parsing", "sem_seg"))
 CASES = {
     "ade20k": Case(raw.make_ade20k, ["ade20k"], "ade20k_sem_seg_*"),
     # As published, stuff keeps the area that things hide: no prediction can be right then.
@@ -82,6 +84,32 @@ CASES = {
         raw.make_cityscapes, ["cityscapes"], "cityscapes_fine_panoptic_*", ADE_PANOPTIC,
         ("sem_seg", "panoptic_seg"),
     ),
+    "camvid": Case(
+        raw_persons.make_camvid, ["camvid"], "camvid_sem_seg_*",
+        "camvid/semantic/segformer_b0_rankseg", keys={"MODEL__RANKSEG__TOPK": 11},
+    ),
+    "lip": Case(raw_persons.make_lip, [], "lip_sem_seg_*", "lip/semantic/segformer_b0_rankseg"),
+    "cihp": Case(raw_persons.make_cihp, [], "cihp_sem_seg_*", "cihp/semantic/segformer_b0_rankseg"),
+    "cihp-parsing": parsing(
+        raw_persons.make_cihp, [], "cihp_parsing_*", "cihp/parsing/r50_rankseg"
+    ),
+    "mhpv1": Case(
+        partial(raw_persons.make_mhp, version=1), ["mhpv1"], "mhpv1_sem_seg_*",
+        "mhpv1/semantic/segformer_b0_rankseg", splits=("test", "test"),
+    ),
+    "mhpv1-parsing": parsing(
+        partial(raw_persons.make_mhp, version=1), ["mhpv1"], "mhpv1_parsing_*",
+        "mhpv1/parsing/r50_rankseg", splits=("test", "test"),
+    ),
+    "mhpv2": Case(
+        partial(raw_persons.make_mhp, version=2), ["mhpv2"], "mhpv2_sem_seg_*",
+        "mhpv2/semantic/segformer_b0_rankseg",
+    ),
+    "mhpv2-parsing": parsing(
+        partial(raw_persons.make_mhp, version=2), ["mhpv2"], "mhpv2_parsing_*",
+        "mhpv2/parsing/r50_rankseg",
+    ),
+    "atr": Case(raw_persons.make_atr, [], "atr_sem_seg_*", "atr/semantic/segformer_b0_rankseg"),
 }  # fmt: skip
 
 # Of each task: what is 100 where all is right, and whose classes its table lists
@@ -89,6 +117,7 @@ METRICS = {
     "sem_seg": (["mIoU", "mIoU_nanmean", "fwIoU", "mACC", "pACC"], "stuff_classes"),
     "panoptic_seg": (["PQ", "SQ", "RQ", "PQ_th", "PQ_st"], "stuff_classes"),
     "segm": (["AP", "AP50", "AP75", "AR100"], "thing_classes"),
+    "parsing": (["APp", "APp50", "PCP50", "APr", "APr50", "APr_corrected"], "part_classes"),
     "multilabel": (["mAP", "LRAP", "recall@k"], None),
 }
 
@@ -109,6 +138,10 @@ def config_of(case, output_dir, **keys):
     return small_config(case.config, output_dir, **data, **case.keys, **keys)
 
 
+def small_backbone(name):
+    return {key.replace(".", "__"): value for key, value in backbones.SMALL[name].items()}
+
+
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_a_public_data_set_trains_and_is_evaluated(case, root, tmp_path):
     prepare(case, root)
@@ -120,7 +153,7 @@ def test_a_public_data_set_trains_and_is_evaluated(case, root, tmp_path):
         for name in METRICS[task][0]:
             value = results[f"{task}/{name}"]
             assert 0 <= value <= 100, (task, name)
-    assert results["multilabel/k"] == TOPK
+    assert results["multilabel/k"] == cfg.MODEL.RANKSEG.TOPK
 
     right = Trainer.test(cfg, Perfect(cfg))
     assert right.keys() == set(tasks)
@@ -128,6 +161,46 @@ def test_a_public_data_set_trains_and_is_evaluated(case, root, tmp_path):
         values = {name: right[task][name] for name in METRICS[task][0]}
         assert values == pytest.approx(dict.fromkeys(values, 100)), task
     check_tables(cfg, tasks)
+
+
+@pytest.mark.parametrize("ranks", ["", "_rankseg"])
+@pytest.mark.parametrize(
+    "config, backbone",
+    [
+        ("ade20k/semantic/upernet_cswin_t", "CSWin"),
+        ("ade20k/semantic/upernet_volo_d1", "VOLO"),
+        ("ade20k/semantic/upernet_vit_adapter_b", "ViT-Adapter"),
+        ("ade20k/semantic/semask_swin_l", "SeMask"),
+        ("ade20k/semantic/vit_adapter_beit_l", "ViT-Adapter on BEiT"),
+    ],
+)
+def test_the_configs_of_other_backbones_train_and_are_evaluated(
+    config, backbone, ranks, root, tmp_path
+):
+    keys = small_backbone(backbone) | {
+        "TEST__SLIDING_WINDOW__SIZE": [64, 64], "TEST__SLIDING_WINDOW__STRIDE": [64, 64]
+    }  # fmt: skip
+    case = CASES["ade20k"]._replace(config=config + ranks, keys=keys)
+    prepare(case, root)
+    results = train(config_of(case, tmp_path / "output"))
+    assert 0 <= results["sem_seg/mIoU"] <= 100
+    assert ("multilabel/mAP" in results) == bool(ranks)
+
+
+@pytest.mark.parametrize(
+    "config, backbone", [("coco/entity/r50", None), ("coco/entity/condinst_mit_b0", "MiT")]
+)
+def test_the_entities_of_coco_train_and_are_evaluated(config, backbone, root, tmp_path):
+    keys = small_backbone(backbone) if backbone else {}
+    keys |= {"MODEL__SEM_SEG_HEAD__CONVS_DIM": 64}  # of 32 groups that are normalised
+    case = Case(raw.make_coco, ["coco-entity"], "coco_2017_*_entity", config, keys=keys)
+    prepare(case, root)
+    cfg = config_of(case, tmp_path / "output")
+    results = train(cfg)
+    assert 0 <= results["entity/AP"] <= 100
+    right = Trainer.test(cfg, Perfect(cfg))
+    assert list(right) == ["entity"]
+    assert [right["entity"][x] for x in ("AP", "AP50", "AP75", "AR100")] == pytest.approx([100] * 4)
 
 
 def check_tables(cfg, tasks):

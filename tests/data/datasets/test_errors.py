@@ -32,6 +32,9 @@ def run(name, root, splits=("train",)):
         ("coco_lvis_sem_seg_val", "coco-lvis"),
         ("pascal_context_59_sem_seg_val", "pascal-context"),
         ("cityscapes_fine_panoptic_val", "cityscapes"),
+        ("camvid_sem_seg_val", "camvid"),
+        ("mhpv1_parsing_val", "mhpv1"),
+        ("mhpv2_sem_seg_val", "mhpv2"),
     ],
 )
 def test_what_is_missing_names_its_command_and_that_names_what_it_lacks(

@@ -27,11 +27,18 @@ FACTS = {
     "coco_2017": ("coco", None, 80, None),
     "coco_2017_*_panoptic": ("coco_panoptic_seg", 133, 80, 255),
     "coco_2017_*_panoptic_with_sem_seg": ("coco_panoptic_seg", 133, 80, 255),
+    "coco_2017_*_entity": ("entity_seg", 1, 1, 255),
     "coco_2017_*_stuff_164k_sem_seg": ("sem_seg", 171, None, 255),
     "coco_lvis_sem_seg": ("sem_seg", 1284, None, 65535),
     "pascal_context_59_sem_seg": ("sem_seg", 59, None, 255),
     "pascal_context_60_sem_seg": ("sem_seg", 60, None, 255),
     "cityscapes_fine_sem_seg": ("cityscapes_sem_seg", 19, 8, 255),
+    "lip_sem_seg": ("sem_seg", 20, None, 255),
+    "cihp_sem_seg": ("sem_seg", 20, None, 255),
+    "cihp_parsing": ("human_parsing", 21, 1, 255),
+    "mhpv1_sem_seg": ("sem_seg", 19, None, 255),
+    "mhpv2_sem_seg": ("sem_seg", 59, None, 255),
+    "mhpv2_parsing": ("human_parsing", 60, 1, 255),
     "cityscapes_fine_panoptic": ("cityscapes_panoptic_seg", 19, 8, 255),
 }
 
@@ -43,6 +50,9 @@ def names():
     for split in ("train", "test"):
         yield f"coco_2017_{split}_stuff_10k_sem_seg", ("sem_seg", 171, None, 255)
     for split in ("train", "val", "test"):
+        yield f"camvid_sem_seg_{split}", ("sem_seg", 11, None, 255)
+        yield f"atr_sem_seg_{split}", ("sem_seg", 18, None, 255)
+        yield f"mhpv1_parsing_{split}", ("human_parsing", 20, 1, 255)
         yield f"vspw_{split}", ("vspw_sem_seg", 124, None, 255)
         for year in (2019, 2021):
             yield f"ytvis_{year}_{split}", ("ytvis", None, 40, None)

@@ -253,6 +253,8 @@ def test_change_of_stride(stride, expected):
     layers, channels = change_stride(12, 8, stride)
     assert channels == expected
     assert layers(torch.randn(1, 12, 8, 16)).shape == (1, channels, 64 // stride, 128 // stride)
+    sides = -(-56 // stride), -(-120 // stride)  # rounded up
+    assert layers(torch.randn(1, 12, 7, 15)).shape[2:] == sides
 
 
 def test_weight_file_of_timm_loads_from_model_weights(tmp_path):

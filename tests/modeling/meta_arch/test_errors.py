@@ -104,7 +104,11 @@ def test_unknown_names_are_refused_with_the_nearest_ones(options, message):
         ),
         (
             MASK2FORMER | {"MODEL.MASK_FORMER.NHEADS": 5},
-            r"HIDDEN_DIM, 32, must be a multiple of MODEL\.MASK_FORMER\.NHEADS, which is 5",
+            r"CONVS_DIM, 32, must be a multiple of MODEL\.MASK_FORMER\.NHEADS, which is 5",
+        ),
+        (
+            MASK2FORMER | {"MODEL.MASK_FORMER.NHEADS": 8, "MODEL.MASK_FORMER.HIDDEN_DIM": 36},
+            r"HIDDEN_DIM, 36, must be a multiple of MODEL\.MASK_FORMER\.NHEADS, which is 8",
         ),
         (
             MASK2FORMER | {"MODEL.MASK_FORMER.TRAIN_NUM_POINTS": 0},

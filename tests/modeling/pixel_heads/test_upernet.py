@@ -294,6 +294,8 @@ def test_a_level_that_the_backbone_lacks_is_an_error():
     [
         ("ade20k/semantic/upernet_swin_t", 6e-5, 0.01, 160_000, 50, 10, True),
         ("ade20k/semantic/upernet_swin_b", 6e-5, 0.01, 160_000, 50, 10, True),
+        ("ade20k/semantic/upernet_cswin_t", 6e-5, 0.01, 160_000, 50, 10, True),
+        ("ade20k/semantic/upernet_volo_d5", 6e-5, 0.01, 160_000, 50, 10, True),
         ("ade20k/semantic/upernet_beit_b", 3e-5, 0.05, 160_000, 50, 5, False),
         ("ade20k/semantic/upernet_beit_l", 2e-5, 0.05, 80_000, 50, 5, False),
         ("coco_stuff/semantic/upernet_swin_b", 6e-5, 0.01, 40_000, 50, 10, True),
