@@ -9,6 +9,8 @@ from ..own import commands as own_commands
 from ..prepare.processes import usable_cpus
 from . import check, listing
 
+_AS_PUBLISHED = ("lip", "cihp", "atr", "vspw")  # data sets whose files are read as they are
+
 
 def add_parser(commands: Any) -> None:
     """Add `dataset` to the subcommands of `rankseg-d2`."""
@@ -18,20 +20,19 @@ def add_parser(commands: Any) -> None:
     names = prepare.add_subparsers(dest="name", required=True, metavar="NAME")
     for name, command in COMMANDS.items():
         _add_prepare_parser(names, name, command)
+    for name in _AS_PUBLISHED:
+        _add_check_parser(names, name)
     listing.add_parser(commands)
     own_commands.add_parsers(commands)
     check.add_parsers(commands)
 
 
 def _add_prepare_parser(names, name: str, command) -> None:
-    parser = names.add_parser(name, help=command.help, description=command.help)
-    parser.add_argument(
-        "--root",
-        type=Path,
-        default=data_root(),
-        metavar="DIR",
-        help="the folder of all data sets, by default DETECTRON2_DATASETS, else ./datasets",
+    spellings = [name.replace("-", "_")] if "-" in name else []
+    parser = names.add_parser(
+        name, help=command.help, description=command.help, aliases=spellings
     )
+    _add_root(parser)
     parser.add_argument(
         "--workers", type=int, default=usable_cpus(), metavar="N", help="number of processes"
     )
@@ -45,7 +46,37 @@ def _add_prepare_parser(names, name: str, command) -> None:
     parser.set_defaults(run=_prepare)
 
 
+def _add_check_parser(names, name: str) -> None:
+    text = "nothing to prepare: say whether the published files are where they are read"
+    parser = names.add_parser(name, help=text, description=text)
+    _add_root(parser)
+    parser.set_defaults(run=_check_published)
+
+
+def _add_root(parser) -> None:
+    parser.add_argument(
+        "--root",
+        type=Path,
+        default=data_root(),
+        metavar="DIR",
+        help="the folder of all data sets, by default DETECTRON2_DATASETS, else ./datasets",
+    )
+
+
+def _check_published(args) -> int:
+    rows = listing.describe_all(args.root.expanduser())
+    (row,) = [row for row in rows if row["name"].casefold() == args.name]
+    if row["missing"]:
+        raise FileNotFoundError(
+            f"{args.root} lacks {', '.join(row['missing'])} of {row['name']}; unpack the published "
+            "files there, as datasets/README.md shows"
+        )
+    sys.stdout.write(f"{args.name}: the files in {args.root} are read as they were published\n")
+    return 0
+
+
 def _prepare(args) -> int:
+    args.name = args.name.replace("_", "-")
     command = COMMANDS[args.name]
     options = {option: getattr(args, option) for option in (*command.options, *command.values)}
     for split in args.splits:

@@ -64,6 +64,23 @@ def test_a_complete_data_set_lacks_nothing(root, nested):
     assert (row["missing"], row["to_prepare"]) == ([], [])
 
 
+def test_files_that_need_no_preparation_are_looked_for(root, capsys):
+    words = ["dataset", "prepare", "lip", "--root", str(root)]
+    assert main(words) != 0
+    assert f"{root} lacks LIP/TrainVal_images/train_images/*.jpg, " in capsys.readouterr().err
+    raw.make_lip(root)
+    assert main(words) == 0
+    assert "are read as they were published" in capsys.readouterr().out
+
+
+def test_a_command_may_be_written_with_underscores(root, capsys):
+    errors = []
+    for name in ("coco-entity", "coco_entity"):
+        assert main(["dataset", "prepare", name, "--root", str(root), "--workers", "1"]) != 0
+        errors.append(capsys.readouterr().err.replace(name, "NAME"))
+    assert errors[0] == errors[1] and "panoptic_train2017.json" in errors[0]
+
+
 def test_what_is_to_be_prepared_names_its_command(root, capsys):
     raw.make_mhp(root, 2)
     words = ["dataset", "list", "mhpv2", "--root", str(root)]
