@@ -128,7 +128,7 @@ def test_torch_export_gives_the_same_results_by_name(tmp_path):
 @pytest.mark.slow
 def test_a_model_for_videos_takes_clips_of_one_length(tmp_path):
     predictor, path = make_predictor(VIDEO, INPUT), tmp_path / "model.onnx"
-    export(predictor, path, frames=2, size=SIZE)
+    export(predictor, path, frames=2, size=SIZE, tolerance=0.01)  # processors round differently
     case = export_case("video", tmp_path, predictor, path)
     frames = [pixels(1), pixels(2)]
     result = run_file(case, [frames])[0]
