@@ -51,7 +51,8 @@ def find_data(names: Sequence[str], said: str, is_video: bool) -> Data:
     """
     asked = next((task for task in ("panoptic", "instance", "semantic") if task in said), None)
     types, found = VIDEO_TYPES if is_video else IMAGE_TYPES, []
-    for dataset in MetadataCatalog.list():
+    # COCO's older splits, which detectron2 has too, have the same classes.
+    for dataset in sorted(MetadataCatalog.list(), key=lambda name: "2014" in name):
         metadata = MetadataCatalog.get(dataset)
         tasks = types.get(metadata.get("evaluator_type"), ())
         own = metadata.get("thing_classes" if tasks == ("instance",) else "stuff_classes") or ()
