@@ -12,7 +12,8 @@ import zipfile
 import pytest
 from support.paths import ROOT
 
-OPTIONAL = {"supervision", "faster_coco_eval", "h5py"}  # imported where they are used
+# imported where they are used
+OPTIONAL = {"faster_coco_eval", "h5py", "onnxruntime", "onnxscript", "supervision"}
 
 
 @pytest.mark.slow
