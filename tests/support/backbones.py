@@ -3,6 +3,7 @@
 import gzip
 import json
 
+import pytest
 import torch
 from support import golden, pixel_golden
 from torch import Tensor
@@ -85,8 +86,10 @@ def public_weights(file: str) -> dict[str, Tensor]:
     return {name: x.long() if "num_batches" in name else x for name, x in weights.items()}
 
 
-def expected_gradients(model, outputs, arrays) -> dict[str, float]:
-    """Compare sampled gradients of the golden projection of outputs; give all norms by name."""
+def check_golden(found, model, outputs, facts, arrays) -> None:
+    """Stages by name are the golden ones, and so are gradients of the outputs' projection."""
+    for name, x in found.items():
+        assert arrays[name].diff(x)[1] < 1e-4, name
     generator = torch.Generator().manual_seed(5)
     value = sum(
         (x * torch.randn(x.shape, generator=generator)).sum() / x.numel() ** 0.5 for x in outputs
@@ -97,7 +100,9 @@ def expected_gradients(model, outputs, arrays) -> dict[str, float]:
     assert len(sampled) >= 4
     for name in sampled:
         assert arrays[name].diff(gradients[name.removeprefix("grad/")])[1] < 1e-4, name
-    return {name: x.norm().item() for name, x in gradients.items()}
+    assert set(gradients) == set(facts["grad_names"])
+    norms = [gradients[name].norm().item() for name in facts["grad_names"]]
+    assert norms == pytest.approx(arrays["grad_norm"].values, rel=1e-3)
 
 
 def check_a_backbone(make) -> None:
@@ -114,6 +119,8 @@ def check_a_backbone(make) -> None:
             sides = [-(-side // LEVELS[name]) for side in size]
             assert spec.stride == LEVELS[name] and x.shape[1:] == (spec.channels, *sides), name
             torch.testing.assert_close(x, torch.cat([one[name] for one in alone]), msg=name)
+    with pytest.raises(ValueError, match=r"takes images \(B, C, H, W\), not \(3, 32, 32\)"):
+        model(torch.zeros(3, 32, 32))
     images, found = torch.randn(2, 3, 64, 96), []
     for use_checkpoint in (False, True):
         model = make(use_checkpoint=use_checkpoint, drop_path_rate=0.3).train()
