@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 from scipy import stats
@@ -36,6 +37,25 @@ def run(*words):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
+
+
+@pytest.fixture
+def here(monkeypatch, capsys):
+    """Runs a script in this process, which has imported what it needs: its exit code and texts."""
+    threads = torch.get_num_threads()
+    monkeypatch.syspath_prepend(BENCHMARKS)
+
+    def run_here(script, *words):
+        monkeypatch.setattr(sys, "argv", [str(script), *map(str, words)])
+        code = 0
+        try:
+            runpy.run_path(str(BENCHMARKS / script), run_name="__main__")
+        except SystemExit as end:
+            code = end.code
+        return (code, *capsys.readouterr())
+
+    yield run_here
+    torch.set_num_threads(threads)
 
 
 def test_every_benchmark_can_be_imported():
@@ -87,14 +107,16 @@ def test_a_study_trains_goes_on_and_evaluates_the_same_weights_again(study):
     assert "baseline" not in table_of(run(*words, "--report"))
 
 
-def test_a_study_reports_standard_errors_and_paired_t(study):
+def test_a_study_reports_standard_errors_and_paired_t(study, here):
     file, output = study
     values = {"baseline": [20.0, 22.5], "RankSeg": [21.0, 24.0]}
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        script = runpy.run_path(str(BENCHMARKS / "study.py"))
-    finally:
-        sys.path.remove(str(BENCHMARKS))
+    script = runpy.run_path(str(BENCHMARKS / "study.py"))
+
+    def report(*words):
+        code, text, _ = here("study.py", file, "--report", *words)
+        assert not code
+        return table_of(text)
+
     content = script["read_study"](file)
     for name, found in values.items():  # as if these trainings were done
         for seed, value in enumerate(found):
@@ -103,7 +125,7 @@ def test_a_study_reports_standard_errors_and_paired_t(study):
             options = script["options_of"](content, output, name, seed)
             (folder / "options.json").write_text(json.dumps(options))
             (folder / "result.json").write_text(json.dumps({"panoptic_seg/PQ": value}))
-    table = table_of(run(BENCHMARKS / "study.py", file, "--output", output, "--report"))
+    table = report("--output", output)
     error = np.std(values["RankSeg"], ddof=1) / 2**0.5
     assert table["RankSeg"] == [f"22.50 ± {error:.2f}", "-", "2"]
     with Image.open(output / "report.png") as picture:
@@ -111,13 +133,12 @@ def test_a_study_reports_standard_errors_and_paired_t(study):
     found = json.loads((output / "results.json").read_text())
     assert {name: run["values"]["panoptic_seg/PQ"] for name, run in found.items()} == values
     # Another machine knows these results, as long as the study asks for the same.
-    elsewhere = [BENCHMARKS / "study.py", file, "--output", output / "new", "--report"]
-    known = ["--known", output / "results.json"]
-    assert table_of(run(*elsewhere, *known)) == table
+    elsewhere = ["--output", output / "new", "--known", output / "results.json"]
+    assert report(*elsewhere) == table
     changed = yaml.safe_load(file.read_text())
     changed["runs"]["RankSeg"]["keys"] = {"MODEL.RANKSEG.TOPK": 1}
     file.write_text(yaml.safe_dump(changed))
-    assert set(table_of(run(*elsewhere, *known))) & set(values) == {"baseline"}
+    assert set(report(*elsewhere)) & set(values) == {"baseline"}
     t, p = stats.ttest_rel(values["RankSeg"], values["baseline"])
     assert table["RankSeg - baseline"][0] == f"+1.25 ± 0.25 (t {t:.1f}, p {p:.1g})"
 
@@ -132,14 +153,13 @@ def test_a_study_reports_standard_errors_and_paired_t(study):
         ({"seeds": None}, "the setting seeds is missing"),
     ],
 )
-def test_a_wrong_study_is_one_sentence(study, change, message):
+def test_a_wrong_study_is_one_sentence(study, here, change, message):
     file, output = study
     content = yaml.safe_load(file.read_text()) | change
     file.write_text(yaml.safe_dump({k: v for k, v in content.items() if v is not None}))
-    words = [sys.executable, BENCHMARKS / "study.py", file, "--output", output]
-    done = subprocess.run([*map(str, words)], capture_output=True, text=True)
-    assert done.returncode == 1 and not output.exists()
-    assert message in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+    code, _, errors = here("study.py", file, "--output", output)
+    assert code == 1 and not output.exists()
+    assert message in errors.splitlines()[-1] and "Traceback" not in errors
 
 
 def table_of(report):
@@ -159,31 +179,35 @@ def test_pixel_training_reports_both_models():
 
 
 @pytest.mark.slow
-def test_pixel_inference_reports_each_library_that_is_installed():
+def test_pixel_inference_reports_each_library_that_is_installed(here):
     pytest.importorskip("transformers", reason="compares with transformers")
     words = ["--repeats", 1, "--size", 64, "--only", "B0"]
-    row = table_of(run(BENCHMARKS / "pixel_inference.py", *words))["SegFormer-B0"]
-    assert row[0] == "transformers"
+    code, report, _ = here("pixel_inference.py", *words)
+    row = table_of(report)["SegFormer-B0"]
+    assert not code and row[0] == "transformers"
     assert all(float(seconds) > 0 for seconds in row[1:4])
     assert float(row[6].rstrip("%")) >= 99.9 and int(row[7]) > 1
 
 
 @pytest.mark.slow
-def test_train_step_reports_a_ratio_for_each_config(tmp_path):
+def test_train_step_reports_a_ratio_for_each_config(tmp_path, here):
     description, _ = own_data.panoptic(tmp_path)
     keys = [f"DATASETS.FILES=('{description}',)", "MODEL.RANKSEG.TOPK=2", "SOLVER.IMS_PER_BATCH=2"]
     name = "shapes/panoptic/r10t_rankseg"
     words = [name, "--repeats", 2, "--set", *keys]
-    row = table_of(run(BENCHMARKS / "train_step.py", *words))[f"`{name}`"]
+    code, report, _ = here("train_step.py", *words)
+    row = table_of(report)[f"`{name}`"]
+    assert not code
     assert row[1] == "2"
     assert all(float(seconds) > 0 for seconds in row[2:4])
     assert float(row[4].split()[0]) > 0
 
 
-def test_inference_reports_the_same_logits_as_transformers():
+def test_inference_reports_the_same_logits_as_transformers(here):
     pytest.importorskip("transformers", reason="compares with transformers")
-    report = run(BENCHMARKS / "inference.py", "--repeats", 1, "--sizes", 64)
+    code, report, _ = here("inference.py", "--repeats", 1, "--sizes", 64)
     row = table_of(report)["64²"]
+    assert not code
     assert len(row) == 5 and all(float(cell.split()[0]) > 0 for cell in row)
 
 

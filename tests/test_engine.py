@@ -310,9 +310,13 @@ def test_ruff_keeps_the_documented_order_of_imports(tmp_path):
 # what the import costs
 
 
-def test_importing_the_package_imports_nothing_heavy():
-    code = f"import sys, rankseg_d2; sys.stdout.write(repr({set(HEAVY)} & sys.modules.keys()))"
-    assert python(code, "embedded") == "set()"
+@pytest.mark.parametrize(
+    ("modules", "heavy"),
+    [("rankseg_d2", set()), ("rankseg_d2.engine, rankseg_d2.cli", {"cv2"})],  # which is quick
+)
+def test_importing_the_package_and_its_commands_imports_nothing_heavy(modules, heavy):
+    code = f"import sys, {modules}; sys.stdout.write(repr({set(HEAVY)} & sys.modules.keys()))"
+    assert python(code, "embedded") == repr(heavy)
 
 
 def test_importing_the_whole_embedded_engine_imports_nothing_heavy():

@@ -9,7 +9,6 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import Permute
 
 from ...transformer_block import Mlp
 from ..drop_path import drop_path, drop_rates
@@ -58,7 +57,7 @@ class CSWinTransformer(Backbone):
         # The second of the three layers has no weights.
         self.stage1_conv_embed = nn.Sequential(
             nn.Conv2d(in_channels, embed_dim, 7, _PATCH, 2),
-            Permute([0, 2, 3, 1]),
+            ToChannelsLast(),
             nn.LayerNorm(embed_dim),
         )
         rates, widths = drop_rates(drop_path_rate, depths), (*stripe_widths, None)
@@ -128,6 +127,13 @@ class CSWinTransformer(Backbone):
                 index = last[stage - 1] if kind == "norm" else first[stage]
             above[name] = count - 1 - index
         return above
+
+
+class ToChannelsLast(nn.Module):
+    """(B, D, h, w) -> (B, h, w, D)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(0, 2, 3, 1)
 
 
 class Merge(nn.Module):

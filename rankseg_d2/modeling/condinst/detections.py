@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms
 
 from ..outputs import LocationPredictions
 from .targets import boxes_of
@@ -37,6 +36,8 @@ def detect_objects(
         count: how many stay, at most.
         excluded: classes that no object may have.
     """
+    from torchvision.ops import batched_nms  # late, for it takes seconds
+
     probabilities = outputs.logits[i].float().sigmoid()  # (P, C)
     if excluded:
         numbers = torch.arange(probabilities.shape[1], device=probabilities.device)

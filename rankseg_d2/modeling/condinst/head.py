@@ -7,8 +7,6 @@ from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
-from torchvision.ops import FeaturePyramidNetwork
-from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from ..outputs import LocationPredictions
 from ..registering import register
@@ -44,6 +42,10 @@ class CondInstHead(nn.Module):
             mask_branch: its `width` and the number of features, `mask_dim`.
             with_static: whether the bank has static layers, which only the training runs.
         """
+        # Late, for it takes seconds, which no other model needs to pay.
+        from torchvision.ops import FeaturePyramidNetwork
+        from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
         super().__init__()
         self.in_features = in_features
         self.strides = [stride * 2**i for i in range(MAPS + 2)]

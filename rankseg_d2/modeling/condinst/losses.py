@@ -5,7 +5,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
 from ..losses import mean_over_ranks
 from ..outputs import LocationPredictions
@@ -42,6 +41,8 @@ def detector_losses(
 
     labels: the classes of all objects of the batch (N,).
     """
+    from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss  # takes seconds
+
     logits = outputs.logits.float()  # (B, P, C)
     wanted = torch.zeros_like(logits)
     images, places, objects = positives
