@@ -18,6 +18,7 @@ from .report.cli import (
     add_attach_parser,
     add_compare_parser,
     add_kappa_parser,
+    add_profile_parser,
     add_report_parser,
 )
 
@@ -59,6 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     add_attach_parser(commands)
     add_report_parser(commands)
     add_analyze_parser(commands)
+    add_profile_parser(commands)
     # The imports of these take seconds and need a working engine.
     if argv[:1] == ["dataset"]:
         from .data.checks import cli as data_cli

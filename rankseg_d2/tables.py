@@ -32,13 +32,17 @@ def write_json(folder: str, name: str, content: Any, indent: int | None = None) 
 
 
 def text_table(rows: list[dict]) -> str:
-    """Aligned columns below the keys of the first row; fractions have two decimals."""
-    lines = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True))
-        for line in lines
-    )
+    """Aligned columns below the keys of the first row; fractions have two decimals.
+
+    Columns of words go to the left, all others to the right.
+    """
+    columns = []
+    for key in rows[0]:
+        cells = [_cell(row[key]) for row in rows]
+        width = max(map(len, [key, *cells]))
+        words = all(cell[:1].isalpha() for cell in cells)
+        columns.append([f"{cell:{'<' if words else '>'}{width}}" for cell in (key, *cells)])
+    return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
 
 
 def main_metrics(metrics: dict) -> dict:

@@ -43,7 +43,7 @@ def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
 
 def test_text_is_aligned():
     text = text_table([{"": "All", "PQ": 1.234, "n": 7}, {"": "Things", "PQ": 100.0, "n": 12}])
-    assert text == "            PQ   n\n   All    1.23   7\nThings  100.00  12"
+    assert text == "            PQ   n\nAll       1.23   7\nThings  100.00  12"
 
 
 def test_repeated_names_get_their_id():

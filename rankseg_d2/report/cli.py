@@ -1,4 +1,4 @@
-"""Options of `rankseg-d2 kappa`, `compare`, `attach-ranker`, `report`, `analyze`.
+"""Options of `rankseg-d2 kappa`, `compare`, `attach-ranker`, `report`, `analyze`, `profile`.
 
 Imports are made when they run.
 """
@@ -34,6 +34,11 @@ config of a model that ranks, and a table of both models on the validation set.
 _ANALYZE = """\
 Count the parameters, multiply-adds and activations of a config's model, module by module, and
 measure the time and the memory of one prediction on this device, with random weights.
+"""
+
+_PROFILE = """\
+Time the stages of predictions, or of training steps, on the images of CONFIG's data set: loading,
+backbone, decoders, ranking, losses and results. With random weights, unless there are others.
 """
 
 
@@ -152,6 +157,33 @@ def add_analyze_parser(commands: Any) -> None:
 
 def _run_analyze(args: argparse.Namespace) -> int:
     from .analysis import run
+
+    return run(args)
+
+
+def add_profile_parser(commands: Any) -> None:
+    """Add `profile` to the subcommands of `rankseg-d2`."""
+    parser = commands.add_parser(
+        "profile",
+        help="where the time of a prediction or a training step goes, stage by stage",
+        usage="%(prog)s CONFIG [KEY VALUE ...] [option ...]",
+        description=_PROFILE,
+    )
+    add = parser.add_argument
+    add("config", metavar="CONFIG", help="a yaml file, or the name of a shipped config")
+    add("opts", nargs="*", metavar="KEY VALUE", help="other keys of the config")
+    add("--train", action="store_true", help="training steps; by default predictions")
+    add("--weights", metavar="FILE", help="a trained model")
+    add("--repeats", type=_count, default=5, metavar="N",
+        help="steps of which medians are taken, by default %(default)s, after two more")
+    add("--trace", metavar="FILE",
+        help="write one more step as a trace, a json file for Perfetto or Chrome")
+    add("--json", action="store_true", help="write json")
+    parser.set_defaults(run=_run_profile)  # fmt: skip
+
+
+def _run_profile(args: argparse.Namespace) -> int:
+    from .profiling import run
 
     return run(args)
 
