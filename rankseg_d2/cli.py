@@ -66,6 +66,7 @@ def main(argv: list[str] | None = None) -> int:
         from .data.checks import cli as data_cli
 
         data_cli.add_parser(commands)
+        argv = data_cli.with_our_spelling(argv)
     else:
         commands.add_parser("dataset", help="prepare, check and describe data sets")
     if argv[:1] in (["train"], ["eval"]):

@@ -12,6 +12,18 @@ from . import check, listing
 _AS_PUBLISHED = ("lip", "cihp", "atr", "vspw")  # data sets whose files are read as they are
 
 
+def with_our_spelling(words: list[str]) -> list[str]:
+    """`dataset prepare COCO_Entity` as `dataset prepare coco-entity`; all other words as they are."""
+    if words[:2] != ["dataset", "prepare"] or len(words) < 3:
+        return words
+    known = {_plain(name): name for name in (*COMMANDS, *_AS_PUBLISHED)}
+    return [*words[:2], known.get(_plain(words[2]), words[2]), *words[3:]]
+
+
+def _plain(name: str) -> str:
+    return name.casefold().replace("-", "").replace("_", "")
+
+
 def add_parser(commands: Any) -> None:
     """Add `dataset` to the subcommands of `rankseg-d2`."""
     parser = commands.add_parser("dataset", help="describe, check and prepare data sets")
@@ -28,10 +40,7 @@ def add_parser(commands: Any) -> None:
 
 
 def _add_prepare_parser(names, name: str, command) -> None:
-    spellings = [name.replace("-", "_")] if "-" in name else []
-    parser = names.add_parser(
-        name, help=command.help, description=command.help, aliases=spellings
-    )
+    parser = names.add_parser(name, help=command.help, description=command.help)
     _add_root(parser)
     parser.add_argument(
         "--workers", type=int, default=usable_cpus(), metavar="N", help="number of processes"
@@ -76,7 +85,6 @@ def _check_published(args) -> int:
 
 
 def _prepare(args) -> int:
-    args.name = args.name.replace("_", "-")
     command = COMMANDS[args.name]
     options = {option: getattr(args, option) for option in (*command.options, *command.values)}
     for split in args.splits:
