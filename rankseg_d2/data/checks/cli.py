@@ -13,7 +13,7 @@ _AS_PUBLISHED = ("lip", "cihp", "atr", "vspw")  # data sets whose files are read
 
 
 def with_our_spelling(words: list[str]) -> list[str]:
-    """`dataset prepare COCO_Entity` as `dataset prepare coco-entity`; all other words as they are."""
+    """`dataset prepare COCO_Entity` as `dataset prepare coco-entity`; others as they are."""
     if words[:2] != ["dataset", "prepare"] or len(words) < 3:
         return words
     known = {_plain(name): name for name in (*COMMANDS, *_AS_PUBLISHED)}
