@@ -18,7 +18,7 @@ QUICK := tests/ranking tests/modeling/losses tests/modeling/results \
 DEMO := shapes/panoptic/lite0_rankseg
 TOO_LONG := gradcheck or checkpointing or two_batches_of_one or traced or compile or inductor
 
-.PHONY: test quick faults train help clean
+.PHONY: test quick faults train bench gpu help clean
 
 test: $(INSTALLED)  ## install into .venv, lint, run every test
 	$(BIN)/ruff check .
@@ -34,6 +34,12 @@ faults: $(INSTALLED)  ## malformed input, kills and sanitizers, for some minutes
 train: $(INSTALLED)  ## train a small Mask2Former with RankSeg on built-in data, on the CPU
 	$(BIN)/python train_net.py --config-file $(DEMO)
 	$(BIN)/rankseg-d2 compare $(DEMO) --weights output/$(subst panoptic/,,$(DEMO))/model_final.pth
+
+bench: $(INSTALLED)  ## run the benchmarks that this machine can; results in benchmarks/RESULTS.md
+	$(BIN)/python benchmarks/run.py
+
+gpu: $(INSTALLED)  ## build the op for this GPU, run its tests and benchmarks, each in 8 minutes
+	$(BIN)/python benchmarks/run.py --device cuda
 
 $(INSTALLED): pyproject.toml setup.py $(wildcard rankseg_d2/ops/*/csrc/*.* rankseg_d2/ops/*/csrc/*/*.*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

@@ -149,11 +149,10 @@ def write_heading(title: str, description: str, device: str = "cpu", **versions:
 
 def _machine(device: str = "cpu", **versions: str) -> str:
     """Processor or GPU, threads, versions of the libraries, and the load."""
-    is_gpu = torch.device(device).type == "cuda"
     threads = torch.get_num_threads()
     versions = {"PyTorch": torch.__version__} | versions | {"Python": platform.python_version()}
     parts = [
-        torch.cuda.get_device_name(device) if is_gpu else _processor(),
+        processor(device),
         f"{threads} CPU thread{'s' if threads > 1 else ''} "
         f"({torch.backends.cpu.get_cpu_capability()})",
         *(f"{name} {version}" for name, version in versions.items()),
@@ -161,7 +160,10 @@ def _machine(device: str = "cpu", **versions: str) -> str:
     return f"{', '.join(parts)}; load average {LOAD:.1f} from other work before the start."
 
 
-def _processor() -> str:
+def processor(device: str = "cpu") -> str:
+    """The name of the GPU or the CPU."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

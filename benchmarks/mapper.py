@@ -194,12 +194,13 @@ def main():
         heads = ["", "images per second", "MB of targets", "MB of the sample"]
         write_table(heads, table_rows(mappers, times, records))
     write("\n")
-    for name in others:
-        for mine in ("ours", "boxes"):
-            write(
-                f"* {TITLES[mine]}: {times_faster(times[name], times[mine], digits=2)} times the "
-                f"speed of {TITLES[name]}, median of pairs (lowest, highest)\n"
-            )
+    write_table(
+        ["median of pairs (lowest, highest)", *(f"times as fast as {TITLES[n]}" for n in others)],
+        (
+            [TITLES[mine], *(times_faster(times[name], times[mine], digits=2) for name in others)]
+            for mine in ("ours", "boxes")
+        ),
+    )
 
 
 def add_boxes(sample):

@@ -1,10 +1,13 @@
 """The benchmarks are scripts: run here as processes, with tiny settings."""
 
+import importlib.util
 import json
 import os
 import runpy
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -162,6 +165,73 @@ def test_a_wrong_study_is_one_sentence(study, here, change, message):
     assert message in errors.splitlines()[-1] and "Traceback" not in errors
 
 
+@pytest.fixture
+def runner(monkeypatch):
+    """The names of run.py."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return SimpleNamespace(**runpy.run_path(str(BENCHMARKS / "run.py")))
+
+
+def test_each_part_finds_its_result_in_the_reports_that_are_kept(runner):
+    found = {}
+    for part in runner.PARTS:
+        report = BENCHMARKS / Path(part.words[0]).with_suffix(".md").name
+        if part.device == "cpu" and report.is_file():
+            found[part.name] = runner.headline(part, report.read_text())
+    assert len(found) > 10
+    assert found["criterion"] == "2.79"
+    assert found["pixel training"] == "2.3"
+    assert found["attention"].startswith("384² float32 near forward: 54.5; 384² float32 near")
+    assert found["large vocabularies"].startswith("an image, to its label map: seconds: 1.00; ")
+
+
+def test_a_report_without_the_column_is_an_error(runner):
+    (part,) = [part for part in runner.PARTS if part.name == "criterion"]
+    with pytest.raises(RuntimeError, match="criterion: the report has no column 'seconds'"):
+        runner.headline(part, "| a | b |\n|---|---|\n| c | d |\n")
+
+
+def test_the_table_of_results_keeps_what_is_measured_and_says_what_is_not(
+    here, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    entry = {"result": "7", "date": "2020-01-01", "machine": "another", "commit": "x"}
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps({"criterion": entry}))
+    words = ["--only", "video consistency", "overlays", "--output", tmp_path]
+    assert here("run.py", *words)[0] == 0
+    first = json.loads(file.read_text())
+    assert first["criterion"] == entry
+    assert first["video consistency"]["result"].startswith("the plain way, whole clips: ")
+    assert (tmp_path / "output/benchmarks/video_consistency.md").is_file()
+    rows = table_of((tmp_path / "RESULTS.md").read_text())
+    assert rows["criterion"][1:] == ["7", "2020-01-01", "another"]
+    assert rows["attention, GPU"][1:] == ["not measured", "", ""]
+    if importlib.util.find_spec("panopticapi") is None:
+        assert here("run.py", "--only", "panoptic", "--output", tmp_path)[0] == 0
+        rows = table_of((tmp_path / "RESULTS.md").read_text())
+        assert rows["panoptic evaluation"][1].startswith("not measured: ")
+    _, _, progress = here("run.py", *words)  # nothing again
+    assert "video consistency" not in progress
+    assert json.loads(file.read_text())["video consistency"] == first["video consistency"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--only", "nothing"], "no part has one of these in its name: nothing"),
+        pytest.param(
+            ["--device", "cuda"],
+            "there is no GPU that PyTorch could use",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+        ),
+    ],
+)
+def test_what_cannot_be_measured_is_one_sentence(here, words, message):
+    code, _, _ = here("run.py", *words)
+    assert message in code
+
+
 def table_of(report):
     """The cells of a report's rows, by the first one."""
     rows = [line.strip("|").split("|") for line in report.splitlines() if line.startswith("|")]
@@ -174,8 +244,9 @@ def test_pixel_training_reports_both_models():
     report = run(BENCHMARKS / "pixel_training.py", *words)
     assert "40 classes" in report and "κ = 5, images of 64²" in report
     table = table_of(report)
-    assert all(float(cell) >= 0 for name in ("baseline", "RankSeg") for cell in table[name])
-    assert "Of the memory: 1/" in report
+    assert all(float(cell) >= 0 for name in ("baseline", "RankSeg") for cell in table[name][:2])
+    assert table["baseline"][2:] == ["1.0 (1.0, 1.0)", "1/1.0"]
+    assert table["RankSeg"][3].startswith("1/")
 
 
 @pytest.mark.slow
