@@ -202,7 +202,7 @@ def test_the_table_of_results_keeps_what_is_measured_and_says_what_is_not(
     assert here("run.py", *words)[0] == 0
     first = json.loads(file.read_text())
     assert first["criterion"] == entry
-    assert first["video consistency"]["result"].startswith("the plain way, whole clips: ")
+    assert float(first["video consistency"]["result"]) > 0
     assert (tmp_path / "output/benchmarks/video_consistency.md").is_file()
     rows = table_of((tmp_path / "RESULTS.md").read_text())
     assert rows["criterion"][1:] == ["7", "2020-01-01", "another"]
