@@ -54,18 +54,21 @@ _LEAST_SIZE, _STEP = 96, 32  # of a crop, in pixels
 _MOST_QUERIES = 300
 
 
-def choose(data: Fingerprint, machine: Machine, iterations: int | None = None) -> Choice:
-    """The training of a data set on a machine; `iterations` says how long, if the user has."""
+def choose(
+    data: Fingerprint, machine: Machine, iterations: int | None = None, kappa: int | None = None
+) -> Choice:
+    """The training of a data set on a machine; `iterations` and `kappa`, if the user says them."""
     _check(data, machine)
     kind = _kind_of(machine)
     size = _size(data, kind)
     batch, whole_batch = _batch(data, machine, kind, size)
     iterations = iterations or _iterations(data, kind, whole_batch)
     period = max(1, iterations // 5)
-    kappa = min(data.classes, max(2 * data.categories, math.ceil(data.classes / 2)))
+    kappa = kappa or min(data.classes, 2 * data.categories)
     queries = _queries(data, kind)
     keys = {
         "MODEL.RANKSEG.TOPK": kappa,
+        "MODEL.RANKSEG.TOPK_SCHEDULE": _kappas(data.classes, kappa, iterations),
         "MODEL.MASK_FORMER.NUM_OBJECT_QUERIES": queries,
         "INPUT.CROP.SIZE": [size, size],
         "INPUT.SIZE_DIVISIBILITY": size,
@@ -131,6 +134,14 @@ def _iterations(data: Fingerprint, kind: _Kind, whole_batch: int) -> int:
     return min(max(wanted, kind.least_iterations), kind.most_iterations)
 
 
+def _kappas(classes: int, kappa: int, iterations: int) -> list[list[int]]:
+    """From all categories down to κ: to begin with κ costs accuracy (benchmarks/studies/shapes.md).
+
+    A list that is not learnt yet lacks what is there.
+    """
+    return [[0, classes], [iterations * 4 // 5, kappa]] if kappa < classes else []
+
+
 def _queries(data: Fingerprint, kind: _Kind) -> int:
     """Half as many again as objects in an image, in whole fifties, within bounds."""
     wanted = 50 * math.ceil(1.5 * data.objects / 50)
@@ -151,6 +162,10 @@ def _why(
     schedule += f"{iterations * batch / data.images:.2g} times"
     if iterations == kind.most_iterations:
         schedule += f"; not more, because {kind.reason}"
+    kappa = f"{keys['MODEL.RANKSEG.TOPK']} of {data.classes} categories: twice the "
+    kappa += f"{data.categories} that an image has at most"
+    if keys["MODEL.RANKSEG.TOPK_SCHEDULE"]:
+        kappa += "; the training comes down to it from all"
     evaluation = "none, because no split val has labels; add one to the yaml of the data"
     if data.val_images:
         evaluation = (
@@ -162,8 +177,7 @@ def _why(
         "image size": _why_size(data, kind, keys["INPUT.MIN_SIZE_TEST"]),
         "batch": _why_batch(data, machine, kind, batch),
         "schedule": schedule,
-        "κ": f"{keys['MODEL.RANKSEG.TOPK']} of {data.classes} categories: twice the "
-        f"{data.categories} that an image has at most, and at least half of all",
+        "κ": kappa,
         "queries": f"{keys['MODEL.MASK_FORMER.NUM_OBJECT_QUERIES']}: an image has {data.objects} "
         "objects at most",
         "evaluation": evaluation,

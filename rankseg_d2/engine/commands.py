@@ -91,7 +91,8 @@ def _start_chosen(args: argparse.Namespace) -> None:
         start(args)
         return
     data, is_first = fingerprint(args.data), _is_first(args)
-    choice = choose(data, this_machine(args), _whole(given.get("SOLVER.MAX_ITER")))
+    said = [_whole(given.get(key)) for key in ("SOLVER.MAX_ITER", "MODEL.RANKSEG.TOPK")]
+    choice = choose(data, this_machine(args), *said)
     if is_first:
         sys.stdout.write(describe(data, choice, given))
         sys.stdout.flush()

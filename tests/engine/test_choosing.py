@@ -53,6 +53,11 @@ def test_every_choice_is_a_value_that_a_run_can_have(data, machine):
     assert choice == choose(data, machine)
     assert all(RANGES[key].holds(value) for key, value in keys.items() if key in RANGES)
     assert data.categories <= keys[KAPPA] <= data.classes
+    if schedule := keys["MODEL.RANKSEG.TOPK_SCHEDULE"]:
+        (start, first), (end, last) = schedule
+        assert start == 0 < end < keys[ITERATIONS] and first == data.classes > last == keys[KAPPA]
+    else:
+        assert keys[KAPPA] == data.classes
     assert keys[BATCH] % machine.processes == 0
     assert keys[BATCH] < data.images + machine.processes
     size = keys["INPUT.MIN_SIZE_TEST"]
@@ -107,7 +112,7 @@ def test_more_memory_never_gives_smaller_images(data, memory, more):
         ({"height": 9_000, "width": 12_000}, Machine(1, 80.0, 8), {"INPUT.MIN_SIZE_TEST": 640}),
         ({"height": 20, "width": 30}, GPU, {"INPUT.MIN_SIZE_TEST": 96}),
         ({"val_images": 0}, GPU, {"TEST.EVAL_PERIOD": 0, "TEST.BEST.METRIC": ""}),
-        ({"classes": 847, "categories": 30}, GPU, {KAPPA: 424}),
+        ({"classes": 847, "categories": 30}, GPU, {KAPPA: 60}),
         ({"classes": 100, "categories": 60}, GPU, {KAPPA: 100}),
         ({"objects": 90}, GPU, {"MODEL.MASK_FORMER.NUM_OBJECT_QUERIES": 150}),
         ({"objects": 4_000}, CPU, {"MODEL.MASK_FORMER.NUM_OBJECT_QUERIES": 300}),
@@ -152,11 +157,24 @@ def test_what_cannot_be_is_refused(change, machine, message):
         choose(STREET._replace(**change), machine)
 
 
+def test_a_kappa_of_the_user_is_where_the_schedule_ends():
+    data = STREET._replace(classes=100, categories=10)
+    keys = keys_of(data, CPU, iterations=1000, kappa=30)
+    assert keys[KAPPA] == 30
+    assert keys["MODEL.RANKSEG.TOPK_SCHEDULE"] == [[0, 100], [800, 30]]
+    assert keys_of(data, CPU, kappa=100)["MODEL.RANKSEG.TOPK_SCHEDULE"] == []
+
+
 def test_the_reasons_name_the_numbers():
     why = choose(STREET._replace(height=480, width=640), CPU).why
     size = "256 pixels, not the 480 of the shortest edge, because there is no GPU"
     assert why["image size"] == size
-    assert why["κ"].startswith("6 of 6 categories: twice the 5 ")
+    assert why["κ"] == "6 of 6 categories: twice the 5 that an image has at most"
+    why_few = choose(STREET._replace(classes=60), CPU).why["κ"]
+    assert why_few == (
+        "10 of 60 categories: twice the 5 that an image has at most; the training comes down to it "
+        "from all"
+    )
     assert "not more, because there is no GPU" in why["schedule"]
     assert "each 25 times" in why["schedule"]  # 500 x 4 / 80
     assert "no split val" in choose(STREET._replace(val_images=0), CPU).why["evaluation"]
