@@ -15,6 +15,13 @@ RENAMED = (
     (r"^", "backbone."),  # ImageNet weights: only a backbone
 )
 
+# timm's Swin merges patches before a stage, its authors' after the stage before, as here.
+_TIMM_SWIN = (
+    r"^layers\.([123])\.downsample\.",
+    lambda match: f"backbone.layers.{int(match[1]) - 1}.downsample.",
+)
+_MARK_OF_TIMM = "layers.3.downsample.reduction.weight"
+
 _COUNTER = ".num_batches_tracked"
 
 # From the names of torchvision's ResNets to detectron2's.
@@ -36,9 +43,10 @@ def rename(weights: dict[str, Tensor], own: Collection[str]) -> None:
             del renamed[name]  # frozen norms do not count batches
         weights.clear()
         weights.update(renamed)
+    moves = (_TIMM_SWIN, *RENAMED) if _MARK_OF_TIMM in weights else RENAMED
     for old in list(weights):
         bare = old.removeprefix("module.")  # added by DistributedDataParallel
-        names = [old, bare, *(re.sub(*moved, bare, count=1) for moved in RENAMED)]
+        names = [old, bare, *(re.sub(*moved, bare, count=1) for moved in moves)]
         names.append(f"backbone.{functools.reduce(_substitute, _TORCHVISION, bare)}")
         new = next((name for name in names if name in own), old)
         if new not in weights:

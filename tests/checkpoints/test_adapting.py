@@ -11,6 +11,7 @@ import zlib
 
 import numpy as np
 import pytest
+import timm
 import torch
 from detectron2.modeling import build_model
 from support import golden, small
@@ -313,6 +314,30 @@ def test_torchvisions_resnet_loads_into_the_backbone(make, tmp_path, log):
         for name in ("res2", "res3", "res4", "res5"):
             features = getattr(source, f"layer{int(name[-1]) - 1}")(features)
             torch.testing.assert_close(model.backbone(image)[name], features)
+
+
+def test_timms_swin_loads_into_the_backbone(make, tmp_path, log):
+    """It merges patches before a stage, not after the one before."""
+    keys = {"MODEL.BACKBONE.NAME": "D2SwinTransformer", "MODEL.SWIN.EMBED_DIM": 16}
+    keys |= {"MODEL.SWIN.DEPTHS": [1, 1, 2, 1], "MODEL.SWIN.NUM_HEADS": [1, 2, 2, 4]}
+    keys |= {"MODEL.SWIN.WINDOW_SIZE": 4, "MODEL.SWIN.DROP_PATH_RATE": 0.0}
+    model = make(keys).eval()
+    source = timm.models.SwinTransformer(
+        img_size=64, embed_dim=16, depths=(1, 1, 2, 1), num_heads=(1, 2, 2, 4), window_size=4
+    ).eval()
+    for name, value in source.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(value)
+    path = tmp_path / "swin.pth"
+    torch.save(source.state_dict(), path)
+    Checkpointer(model).load(str(path))
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        x = source.patch_embed(image)
+        for i, stage in enumerate(source.layers):
+            x = stage(x)  # (B, h, w, D)
+            feature = getattr(model.backbone, f"norm{i}")(x).permute(0, 3, 1, 2)
+            torch.testing.assert_close(model.backbone(image)[f"res{i + 2}"], feature)
 
 
 # --- between kinds of models ----------------------------------------------------------------------
