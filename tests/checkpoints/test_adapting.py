@@ -323,7 +323,7 @@ def test_timms_swin_loads_into_the_backbone(make, tmp_path, log):
     keys |= {"MODEL.SWIN.WINDOW_SIZE": 4, "MODEL.SWIN.DROP_PATH_RATE": 0.0}
     model = make(keys).eval()
     source = timm.models.SwinTransformer(
-        img_size=64, embed_dim=16, depths=(1, 1, 2, 1), num_heads=(1, 2, 2, 4), window_size=4
+        img_size=128, embed_dim=16, depths=(1, 1, 2, 1), num_heads=(1, 2, 2, 4), window_size=4
     ).eval()
     for name, value in source.named_parameters():
         if name.endswith("bias"):
@@ -331,7 +331,9 @@ def test_timms_swin_loads_into_the_backbone(make, tmp_path, log):
     path = tmp_path / "swin.pth"
     torch.save(source.state_dict(), path)
     Checkpointer(model).load(str(path))
-    image = torch.rand(1, 3, 64, 64)
+    unused = {"norm.weight", "norm.bias", "head.fc.weight", "head.fc.bias"}
+    assert counts(log)["loaded"] == len(source.state_dict()) - len(unused)
+    image = torch.rand(1, 3, 128, 128)
     with torch.no_grad():
         x = source.patch_embed(image)
         for i, stage in enumerate(source.layers):
