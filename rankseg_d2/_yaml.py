@@ -110,9 +110,7 @@ def read_yaml(path: str, open_file: Callable[[str], TextIO] = open_text) -> dict
             text = file.read(_MAX_LETTERS + 1)
         if len(text) > _MAX_LETTERS:
             raise ValueError(f"{path} is larger than {_MAX_LETTERS:,} letters, so it is no config")
-        loader = _PlainLoader(text)
-        loader.name = path
-        keys = loader.get_single_data()
+        keys = copy.deepcopy(_parsed(text, path))
     except FileNotFoundError as error:
         raise FileNotFoundError(f"config file {path} does not exist") from error
     except OSError as error:
@@ -126,6 +124,13 @@ def read_yaml(path: str, open_file: Callable[[str], TextIO] = open_text) -> dict
     if not isinstance(keys, dict | None):
         raise ValueError(f"{path} must hold lines of `KEY: value`, got {short(keys)}")
     return keys or {}
+
+
+@functools.lru_cache(256)  # many configs have the same bases
+def _parsed(text: str, path: str) -> Any:
+    loader = _PlainLoader(text)
+    loader.name = path
+    return loader.get_single_data()
 
 
 class _Refusal(ValueError):

@@ -1,3 +1,4 @@
+import gc
 import logging
 import os
 from contextlib import contextmanager
@@ -8,6 +9,19 @@ import pytest
 THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
 os.environ["OMP_NUM_THREADS"] = str(THREADS)  # for the processes that tests start, too
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads leave the cores to others
+
+LONGEST = {
+    "test_benchmarks.py",
+    "test_docs.py",
+    "test_shipped_configs.py",
+    "test_exporting.py",
+    "test_golden_models.py",
+    "test_pixel_families.py",
+    "test_example.py",
+    "test_ending.py",
+    "test_distributed.py",
+    "test_backbones_in_models.py",
+}
 
 import torch  # noqa: E402
 
@@ -20,7 +34,18 @@ def pytest_report_header(config):
     return f"rankseg_d2 engine: {rankseg_d2.engine_name()}, torch {torch.__version__}"
 
 
+def pytest_configure(config):
+    config.option.loadscopereorder = False  # pytest -n 2 --dist loadfile: in the order of below
+
+
+def pytest_collection_finish(session):
+    gc.collect()
+    gc.freeze()  # thousands of tests, through which each collection would go again
+
+
 def pytest_collection_modifyitems(config, items):
+    # The longest files first, so that at the end no process waits for another one.
+    items.sort(key=lambda item: item.path.name not in LONGEST)
     if "faults" not in config.option.markexpr:
         faults = [item for item in items if "faults" in item.keywords]
         items[:] = [item for item in items if "faults" not in item.keywords]

@@ -19,6 +19,10 @@ from rankseg_d2.engine import check_datasets, check_num_classes
 
 NAMES = shipped_names()
 WHOLE = [name for name in NAMES if not is_part(name)]
+FOLDER = shipped_configs_dir()
+FILES = {path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml")}
+# The others are a file and an overlay, of which a sample is built.
+BUILT = [name for name in WHOLE if name in FILES] + [n for n in WHOLE if n not in FILES][::6]
 UPSTREAM = json.loads((GOLDEN / "upstream_configs.json").read_text())
 # Upstream's file names of weights are those of converted files; ours are where these came from.
 WEIGHTS = {
@@ -47,7 +51,7 @@ def plain(value):
     return list(value) if isinstance(value, tuple) else value
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", sorted(FILES))
 def test_a_yaml_repeats_nothing_of_its_bases_or_of_the_defaults(name):
     cfg = get_cfg()
     add_rankseg_config(cfg)
@@ -61,12 +65,20 @@ def test_a_yaml_repeats_nothing_of_its_bases_or_of_the_defaults(name):
 
 
 def test_no_file_is_written_where_an_overlay_serves():
-    for path in shipped_configs_dir().rglob("*_rankseg*.yaml"):
+    for path in FOLDER.rglob("*_rankseg*.yaml"):
         own = yaml.safe_load(path.read_text())
         assert own.keys() - {"_BASE_", "OUTPUT_DIR"}, f"{path} is what the suffix gives"
 
 
-@pytest.mark.parametrize("name", WHOLE)
+def test_each_name_is_a_config_and_says_whether_it_ranks():
+    for name in NAMES:
+        cfg = get_config(name, ["MODEL.DEVICE", "cpu"])
+        if name in WHOLE:
+            assert name.endswith("_gt") is cfg.MODEL.RANKSEG.USE_GT, name
+            assert name.endswith(("_rankseg", "_rankseg_gt")) is cfg.MODEL.RANKSEG.FLAG, name
+
+
+@pytest.mark.parametrize("name", BUILT)
 def test_a_yaml_builds_its_model(name):
     cfg = get_config(name, ["MODEL.DEVICE", "cpu"])
     assert isinstance(META_ARCH_REGISTRY, Registry)

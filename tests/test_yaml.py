@@ -5,6 +5,7 @@ import tracemalloc
 
 import pytest
 
+from rankseg_d2 import config_files
 from rankseg_d2._yaml import read_yaml
 from rankseg_d2.config import get_config
 from rankseg_d2.errors import short
@@ -84,7 +85,8 @@ def test_an_option_is_refused(opts, reason):
 @pytest.mark.parametrize(
     "name", [LONG, f"{LONG}_rankseg.yaml", "a\0b", "a\0_rankseg.yaml", "~no/x", ""]
 )
-def test_a_name_that_is_no_file_is_refused(name, write):
+def test_a_name_that_is_no_file_is_refused(name, write, monkeypatch):
+    monkeypatch.setattr(config_files, "shipped_names", lambda: ["toy/semantic/r18"] * 20)
     assert "is neither a file nor a shipped config" in error_of(lambda: get_config(name))
     base = write(f'_BASE_: "{name}"\n'.replace("\0", "\\0"))
     assert "(_BASE_ of " in error_of(lambda: get_config(base))

@@ -326,7 +326,8 @@ def test_compiled_forward_equals_eager_without_a_graph_break(kind, options):
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="inductor needs a C++ compiler")
 def test_inductor_gives_the_same_results():
-    model = make_model(MASK2FORMER, RANKSEG).eval()
+    small = {"MODEL.MASK_FORMER.DEC_LAYERS": 2, "MODEL.RANKSEG.LAYER": 1}
+    model = make_model(MASK2FORMER, RANKSEG, small).eval()
     eager = evaluate(model, [image_sample()])[0]
     torch._dynamo.reset()
     model.compile(fullgraph=True)
