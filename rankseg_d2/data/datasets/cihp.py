@@ -3,7 +3,7 @@
 import functools
 from pathlib import Path
 
-from ..formats.file_lists import check_pairs, find, read_names
+from ..formats.file_lists import check_pairs, find, read_stems
 from ..formats.person_labels import PersonLabels
 from . import common
 from .persons import existing, parsing_metadata, part_metadata
@@ -37,7 +37,7 @@ def load_semantic(root: Path, split: str) -> list[dict]:
     folder = _folder(root, split)
     images, labels = find(root, f"{folder}/Images/*.jpg"), _labels(root, folder, "Category_ids")
     path = root / folder / f"{split}_id.txt"
-    names = read_names(path) if path.is_file() else None
+    names = read_stems(path) if path.is_file() else None
     return common.semantic_records(images, labels, str(root / folder), names)
 
 

@@ -3,7 +3,7 @@
 import functools
 from pathlib import Path
 
-from ..formats.file_lists import find, read_names
+from ..formats.file_lists import find, read_stems
 from . import common
 from .persons import existing, part_metadata
 
@@ -32,7 +32,7 @@ def load_semantic(root: Path, split: str) -> list[dict]:
     archives = f"{IMAGES}/{split}_images", f"{LABELS}/{split}_segmentations"
     images, labels = (existing(root, _places(folder)) for folder in archives)
     lists = [root / f"{place}.txt" for place in _places(f"{IMAGES}/{split}_id")]
-    names = next((read_names(path) for path in lists if path.is_file()), None)
+    names = next((read_stems(path) for path in lists if path.is_file()), None)
     found = find(root, f"{images}/*.jpg"), find(root, f"{labels}/*.png")
     return common.semantic_records(*found, str(root / images), names)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...files import write_image
-from ..formats.file_lists import check_pairs, find, read_names
+from ..formats.file_lists import check_pairs, find, read_stems
 from ..formats.person_labels import PersonLabels
 from ..prepare.job import Job, Preparation, make_files
 from . import common
@@ -13,6 +13,7 @@ from .common import Command
 from .persons import parsing_metadata, part_metadata
 
 NUM_TRAIN = 3_000  # of v1's list of train and val
+OWN_LIST = "val_list.txt"  # not in all copies of v1
 
 
 @dataclass(frozen=True)
@@ -95,15 +96,25 @@ def _names(version: Version, root: Path, split: str) -> list[str]:
 
     v1 has one list of train and val, whose first 3,000 are train; a val_list.txt is used instead.
     """
-    folder = root / version.folder
-    names = [Path(name).stem for name in read_names(folder / version.lists[split])]
-    if version.lists["train"] != version.lists["val"] or split == "test":
+    names = read_stems(root / version.folder / version.lists[split])
+    if not _is_shared(version, split):
         return names
-    own = folder / "val_list.txt"
-    if own.is_file():
-        val = [Path(name).stem for name in read_names(own)]
+    own = _own_list(version, root, split)
+    if own is not None:
+        val = read_stems(own)
         return val if split == "val" else [name for name in names if name not in set(val)]
     return names[:NUM_TRAIN] if split == "train" else names[NUM_TRAIN:]
+
+
+def _is_shared(version: Version, split: str) -> bool:
+    """Whether train and val have one list."""
+    return split in ("train", "val") and version.lists["train"] == version.lists["val"]
+
+
+def _own_list(version: Version, root: Path, split: str) -> Path | None:
+    """v1's list of val alone, where it exists; it changes train too."""
+    path = root / version.folder / OWN_LIST
+    return path if _is_shared(version, split) and path.is_file() else None
 
 
 def _persons(version: Version, root: Path, split: str) -> dict[str, list[Path]]:
@@ -140,12 +151,18 @@ def convert(job: Job) -> None:
 
 def preparation(name: str, root: Path, split: str) -> Preparation:
     version = VERSIONS[name]
+    lists = [version.lists[split]]
+    if _own_list(version, root, split) is not None:
+        lists.append(OWN_LIST)
     return Preparation(
         name,
         root,
         f"{version.folder}/prepared_{split}.json",
         outputs=(f"{version.folder}/semantic_detectron2/{split}/*.png",),
-        sources=(f"{version.folder}/{version.lists[split]}", version.pattern("persons", split)),
+        sources=(
+            *(f"{version.folder}/{name}" for name in lists),
+            version.pattern("persons", split),
+        ),
     )
 
 
