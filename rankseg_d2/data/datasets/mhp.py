@@ -10,7 +10,7 @@ from ..formats.person_labels import PersonLabels
 from ..prepare.job import Job, Preparation, make_files
 from . import common
 from .common import Command
-from .persons import parsing_metadata, part_metadata
+from .persons import existing, parsing_metadata, part_metadata
 
 NUM_TRAIN = 3_000  # of v1's list of train and val
 OWN_LIST = "val_list.txt"  # not in all copies of v1
@@ -23,7 +23,7 @@ class Version:
     folder: str
     class_list: str
     num_parts: int  # with background
-    splits: tuple[str, ...]
+    splits: tuple[str, ...]  # with labels
     images: str
     persons: str
     lists: dict[str, str]
@@ -48,15 +48,17 @@ VERSIONS = {
 
 
 def register(root: Path) -> None:
-    """`mhpv1_{sem_seg,parsing}_{train,val,test}`, `mhpv2_{sem_seg,parsing}_{train,val}`."""
+    """`mhp{v1,v2}_{sem_seg,parsing}_{train,val,test}`; the labels of v2's test are not public."""
     for name, version in VERSIONS.items():
-        for split in version.splits:
+        for split in ("train", "val", "test"):
+            has_labels = split in version.splits
             common.register_dataset(
                 f"{name}_sem_seg_{split}",
                 functools.partial(load_semantic, name, root, split),
                 functools.partial(part_metadata, version.class_list),
                 evaluator_type="sem_seg",
                 ignore_label=255,
+                has_labels=has_labels,
             )
             common.register_dataset(
                 f"{name}_parsing_{split}",
@@ -64,11 +66,14 @@ def register(root: Path) -> None:
                 functools.partial(parsing_metadata, version.class_list),
                 evaluator_type="human_parsing",
                 ignore_label=255,
+                has_labels=has_labels,
             )
 
 
 def load_semantic(name: str, root: Path, split: str) -> list[dict]:
     version = VERSIONS[name]
+    if split not in version.splits:
+        return _load_test(version, root, split)
     preparation(name, root, split).require()
     return common.semantic_records(
         find(root, version.pattern("images", split)),
@@ -81,6 +86,8 @@ def load_semantic(name: str, root: Path, split: str) -> list[dict]:
 def load_persons(name: str, root: Path, split: str) -> list[dict]:
     """The same, with the persons of each image."""
     version, records = VERSIONS[name], load_semantic(name, root, split)
+    if split not in version.splits:
+        return records
     persons = _persons(version, root, split)
     names = [record["image_id"] for record in records]
     where = str(root / version.pattern("persons", split))
@@ -89,6 +96,12 @@ def load_persons(name: str, root: Path, split: str) -> list[dict]:
         record | {"person_labels": _labels(version, persons[record["image_id"]])}
         for record in records
     ]
+
+
+def _load_test(version: Version, root: Path, split: str) -> list[dict]:
+    folder = existing(root, [version.pattern("images", split).rpartition("/")[0]])
+    list_file = root / version.folder / "list" / f"{split}.txt"
+    return common.image_records(find(root, f"{folder}/*.jpg"), str(root / folder), list_file)
 
 
 def _names(version: Version, root: Path, split: str) -> list[str]:

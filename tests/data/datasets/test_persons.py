@@ -1,6 +1,7 @@
 """CamVid, LIP, CIHP, MHP and ATR: labels, splits and persons, against the rules in their words."""
 
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from rankseg_d2.data.datasets import COMMANDS, atr, mhp
 from rankseg_d2.data.formats.file_lists import read_stems
 from rankseg_d2.data.formats.label_images import read_label_map
 from rankseg_d2.data.formats.person_labels import PersonLabels
+from rankseg_d2.data.loading.records import require_labels
 from rankseg_d2.evaluation import SemanticEvaluator
 
 
@@ -198,9 +200,56 @@ def test_atr_without_lists_is_sorted_and_sliced_with_one_warning(root, monkeypat
     ]
 
 
+TESTS = ["lip_sem_seg", "cihp_sem_seg", "cihp_parsing", "mhpv2_sem_seg", "mhpv2_parsing"]
+
+
+@pytest.mark.parametrize("name", TESTS)
+def test_images_without_public_labels_are_registered_as_such(root, name):
+    folders = raw.make_tests(root)
+    records = DatasetCatalog.get(f"{name}_test")
+    assert [sorted(record) for record in records] == [["file_name", "image_id"]] * 2
+    assert [record["image_id"] for record in records] == ["7", "8"]
+    assert str(Path(records[0]["file_name"]).parent.relative_to(root)) in folders
+    metadata, labelled = (MetadataCatalog.get(f"{name}_{split}") for split in ("test", "val"))
+    assert not metadata.has_labels and labelled.has_labels
+    assert metadata.stuff_classes == labelled.stuff_classes
+    with pytest.raises(ValueError, match=f"the data set {name}_test has no labels"):
+        require_labels([f"{name}_test"])
+
+
+@pytest.mark.parametrize(
+    "folder",
+    ["", "testing_images", "Testing_images", "Testing_images/testing_images"],
+)
+def test_the_test_images_of_lip_may_be_nested(root, folder):
+    path = root / raw.LIP / "Testing_images" / folder / "5.jpg"
+    write_image(path, np.zeros((40, 56, 3), np.uint8))
+    assert [r["file_name"] for r in DatasetCatalog.get("lip_sem_seg_test")] == [str(path)]
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("lip_sem_seg", f"{raw.LIP}/Testing_images/test_id.txt"),
+        ("cihp_parsing", f"{raw.CIHP}/Testing/test_id.txt"),
+        ("mhpv2_sem_seg", "LV-MHP-v2/list/test.txt"),
+    ],
+)
+def test_a_list_of_test_says_which_images_count(root, name, path):
+    raw.make_tests(root)
+    (root / path).parent.mkdir(exist_ok=True)
+    (root / path).write_text("8\n")
+    assert [record["image_id"] for record in DatasetCatalog.get(f"{name}_test")] == ["8"]
+    (root / path).write_text("8\n9\n")
+    with pytest.raises(FileNotFoundError, match=r"has no 9\.jpg, which .* names; unpack"):
+        DatasetCatalog.get(f"{name}_test")
+
+
 @pytest.mark.parametrize(
     ("name", "lacks"),
     [
+        ("lip_sem_seg_test", "LIP/Testing_images"),
+        ("mhpv2_sem_seg_test", "LV-MHP-v2/test/images"),
         ("lip_sem_seg_train", "LIP/TrainVal_images/train_images"),
         ("cihp_sem_seg_val", "instance-level_human_parsing/Validation"),
         ("atr_sem_seg_val", "humanparsing"),
