@@ -39,6 +39,16 @@ def make_camvid(root, source="colors"):
     return made
 
 
+def make_tests(root):
+    """The test splits without labels of LIP, CIHP and MHP v2: two images each."""
+    rng = np.random.default_rng(25)
+    folders = (f"{LIP}/Testing_images", f"{CIHP}/Testing/Images", "LV-MHP-v2/test/images")
+    for folder in folders:
+        for name in ("7", "8"):
+            write_image(root / folder / f"{name}.jpg", picture(rng))
+    return folders
+
+
 def people(rng, num_parts, count=2):
     """Part maps (count, H, W) uint8 of persons, each with some parts."""
     maps = np.zeros((count, HEIGHT, WIDTH), np.uint8)

@@ -16,12 +16,8 @@ def with_our_spelling(words: list[str]) -> list[str]:
     """`dataset prepare COCO_Entity` as `dataset prepare coco-entity`; others as they are."""
     if words[:2] != ["dataset", "prepare"] or len(words) < 3:
         return words
-    known = {_plain(name): name for name in (*COMMANDS, *_AS_PUBLISHED)}
-    return [*words[:2], known.get(_plain(words[2]), words[2]), *words[3:]]
-
-
-def _plain(name: str) -> str:
-    return name.casefold().replace("-", "").replace("_", "")
+    known = {listing.plain(name): name for name in (*COMMANDS, *_AS_PUBLISHED)}
+    return [*words[:2], known.get(listing.plain(words[2]), words[2]), *words[3:]]
 
 
 def add_parser(commands: Any) -> None:
@@ -80,7 +76,11 @@ def _check_published(args) -> int:
             f"{args.root} lacks {', '.join(row['missing'])} of {row['name']}; unpack the published "
             "files there, as datasets/README.md shows"
         )
-    sys.stdout.write(f"{args.name}: the files in {args.root} are read as they were published\n")
+    lacks = listing.lacks(row)
+    text = f"; missing: {lacks}" if lacks else ""
+    sys.stdout.write(
+        f"{args.name}: the files in {args.root} are read as they were published{text}\n"
+    )
     return 0
 
 

@@ -4,7 +4,7 @@ import functools
 import logging
 from pathlib import Path
 
-from ..formats.file_lists import check_pairs, find, read_names
+from ..formats.file_lists import check_pairs, find, read_stems
 from . import common
 from .persons import existing, part_metadata
 
@@ -34,12 +34,23 @@ def load_semantic(root: Path, split: str) -> list[dict]:
     labels = find(root, f"{existing(root, [f'{folder}/SegmentationClassAug'])}/*.png")
     lists = {name: root / folder / f"{name}.txt" for name in SPLITS}
     if any(path.is_file() for path in lists.values()):
-        names = read_names(lists[split])
+        names = _read_list(lists, split)
     else:
         everything = sorted(images.keys() | labels.keys())
         check_pairs(everything, images, labels, str(root / folder))
         names = _sliced(everything, split, str(root / folder))
     return common.semantic_records(images, labels, f"atr_sem_seg_{split}", names)
+
+
+def _read_list(lists: dict[str, Path], split: str) -> list[str]:
+    path = lists[split]
+    if not path.is_file():
+        present = " and ".join(other.name for other in lists.values() if other.is_file())
+        raise FileNotFoundError(
+            f"{path.parent} has {present} but no {path.name}; write all three of "
+            f"{', '.join(other.name for other in lists.values())}, or remove {present}"
+        )
+    return read_stems(path)
 
 
 def _sliced(names: list[str], split: str, folder: str) -> list[str]:

@@ -18,6 +18,7 @@ FOLDER = "CamVid"
 SPLITS = ("train", "val", "test")
 IGNORE = 255
 _SEGNET_VOID = 11  # in SegNet's label images
+_COLORED = "_L.png"  # ending of the published label images; some are saved with a palette
 
 
 def register(root: Path) -> None:
@@ -59,7 +60,8 @@ def convert(job: Job) -> None:
     """Write the label map; the void colour and colours of no class become IGNORE."""
     (source,) = job.sources
     image = read_labels(str(source), "label image")
-    if image.mode not in ("RGB", "RGBA"):
+    is_colored = source.name.endswith(_COLORED) or image.mode in ("RGB", "RGBA")
+    if not is_colored:
         table = np.append(np.arange(_SEGNET_VOID), IGNORE)
         values = read_values(str(source))
         allowed = f"0 to {_SEGNET_VOID} (ignored)"
@@ -92,7 +94,7 @@ def _codes(colors: np.ndarray) -> np.ndarray:
 def _source(root: Path, split: str) -> str:
     """The pattern of SegNet's label images, if they are present, else of the coloured ones."""
     segnet = f"{FOLDER}/{split}annot"
-    return f"{segnet}/*.png" if (root / segnet).is_dir() else f"{FOLDER}/{split}_labels/*_L.png"
+    return f"{segnet}/*.png" if (root / segnet).is_dir() else f"{FOLDER}/{split}_labels/*{_COLORED}"
 
 
 def preparation(root: Path, split: str) -> Preparation:

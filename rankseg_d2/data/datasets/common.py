@@ -8,7 +8,7 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 
-from ..formats.file_lists import check_pairs
+from ..formats.file_lists import check_pairs, read_stems
 
 # Modules of loaders that `register_dataset` may replace: detectron2's, and ours for another root.
 _REPLACEABLE = ("detectron2.data.datasets.", "rankseg_d2.data.datasets.")
@@ -127,3 +127,13 @@ def semantic_records(
         }
         for name in names
     ]
+
+
+def image_records(images: dict[str, Path], where: str, list_file: Path) -> list[dict]:
+    """One record for each image of a split without labels, or of its list where that exists."""
+    names = read_stems(list_file) if list_file.is_file() else sorted(images)
+    absent = [name for name in names if name not in images]
+    if absent or not names:
+        lacks = f"{absent[0]}.jpg, which {list_file} names" if absent else "images"
+        raise FileNotFoundError(f"{where} has no {lacks}; unpack the data set there again")
+    return [{"file_name": str(images[name]), "image_id": name} for name in names]

@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...files import write_image
-from ..formats.file_lists import check_pairs, find, read_names
+from ..formats.file_lists import check_pairs, find, read_stems
 from ..formats.person_labels import PersonLabels
 from ..prepare.job import Job, Preparation, make_files
 from . import common
 from .common import Command
-from .persons import parsing_metadata, part_metadata
+from .persons import existing, parsing_metadata, part_metadata
 
 NUM_TRAIN = 3_000  # of v1's list of train and val
+OWN_LIST = "val_list.txt"  # not in all copies of v1
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Version:
     folder: str
     class_list: str
     num_parts: int  # with background
-    splits: tuple[str, ...]
+    splits: tuple[str, ...]  # with labels
     images: str
     persons: str
     lists: dict[str, str]
@@ -47,15 +48,17 @@ VERSIONS = {
 
 
 def register(root: Path) -> None:
-    """`mhpv1_{sem_seg,parsing}_{train,val,test}`, `mhpv2_{sem_seg,parsing}_{train,val}`."""
+    """`mhp{v1,v2}_{sem_seg,parsing}_{train,val,test}`; the labels of v2's test are not public."""
     for name, version in VERSIONS.items():
-        for split in version.splits:
+        for split in ("train", "val", "test"):
+            has_labels = split in version.splits
             common.register_dataset(
                 f"{name}_sem_seg_{split}",
                 functools.partial(load_semantic, name, root, split),
                 functools.partial(part_metadata, version.class_list),
                 evaluator_type="sem_seg",
                 ignore_label=255,
+                has_labels=has_labels,
             )
             common.register_dataset(
                 f"{name}_parsing_{split}",
@@ -63,11 +66,14 @@ def register(root: Path) -> None:
                 functools.partial(parsing_metadata, version.class_list),
                 evaluator_type="human_parsing",
                 ignore_label=255,
+                has_labels=has_labels,
             )
 
 
 def load_semantic(name: str, root: Path, split: str) -> list[dict]:
     version = VERSIONS[name]
+    if split not in version.splits:
+        return _load_test(version, root, split)
     preparation(name, root, split).require()
     return common.semantic_records(
         find(root, version.pattern("images", split)),
@@ -80,6 +86,8 @@ def load_semantic(name: str, root: Path, split: str) -> list[dict]:
 def load_persons(name: str, root: Path, split: str) -> list[dict]:
     """The same, with the persons of each image."""
     version, records = VERSIONS[name], load_semantic(name, root, split)
+    if split not in version.splits:
+        return records
     persons = _persons(version, root, split)
     names = [record["image_id"] for record in records]
     where = str(root / version.pattern("persons", split))
@@ -90,20 +98,36 @@ def load_persons(name: str, root: Path, split: str) -> list[dict]:
     ]
 
 
+def _load_test(version: Version, root: Path, split: str) -> list[dict]:
+    folder = existing(root, [version.pattern("images", split).rpartition("/")[0]])
+    list_file = root / version.folder / "list" / f"{split}.txt"
+    return common.image_records(find(root, f"{folder}/*.jpg"), str(root / folder), list_file)
+
+
 def _names(version: Version, root: Path, split: str) -> list[str]:
     """The names of a split, without endings.
 
     v1 has one list of train and val, whose first 3,000 are train; a val_list.txt is used instead.
     """
-    folder = root / version.folder
-    names = [Path(name).stem for name in read_names(folder / version.lists[split])]
-    if version.lists["train"] != version.lists["val"] or split == "test":
+    names = read_stems(root / version.folder / version.lists[split])
+    if not _is_shared(version, split):
         return names
-    own = folder / "val_list.txt"
-    if own.is_file():
-        val = [Path(name).stem for name in read_names(own)]
+    own = _own_list(version, root, split)
+    if own is not None:
+        val = read_stems(own)
         return val if split == "val" else [name for name in names if name not in set(val)]
     return names[:NUM_TRAIN] if split == "train" else names[NUM_TRAIN:]
+
+
+def _is_shared(version: Version, split: str) -> bool:
+    """Whether train and val have one list."""
+    return split in ("train", "val") and version.lists["train"] == version.lists["val"]
+
+
+def _own_list(version: Version, root: Path, split: str) -> Path | None:
+    """v1's list of val alone, where it exists; it changes train too."""
+    path = root / version.folder / OWN_LIST
+    return path if _is_shared(version, split) and path.is_file() else None
 
 
 def _persons(version: Version, root: Path, split: str) -> dict[str, list[Path]]:
@@ -140,12 +164,18 @@ def convert(job: Job) -> None:
 
 def preparation(name: str, root: Path, split: str) -> Preparation:
     version = VERSIONS[name]
+    lists = [version.lists[split]]
+    if _own_list(version, root, split) is not None:
+        lists.append(OWN_LIST)
     return Preparation(
         name,
         root,
         f"{version.folder}/prepared_{split}.json",
         outputs=(f"{version.folder}/semantic_detectron2/{split}/*.png",),
-        sources=(f"{version.folder}/{version.lists[split]}", version.pattern("persons", split)),
+        sources=(
+            *(f"{version.folder}/{name}" for name in lists),
+            version.pattern("persons", split),
+        ),
     )
 
 

@@ -26,6 +26,11 @@ def read_names(path: Path) -> list[str]:
     return names
 
 
+def read_stems(path: Path) -> list[str]:
+    """The names in a text file, without the ending .jpg or .png."""
+    return [name.removesuffix(".jpg").removesuffix(".png") for name in read_names(path)]
+
+
 def check_pairs(names: list[str], images: dict, labels: dict, where: str) -> None:
     """Raise an error that names the files, unless each name has an image and a label map."""
     if not names:

@@ -60,7 +60,7 @@ class TrainMapper:
     """Image, label map (with `reads_labels`) and instances of a record, with the same transforms.
 
     Args:
-        task: semantic, panoptic, instance or entity: what the instances are.
+        task: semantic, panoptic, instance, entity or parsing: what the instances are.
         size_divisibility: images are padded to a multiple of it; -1: no padding.
         skip_corrupt: warn about a file that cannot be read, and use another image.
         keep_empty: keep objects outside the crop, with an empty mask.

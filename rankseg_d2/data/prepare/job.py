@@ -71,6 +71,12 @@ class Preparation:
                 f"{where} records files of rule {record['version']}, but the current rule is "
                 f"{self.version}; make them again with `{self.command_line}`"
             )
+        if record["sources"].keys() < set(self.sources):
+            (added, *_) = (x for x in self.sources if x not in record["sources"])
+            raise RuntimeError(
+                f"the preparation of {where} was made without its source {self.root / added}; "
+                f"update it with `{self.command_line}`"
+            )
         for pattern, made_from in record["sources"].items():
             now = _state(self.root, pattern, _SAMPLED)
             is_same = (now["files"], now["newest"]) == (made_from["files"], made_from["sample"])

@@ -163,6 +163,17 @@ def test_a_public_data_set_trains_and_is_evaluated(case, root, tmp_path):
     check_tables(cfg, tasks)
 
 
+@pytest.mark.parametrize("name", ["lip", "cihp-parsing"])
+def test_a_test_split_without_labels_gets_label_maps(name, root, tmp_path):
+    case = CASES[name]._replace(splits=("train", "test"))
+    prepare(case, root)
+    raw_persons.make_tests(root)
+    cfg = config_of(case, tmp_path / "output")
+    assert not Trainer.test(cfg, Trainer.build_model(cfg))
+    made = (tmp_path / "output").glob("**/sem_seg_predictions/*.png")
+    assert sorted(path.name for path in made) == ["7.png", "8.png"]
+
+
 @pytest.mark.parametrize("ranks", ["", "_rankseg"])
 @pytest.mark.parametrize(
     "config, backbone",

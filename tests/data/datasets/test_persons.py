@@ -1,6 +1,7 @@
 """CamVid, LIP, CIHP, MHP and ATR: labels, splits and persons, against the rules in their words."""
 
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ from support.raw_datasets import write_image
 from rankseg_d2.cli import main
 from rankseg_d2.data.classes import load_classes, load_flip_pairs
 from rankseg_d2.data.datasets import COMMANDS, atr, mhp
+from rankseg_d2.data.formats.file_lists import read_stems
 from rankseg_d2.data.formats.label_images import read_label_map
 from rankseg_d2.data.formats.person_labels import PersonLabels
+from rankseg_d2.data.loading.records import require_labels
 from rankseg_d2.evaluation import SemanticEvaluator
 
 
@@ -54,6 +57,25 @@ def test_wrong_label_images_of_camvid_are_named(root):
         prepare("camvid", root)
     write_image(path, np.full((40, 56, 3), 9, np.uint8))
     with pytest.raises(ValueError, match="no pixel in a colour of CamVid's classes"):
+        prepare("camvid", root)
+
+
+def test_coloured_label_images_of_camvid_may_have_a_palette(root):
+    made = raw.make_camvid(root)
+    for path in (root / "CamVid").glob("*_labels/*_L.png"):
+        with Image.open(path) as image:
+            image.convert("P", palette=Image.Palette.ADAPTIVE).save(path)
+            assert Image.open(path).mode == "P"
+    prepare("camvid", root)
+    for split, expected in made.items():
+        check_labels(f"camvid_sem_seg_{split}", expected)
+
+
+def test_numbers_in_the_coloured_label_images_of_camvid_are_refused(root):
+    raw.make_camvid(root)
+    for path in (root / "CamVid").glob("*_labels/*_L.png"):
+        write_image(path, np.full((40, 56), 3, np.uint8))
+    with pytest.raises(ValueError, match=r"_L\.png has no pixel in a colour of CamVid's classes"):
         prepare("camvid", root)
 
 
@@ -111,6 +133,23 @@ def test_without_a_list_of_its_own_val_is_what_follows_the_first_images_of_mhp_v
         assert [record["image_id"] for record in records] == list(made[split])
 
 
+def test_a_list_of_val_that_comes_later_says_which_command_to_run(root, monkeypatch):
+    made = raw.make_mhp(root, 1)
+    path = root / "LV-MHP-v1/val_list.txt"
+    content = path.read_text()
+    path.unlink()
+    monkeypatch.setattr(mhp, "NUM_TRAIN", 2)
+    prepare("mhpv1", root)
+    path.write_text(content)
+    for split in ("train", "val"):
+        with pytest.raises(RuntimeError, match=r"val_list\.txt; update it with `.* prepare mhpv1"):
+            DatasetCatalog.get(f"mhpv1_sem_seg_{split}")
+    assert len(DatasetCatalog.get("mhpv1_sem_seg_test")) == len(made["test"])
+    prepare("mhpv1", root)
+    for split in made:
+        assert len(DatasetCatalog.get(f"mhpv1_parsing_{split}")) == len(made[split])
+
+
 def test_an_image_takes_only_the_persons_of_its_own_number(root):
     """Not those of all names that begin as its own does: 1 and 11."""
     made = raw.make_mhp(root, 2)
@@ -124,8 +163,25 @@ def test_atr_takes_the_users_lists(root):
     for split, expected in raw.make_atr(root).items():
         check_labels(f"atr_sem_seg_{split}", expected)
     (root / raw.ATR / "val.txt").unlink()
-    with pytest.raises(FileNotFoundError, match=r"the list .*val\.txt does not exist"):
+    text = (
+        r"humanparsing has train\.txt and test\.txt but no val\.txt; write all three of "
+        r"train\.txt, val\.txt, test\.txt, or remove train\.txt and test\.txt$"
+    )
+    with pytest.raises(FileNotFoundError, match=text):
         DatasetCatalog.get("atr_sem_seg_val")
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".png"])
+def test_names_in_a_list_may_have_endings(root, ending):
+    made = raw.make_atr(root)
+    path = root / raw.ATR / "val.txt"
+    path.write_text("".join(f"{name}{ending}\n" for name in made["val"]))
+    check_labels("atr_sem_seg_val", made["val"])
+
+
+def test_only_endings_of_images_are_taken_from_the_names_of_a_list(tmp_path):
+    (tmp_path / "names.txt").write_text("a.jpg\nb.5\nc.png\nd.txt\n")
+    assert read_stems(tmp_path / "names.txt") == ["a", "b.5", "c", "d.txt"]
 
 
 def test_atr_without_lists_is_sorted_and_sliced_with_one_warning(root, monkeypatch, caplog):
@@ -144,9 +200,56 @@ def test_atr_without_lists_is_sorted_and_sliced_with_one_warning(root, monkeypat
     ]
 
 
+TESTS = ["lip_sem_seg", "cihp_sem_seg", "cihp_parsing", "mhpv2_sem_seg", "mhpv2_parsing"]
+
+
+@pytest.mark.parametrize("name", TESTS)
+def test_images_without_public_labels_are_registered_as_such(root, name):
+    folders = raw.make_tests(root)
+    records = DatasetCatalog.get(f"{name}_test")
+    assert [sorted(record) for record in records] == [["file_name", "image_id"]] * 2
+    assert [record["image_id"] for record in records] == ["7", "8"]
+    assert str(Path(records[0]["file_name"]).parent.relative_to(root)) in folders
+    metadata, labelled = (MetadataCatalog.get(f"{name}_{split}") for split in ("test", "val"))
+    assert not metadata.has_labels and labelled.has_labels
+    assert metadata.stuff_classes == labelled.stuff_classes
+    with pytest.raises(ValueError, match=f"the data set {name}_test has no labels"):
+        require_labels([f"{name}_test"])
+
+
+@pytest.mark.parametrize(
+    "folder",
+    ["", "testing_images", "Testing_images", "Testing_images/testing_images"],
+)
+def test_the_test_images_of_lip_may_be_nested(root, folder):
+    path = root / raw.LIP / "Testing_images" / folder / "5.jpg"
+    write_image(path, np.zeros((40, 56, 3), np.uint8))
+    assert [r["file_name"] for r in DatasetCatalog.get("lip_sem_seg_test")] == [str(path)]
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("lip_sem_seg", f"{raw.LIP}/Testing_images/test_id.txt"),
+        ("cihp_parsing", f"{raw.CIHP}/Testing/test_id.txt"),
+        ("mhpv2_sem_seg", "LV-MHP-v2/list/test.txt"),
+    ],
+)
+def test_a_list_of_test_says_which_images_count(root, name, path):
+    raw.make_tests(root)
+    (root / path).parent.mkdir(exist_ok=True)
+    (root / path).write_text("8\n")
+    assert [record["image_id"] for record in DatasetCatalog.get(f"{name}_test")] == ["8"]
+    (root / path).write_text("8\n9\n")
+    with pytest.raises(FileNotFoundError, match=r"has no 9\.jpg, which .* names; unpack"):
+        DatasetCatalog.get(f"{name}_test")
+
+
 @pytest.mark.parametrize(
     ("name", "lacks"),
     [
+        ("lip_sem_seg_test", "LIP/Testing_images"),
+        ("mhpv2_sem_seg_test", "LV-MHP-v2/test/images"),
         ("lip_sem_seg_train", "LIP/TrainVal_images/train_images"),
         ("cihp_sem_seg_val", "instance-level_human_parsing/Validation"),
         ("atr_sem_seg_val", "humanparsing"),

@@ -53,6 +53,9 @@ def names():
         yield f"camvid_sem_seg_{split}", ("sem_seg", 11, None, 255)
         yield f"atr_sem_seg_{split}", ("sem_seg", 18, None, 255)
         yield f"mhpv1_parsing_{split}", ("human_parsing", 20, 1, 255)
+    for kind in ("lip_sem_seg", "cihp_sem_seg", "cihp_parsing", "mhpv2_sem_seg", "mhpv2_parsing"):
+        yield f"{kind}_test", FACTS[kind]
+    for split in ("train", "val", "test"):
         yield f"vspw_{split}", ("vspw_sem_seg", 124, None, 255)
         for year in (2019, 2021):
             yield f"ytvis_{year}_{split}", ("ytvis", None, 40, None)

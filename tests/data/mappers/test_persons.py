@@ -1,5 +1,7 @@
 """Human parsing in training: squares, rotation, left and right, and persons as targets."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -7,12 +9,14 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data import transforms as T
 from support import raw_persons as raw
 from support.mapping import mapper_config
+from support.paths import ROOT
 
 from rankseg_d2.data.classes import load_flip_pairs
-from rankseg_d2.data.mappers import build_mapper
+from rankseg_d2.data.mappers import MAPPERS, build_mapper
 from rankseg_d2.data.mappers.augmentations import Stretch, StretchAndCrop
-from rankseg_d2.data.mappers.images import present_classes
+from rankseg_d2.data.mappers.images import TrainMapper, present_classes
 from rankseg_d2.modeling.passes import TestTimeAugmentation
+from rankseg_d2.tasks import TASKS
 
 NAME = "cihp_parsing_train"
 KEYS = {
@@ -40,6 +44,30 @@ def mapped(record, seed, mapper="parsing", **keys):
     keys = KEYS | {key.replace("__", "."): value for key, value in keys.items()}
     np.random.seed(seed)
     return build_mapper(mapper_config(NAME, mapper, keys), True)(dict(record))
+
+
+@pytest.mark.parametrize("mapper", [m for m in MAPPERS if not MAPPERS[m].is_video])
+def test_the_page_on_data_says_which_mappers_make_squares(record, mapper):
+    """All but those that end in _lsj in training; every one in a test."""
+    cfg = mapper_config(NAME, mapper, KEYS)
+    text = str(build_mapper(cfg, True).augmentations)
+    assert ("Stretch" in text) == (not mapper.endswith("_lsj"))
+    assert "Stretch" in str(build_mapper(cfg, False).augmentations)
+
+
+@pytest.mark.parametrize("mapper", MAPPERS)
+def test_the_page_on_data_names_the_mappers_that_read_label_maps(mapper):
+    page = (ROOT / "docs" / "data.md").read_text()
+    (named,) = re.findall(r"where a label map was read\s+\((.*?)\)", page, re.DOTALL)
+    kind = MAPPERS[mapper]
+    assert (f"`{mapper}`" in named) == (kind.reads_labels and not kind.is_video)
+
+
+def test_texts_on_the_tasks_name_all_of_them():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    (line,) = re.findall(r"one row per task: (.*) \|", page)
+    assert line.split(", ") == list(TASKS)
+    assert all(task in TrainMapper.__doc__ for task in TASKS)
 
 
 def test_persons_come_after_the_parts_of_all(record):
