@@ -46,6 +46,7 @@ def test_the_file_says_names_sizes_and_options(case):
     assert said["topk"] == (model.ranker.topk if model.ranks else None)
     assert said["channels"] == "RGB" and said["min_size"] == 64
     assert said["results"]["panoptic"] == model.result_options.panoptic
+    assert said["flip_pairs"] == []
 
 
 def test_numpy_gives_the_results_of_the_predictor(case):
