@@ -84,6 +84,13 @@ def _linear_rgb(lightness: np.ndarray, chroma: np.ndarray, hue: np.ndarray) -> n
     return (lab @ np.transpose(to_cones)) ** 3 @ np.transpose(to_rgb)
 
 
+def spread_colors(count: int) -> np.ndarray:
+    """Colours that differ much from those before them: (count, 3) uint8."""
+    numbers = np.arange(count)
+    lightness = np.array([0.68, 0.56, 0.8, 0.62, 0.74])[numbers % 5]
+    return _from_oklch(lightness, np.full(count, 0.15), numbers * np.pi * (3 - np.sqrt(5)))
+
+
 def tint(color: Sequence[int], number: int) -> np.ndarray:
     """The colour of a class's instance `number`: lighter or darker, the first as it is; (3,)."""
     amount = _TINTS[number % len(_TINTS)]

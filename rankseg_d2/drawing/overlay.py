@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from ..errors import short
-from .colors import PAPER, class_colors, mixed, tint
+from .colors import PAPER, class_colors, mixed, spread_colors, tint
 from .labels import place_labels
 from .painting import check_map, edges_of, paint_by, positions, rgb, smallest_type
 from .text import blend, draw_text
@@ -132,11 +132,16 @@ def _index_of(
 
 
 def _table(segments: Sequence[Segment], colors: np.ndarray) -> np.ndarray:
-    """The colour of each segment (N, 3): tints of its class, in the order of the segments."""
+    """The colour of each segment (N, 3): tints of its class, in the order of the segments.
+
+    Things of the only class, such as entities, get other hues, since many tints look alike.
+    """
+    spread = spread_colors(len(segments)) if len(colors) == 1 else None
     table, counts = np.zeros((len(segments), 3), np.uint8), {}
     for number, segment in enumerate(segments):
         color, count = colors[segment.category], counts.get(segment.category, 0)
-        table[number] = tint(color, count) if segment.is_thing else color
+        own = tint(color, count) if spread is None else spread[count]
+        table[number] = own if segment.is_thing else color
         counts[segment.category] = count + segment.is_thing
     return table
 

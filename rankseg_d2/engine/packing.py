@@ -7,6 +7,7 @@ weights: the config, the classes with their colours, and the data set's own ids.
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +32,24 @@ def describe(cfg: CfgNode) -> dict[str, Any] | None:
         metadata = MetadataCatalog.get(dataset) if dataset in MetadataCatalog.list() else None
         if metadata is not None and metadata.get(f"{kind}_classes"):
             ignore_label = int(metadata.get("ignore_label", 255))
-            return description(cfg, _classes(metadata, kind), ignore_label)
+            pairs = metadata.get("flip_pairs") or ()
+            return description(cfg, _classes(metadata, kind), ignore_label, pairs)
     return None
 
 
-def description(cfg: CfgNode, classes: list[dict], ignore_label: int = 255) -> dict[str, Any]:
+def description(
+    cfg: CfgNode,
+    classes: list[dict],
+    ignore_label: int = 255,
+    flip_pairs: Sequence[tuple[int, int]] = (),
+) -> dict[str, Any]:
     """The description of a model of this config that predicts these classes, as rows of dicts."""
     return {
         "format": FORMAT,
         "config": without_paths(cfg).dump(),
         "classes": classes,
         "ignore_label": ignore_label,
+        "flip_pairs": [list(pair) for pair in flip_pairs],
         "datasets": {"train": list(cfg.DATASETS.TRAIN), "test": list(cfg.DATASETS.TEST)},
         "license": "of the weights: that of the data they were trained on, and of the weights that "
                    "the training started from",

@@ -52,6 +52,7 @@ def describe_export(
         "pixels": _of_pixels(model),
         "classes": rows,
         "ignore_label": classes.ignore_label,
+        "flip_pairs": classes.flip_pairs,
         "calibration": None if calibration is None else calibration.to_json(),
         "config": without_paths(cfg).dump(),
         "versions": {"rankseg_d2": __version__, "torch": str(torch.__version__)},

@@ -1,9 +1,12 @@
-"""The classes of a model: names, colours, which are things, and the data set's own ids."""
+"""The classes of a model: names, colours, things, own ids, and pairs that a flip swaps."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import yaml
+from detectron2.data import MetadataCatalog
 
 from ..drawing import class_colors
 from ..errors import unknown_name
@@ -18,6 +21,7 @@ class Classes:
     things: frozenset[int]
     ids: tuple[int, ...]  # in the data set's own label files
     ignore_label: int = 255
+    flip_pairs: tuple[tuple[int, int], ...] = ()  # that a flip swaps, such as left and right arm
 
     @classmethod
     def of(cls, rows: Sequence[dict], ignore_label: int = 255) -> "Classes":
@@ -28,6 +32,15 @@ class Classes:
         things = frozenset(i for i, row in enumerate(rows) if row.get("isthing"))
         ids = tuple(int(row.get("id", i)) for i, row in enumerate(rows))
         return cls(names, colors, things, ids, ignore_label)
+
+    @classmethod
+    def described(cls, said: Mapping[str, Any]) -> "Classes":
+        """From the description of a checkpoint or of an exported file."""
+        found = cls.of(said["classes"], said.get("ignore_label", 255))
+        pairs = said.get("flip_pairs")
+        if pairs is None:  # a file of an older version
+            pairs = _registered_pairs(found.names, said["config"])
+        return replace(found, flip_pairs=tuple((int(a), int(b)) for a, b in pairs))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -65,3 +78,13 @@ class Classes:
         if self.ignore_label not in self.ids:
             return self.ignore_label
         return next(value for value in (255, 65535, max(self.ids) + 1) if value not in self.ids)
+
+
+def _registered_pairs(names: Sequence[str], config: str) -> Sequence[tuple[int, int]]:
+    """The flip pairs of the first data set of a config (yaml) that is registered with the names."""
+    datasets = yaml.safe_load(config).get("DATASETS", {})
+    for name in (*datasets.get("TRAIN", ()), *datasets.get("TEST", ())):
+        metadata = MetadataCatalog.get(name) if name in MetadataCatalog.list() else None
+        if metadata is not None and list(metadata.get("stuff_classes") or ()) == list(names):
+            return metadata.get("flip_pairs") or ()
+    return ()

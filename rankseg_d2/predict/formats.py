@@ -61,21 +61,38 @@ def named(result: Any, number: int) -> dict[str, Any]:
 
 
 def to_coco(result: Any, image_id: int | str) -> list[dict]:
-    """Entries of COCO's results files: image_id, category_id, segmentation, score, bbox."""
+    """Entries of COCO's results files: image_id, category_id, segmentation, score, bbox.
+
+    Persons of human parsing have `parts` too.
+    """
     entries = to_coco_segments(result) if result.instances is None else to_coco_instances(result)
-    kept = ("category_id", "segmentation", "score", "bbox")
-    return [{"image_id": image_id, **{key: entry[key] for key in kept}} for entry in entries]
+    kept = ("category_id", "segmentation", "score", "bbox", "parts")
+    return [
+        {"image_id": image_id, **{key: entry[key] for key in kept if key in entry}}
+        for entry in entries
+    ]
 
 
 def to_coco_instances(result: Any) -> list[dict]:
     found = result.instances
     columns = found.scores, found.categories, found.boxes, found.rles
     entries = []
-    for score, number, (x0, y0, x1, y1), mask in zip(*columns, strict=True):
+    for i, (score, number, (x0, y0, x1, y1), mask) in enumerate(zip(*columns, strict=True)):
         box = [float(x0), float(y0), float(x1 - x0), float(y1 - y0)]
         entry = {"segmentation": rle.as_text(mask), "score": float(score), "bbox": box}
+        if found.part_map is not None:
+            entry["parts"] = _part_rows(result, i)
         entries.append({**named(result, int(number)), **entry})
     return entries
+
+
+def _part_rows(result: Any, i: int) -> list[dict]:
+    """The parts of person i: name, category_id, score, segmentation."""
+    return [
+        {**named(result, part.number), "score": part.score,
+         "segmentation": rle.as_text(rle.encode(part.mask))}
+        for part in result.instances.parts(i)
+    ]  # fmt: skip
 
 
 def to_coco_segments(result: Any) -> list[dict]:

@@ -50,4 +50,5 @@ def describe_classes(classes: Classes) -> None:
         thing_classes=names if len(classes.things) in (0, len(names))
         else [names[i] for i in sorted(classes.things)],
         thing_dataset_id_to_contiguous_id={i: i for i in sorted(classes.things)},
+        flip_pairs=classes.flip_pairs,
     )  # fmt: skip

@@ -157,7 +157,7 @@ def load(
             f"{path} takes clips of {said['frames']} frames; whole videos need the checkpoint "
             "(Predictor.from_checkpoint), and clips the Python file beside it"
         )
-    classes = Classes.of(said["classes"], said["ignore_label"])
+    classes = Classes.described(said)
     describe_classes(classes)
     opts = ["MODEL.DEVICE", "cpu", "DATASETS.TRAIN", (NAME,), "DATASETS.TEST", ()]
     cfg = parse_config(said["config"], f"the config in {path}", opts)

@@ -48,12 +48,18 @@ def _instances(found: Any, size: tuple[int, int]) -> Instances:
     found = found.to("cpu")
     rles = encode_masks(found.pred_masks)
     kept = [i for i, one in enumerate(rles) if one is not None]
+    persons: dict[str, np.ndarray] = {}
+    if found.has("pred_parts"):
+        parts = found.pred_parts  # (N, H, W), which agree where persons overlap
+        persons["part_map"] = parts.amax(0).numpy() if len(parts) else np.zeros(size, np.uint8)
+        persons["part_scores"] = found.part_scores.float().numpy()[kept]
     return Instances(
         found.scores.float().numpy()[kept],
         found.pred_classes.numpy()[kept],
         found.pred_boxes.tensor.numpy()[kept],
         tuple(rles[i] for i in kept),
         size,
+        **persons,
     )
 
 

@@ -105,7 +105,7 @@ class Predictor:
             )
         if said.get("format", FORMAT) > FORMAT:
             raise ValueError(f"{path} was written by a newer version; update rankseg_d2")
-        classes = Classes.of(said["classes"], said.get("ignore_label", 255))
+        classes = Classes.described(said)
         opts = ["MODEL.DEVICE", device_of(device), "DATASETS.TRAIN", (NAME,), "DATASETS.TEST", ()]
         describe_classes(classes)
         cfg = parse_config(said["config"], f"the config in {path}", opts)
@@ -135,7 +135,7 @@ class Predictor:
                     f"the data sets of {config} do not name their classes; give "
                     "classes=[...], the names in the order of the model's outputs"
                 )
-            known = Classes.of(said["classes"], said["ignore_label"])
+            known = Classes.described(said)
         return cls._loaded(cfg, os.fspath(weights), known, None, dtype)
 
     @classmethod

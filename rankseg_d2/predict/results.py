@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageShow
@@ -43,18 +43,39 @@ class Panoptic:
     segments: tuple[dict, ...]  # id, category_id (class number), isthing, name, score
 
 
+class Part(NamedTuple):
+    """A part of a person."""
+
+    number: int  # its class
+    score: float
+    mask: np.ndarray  # (H, W) bool
+
+
 @dataclass(frozen=True, eq=False)
 class Instances:
-    """Objects, best first; their masks are compressed, and dense on demand."""
+    """Objects, best first; their masks are compressed, and dense on demand.
+
+    Of human parsing they are persons, and have parts.
+    """
 
     scores: np.ndarray  # (N,)
     categories: np.ndarray  # (N,) class numbers
     boxes: np.ndarray  # (N, 4) x0, y0, x1, y1
     rles: tuple[dict, ...]  # COCO's compressed RLE
     size: tuple[int, int]
+    part_map: np.ndarray | None = None  # (H, W) the part of each pixel of all persons, 0 for none
+    part_scores: np.ndarray | None = None  # (N, C), 0 for parts that a person does not have
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def parts(self, i: int) -> list[Part]:
+        """The parts of person i; none of other objects."""
+        if self.part_map is None:
+            return []
+        parts = np.where(rle.decode(self.rles[i]), self.part_map, 0)  # (H, W)
+        found = np.unique(parts[parts > 0]).tolist()
+        return [Part(n, float(self.part_scores[i, n]), parts == n) for n in found]
 
     def likely(self) -> list[int]:
         """The numbers of those that are drawn and counted: with a score of 0.5 or more."""
@@ -176,14 +197,15 @@ class ImageResult:
                 for s in self.panoptic.segments
             ]
             return {"ids": self.panoptic.ids, "segments": segments}
-        found = self.instances
-        return {
-            "segments": [
-                Segment(int(found.categories[i]), mask=rle.decode(found.rles[i]),
-                        score=float(found.scores[i]))
-                for i in found.likely()
+        found, segments = self.instances, []
+        for i in found.likely():
+            number, mask, score = found.categories[i], rle.decode(found.rles[i]), found.scores[i]
+            segments.append(Segment(int(number), mask=mask, score=float(score)))
+            segments += [  # on top of the person
+                Segment(part.number, mask=part.mask, score=part.score, is_thing=False)
+                for part in found.parts(i)
             ]
-        }  # fmt: skip
+        return {"segments": segments}
 
     def show(self) -> None:
         """Open the plot in the system's viewer; in a notebook, the result shows itself."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rankseg_d2.drawing import class_colors
-from rankseg_d2.drawing.colors import tint
+from rankseg_d2.drawing.colors import spread_colors, tint
 
 NAMES = [f"class {i}" for i in range(200)]
 
@@ -53,3 +53,10 @@ def test_tints_differ_and_the_first_is_the_class_colour():
     assert tints[0] == tuple(color.tolist())
     assert len(set(tints)) == 10
     assert tuple(tint(color, 10)) == tints[0]  # they repeat
+
+
+def test_spread_colours_differ_more_than_tints():
+    colors = spread_colors(30).astype(int)
+    assert colors.shape == (30, 3) and spread_colors(0).shape == (0, 3)
+    apart = np.abs(colors[:, None] - colors).sum(2) + 999 * np.eye(30, dtype=int)
+    assert apart.min() > 20 and apart[:8, :8].min() > 60

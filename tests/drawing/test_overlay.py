@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rankseg_d2.drawing import Segment, class_colors, draw_overlay
-from rankseg_d2.drawing.colors import tint
+from rankseg_d2.drawing.colors import spread_colors, tint
 
 NAMES = ["sky", "road", "person"]
 COLORS = np.array([(200, 10, 20), (30, 240, 50), (60, 70, 180)], np.uint8)
@@ -40,6 +40,14 @@ def test_ids_lead_to_tints_of_the_classes():
     expected = [COLORS[2], COLORS[1], tint(COLORS[2], 1), *[(0, 0, 0)] * 3]
     assert picture[1].tolist() == np.array(expected).tolist()
     assert (picture[0, 0] != picture[0, 2]).any()
+
+
+def test_segments_of_the_only_class_have_colours_of_their_own():
+    masks = np.arange(8)[:, None, None] == np.arange(8)[None, :].repeat(4, 0)
+    segments = [Segment(0, mask=mask) for mask in masks]
+    options = {"alpha": 1, "outlines": False, "text": False}
+    picture = draw_overlay(np.zeros((4, 8), np.uint8), segments=segments, names=["x"], **options)
+    np.testing.assert_array_equal(picture[0], spread_colors(8))
 
 
 def test_grounds_have_no_tints():

@@ -18,6 +18,7 @@ def test_images_in_two_processes_equal_one(tmp_path):
         expected = evaluation_process.evaluate(records, outputs, slice(None))
     finally:
         unregister(evaluation_process.NAME)
+    assert 0 < expected["parsing"]["APp"] < 100
     check_two_processes("evaluation_process.py", tmp_path, expected)
 
 

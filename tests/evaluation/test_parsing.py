@@ -245,6 +245,13 @@ def test_wrong_predictions_and_metadata_are_named(register, tmp_path):
         ParsingEvaluator(NAME)
 
 
+def test_the_size_is_checked_in_images_without_persons_too(register):
+    records = register([np.zeros((1, 4, 5), np.uint8)])
+    small = Instances((9, 9), scores=torch.ones(1), pred_parts=torch.zeros(1, 9, 9, dtype=int))
+    with pytest.raises(ValueError, match="has 5 x 4 pixels, but the prediction for 0.jpg has 9 x"):
+        ParsingEvaluator(NAME).process(records, [{"instances": small}])
+
+
 def test_average_precision_of_a_known_curve():
     hits = np.array([[True], [False], [True], [False]])
     scores = np.array([0.9, 0.8, 0.7, 0.6])

@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,9 +17,10 @@ from support.small import VIDEO
 from rankseg_d2 import Predictor, cli
 from rankseg_d2.engine import pack
 from rankseg_d2.export import export
-from rankseg_d2.export.description import multiple_of
+from rankseg_d2.export.description import describe_export, multiple_of
 from rankseg_d2.export.exporting import postprocess_path
 from rankseg_d2.export.parity import check_parity, differences
+from rankseg_d2.predict import onnx_model
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -46,6 +49,7 @@ def test_the_file_says_names_sizes_and_options(case):
     assert said["topk"] == (model.ranker.topk if model.ranks else None)
     assert said["channels"] == "RGB" and said["min_size"] == 64
     assert said["results"]["panoptic"] == model.result_options.panoptic
+    assert said["flip_pairs"] == []
 
 
 def test_numpy_gives_the_results_of_the_predictor(case):
@@ -285,3 +289,14 @@ def test_the_command_needs_a_config_for_other_keys(tmp_path, capsys):
     words = ["export", "--weights", str(tmp_path / "a.pth"), "--set", "MODEL.DEVICE=cpu"]
     assert cli.main(words) == 1
     assert "name the CONFIG of the weights too" in capsys.readouterr().err
+
+
+def test_flips_of_an_exported_model_swap_the_pairs(monkeypatch):
+    predictor = make_predictor({"TEST.AUG.ENABLED": True})
+    predictor.classes = replace(predictor.classes, flip_pairs=((2, 3),))
+    content = {"rankseg": describe_export(predictor, None, None)}
+    meta = SimpleNamespace(custom_metadata_map=content)
+    session = SimpleNamespace(get_modelmeta=lambda: meta, get_outputs=lambda: [])
+    monkeypatch.setattr(onnx_model, "_session", lambda path, device: session)
+    found = Predictor.from_onnx("model.onnx")
+    assert found.classes.flip_pairs == found._passes.flip_pairs == ((2, 3),)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from detectron2.data import MetadataCatalog
 from support import own_data
 from support.packed import KEYS, OFFSET, make_run
 from support.predicting import pixels
@@ -145,3 +146,31 @@ def test_two_predictors_do_not_share_their_things(run):
     things = first.model.result_options.thing_ids
     describe_classes(Classes.of([{"name": "x", "isthing": True}]))
     assert first.model.result_options.thing_ids == things == frozenset()
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_flips_swap_the_pairs_of_the_data_set(is_old, tmp_path):
+    """Files of older versions do not say the pairs, but name the data set."""
+    name = f"flipped_{is_old}"
+    aug = {"TEST.AUG.ENABLED": True, "TEST.AUG.MIN_SIZES": (32,), "TEST.AUG.FLIP": True}
+    cfg, model = make_run(tmp_path, name, flip_pairs=[["car", "bus"]], **aug)
+    packed = pack(tmp_path / "run")
+    if is_old:
+        write_metadata(packed, flip_pairs=None)
+    else:
+        MetadataCatalog.pop(f"{name}_train")
+    found = Predictor.from_checkpoint(packed, device="cpu")
+    assert found.classes.flip_pairs == ((2, 3),)
+    wanted = Predictor(model, cfg, found.classes)  # has the pairs of DATASETS.TEST
+    for predictor in (found, wanted):
+        assert tuple(predictor._passes.flip_pairs) == ((2, 3),)
+    np.testing.assert_array_equal(found(pixels()).semantic, wanted(pixels()).semantic)
+
+
+def test_pairs_of_another_class_list_are_not_used():
+    MetadataCatalog.get("renamed").set(stuff_classes=["a", "b"], flip_pairs=((0, 1),))
+    said = {"classes": [{"name": "a"}, {"name": "b"}], "config": "DATASETS: {TRAIN: [renamed]}"}
+    assert Classes.described(said).flip_pairs == ((0, 1),)
+    said["classes"][1]["name"] = "c"
+    assert Classes.described(said).flip_pairs == ()
+    MetadataCatalog.pop("renamed")

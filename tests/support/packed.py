@@ -15,9 +15,11 @@ KEYS = BASE | MASK2FORMER | RANKSEG | {
 OFFSET = 100  # of the values in label files
 
 
-def make_run(folder, name="street", **keys):
+def make_run(folder, name="street", flip_pairs=(), **keys):
     """Write run/model_final.pth of a model for own data, with its optimizer: config and model."""
-    data, _ = own_data.semantic(folder / "data", offset=OFFSET, name=name)
+    data, _ = own_data.semantic(
+        folder / "data", offset=OFFSET, name=name, flip_pairs=list(flip_pairs)
+    )
     (folder / "config.yaml").write_text(f"DATASETS: {{FILES: ['{data}']}}\n")
     keys = KEYS | {"OUTPUT_DIR": str(folder / "run")} | keys
     keys.pop("MODEL.SEM_SEG_HEAD.NUM_CLASSES")

@@ -32,13 +32,14 @@ class PersonLabels:
     def read(self) -> np.ndarray:
         """The part map of each person, 0 outside of it: (G, H, W) uint8; none without a pixel."""
         maps = self._part_maps()
+        size = maps[0].shape if maps else (0, 0)
         if self.numbers:
             (parts,), numbers = maps, _channel(self.numbers)
             _check_size(self.numbers, numbers, self.files[0], parts)
             present = present_values(numbers)
             maps = [np.where(numbers == i, parts, 0) for i in present[present > 0]]
         maps = [one for one in maps if one.any()]
-        return np.stack(maps) if maps else np.zeros((0, 0, 0), np.uint8)
+        return np.stack(maps) if maps else np.zeros((0, *size), np.uint8)
 
     def merged(self) -> np.ndarray:
         """The part of each pixel (H, W) uint8; where persons overlap, that of the first file."""

@@ -1,7 +1,6 @@
 """The parts of ViT-Adapter (Chen et al., ICLR 2023): convolutions beside a plain ViT, and what
 both tell each other by deformable attention."""
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -12,6 +11,7 @@ from torch.nn import functional as F
 from ...dtypes import at_least_float
 from ..deformable_attention import MSDeformAttn, ScaleSizes, cell_centers
 from ..drop_path import drop_path
+from .initialization import init_layer
 
 NUM_LEVELS = 3  # of the tokens beside the ViT's: strides 8, 16 and 32
 _EPSILON = 1e-6  # of the norms
@@ -153,15 +153,7 @@ def as_maps(tokens: Tensor, sizes: ScaleSizes) -> list[Tensor]:
 
 def init_adapter_(module: nn.Module) -> None:
     """The first values of all layers but those of deformable attention, which has its own."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Linear):
-            nn.init.trunc_normal_(layer.weight, std=0.02)
-            nn.init.zeros_(layer.bias)
-        elif isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-            fan_out = math.prod(layer.kernel_size) * layer.out_channels // layer.groups
-            nn.init.normal_(layer.weight, std=(2 / fan_out) ** 0.5)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+    module.apply(init_layer)
     for layer in module.modules():
         if isinstance(layer, MSDeformAttn):
             layer.reset_parameters()

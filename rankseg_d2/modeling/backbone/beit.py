@@ -12,14 +12,13 @@ from torch.nn import functional as F
 
 from ...checkpoints import Rows
 from ...position_encoding import resize_offsets
+from ...transformer_block import Mlp
 from ..attention import relative_bias
 from ..drop_path import drop_path, drop_rates
 from ..gradient_checkpointing import run_layer
 from ..registering import register
 from .initialization import init_linear
-from .swin import Mlp
-
-LEVELS = ("res2", "res3", "res4", "res5")
+from .pyramid import STRIDES
 
 
 class BEiTBlocks(Backbone):
@@ -84,6 +83,8 @@ class BEiTBlocks(Backbone):
 
     def embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int], Tensor]:
         """The tokens (B, 1+N, D) before the first block, the grid, and `offset_index` of it."""
+        if x.dim() != 4:
+            raise ValueError(f"BEiT takes images (B, C, H, W), not {tuple(x.shape)}")
         height, width = x.shape[-2:]
         x = F.pad(x, (0, -width % self.patch_size, 0, -height % self.patch_size))
         x = self.patch_embed.proj(x)  # (B, D, h, w)
@@ -165,10 +166,10 @@ class BEiT(BEiTBlocks):
         _check_levels(patch_size, depth, out_blocks)
         options |= {"patch_size": patch_size, "num_blocks": max(out_blocks)}
         super().__init__(img_size, embed_dim, depth, num_heads, **options)
-        self._out_features = list(LEVELS)
-        self._out_feature_channels = dict.fromkeys(LEVELS, embed_dim)
+        self._out_features = list(STRIDES)
+        self._out_feature_channels = dict.fromkeys(STRIDES, embed_dim)
         self._out_feature_strides = {
-            name: patch_size * 2**i // 4 for i, name in enumerate(LEVELS)
+            name: patch_size * 2**i // 4 for i, name in enumerate(STRIDES)
         }
         self.out_blocks = tuple(out_blocks)
         self.fpn1 = nn.Sequential(
@@ -198,7 +199,7 @@ class BEiT(BEiTBlocks):
         maps = [maps[number].contiguous() for number in self.out_blocks]
         half = tuple(min(2, side) for side in size)
         maps = [self.fpn1(maps[0]), self.fpn2(maps[1]), maps[2], F.max_pool2d(maps[3], half)]
-        return dict(zip(LEVELS, maps, strict=True))
+        return dict(zip(STRIDES, maps, strict=True))
 
 
 class Block(nn.Module):
@@ -276,8 +277,8 @@ def _check(img_size, patch_size, embed_dim, num_heads) -> None:
 def _check_levels(patch_size, depth, out_blocks) -> None:
     if patch_size % 4:
         raise ValueError(f"MODEL.BEIT.PATCH_SIZE must be a multiple of 4; got {patch_size}")
-    if len(out_blocks) != len(LEVELS) or not all(1 <= number <= depth for number in out_blocks):
+    if len(out_blocks) != len(STRIDES) or not all(1 <= number <= depth for number in out_blocks):
         raise ValueError(
             f"MODEL.BEIT.OUT_BLOCKS must be four blocks of 1 to {depth}, MODEL.BEIT.DEPTH, for "
-            f"{', '.join(LEVELS)}; got {list(out_blocks)}"
+            f"{', '.join(STRIDES)}; got {list(out_blocks)}"
         )

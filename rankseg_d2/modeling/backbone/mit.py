@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from ..drop_path import drop_path, drop_rates
 from ..gradient_checkpointing import run_layer
 from ..registering import register
+from .initialization import init_layer
 
 _NAMES = ("res2", "res3", "res4", "res5")
 
@@ -57,7 +58,7 @@ class MixTransformer(Backbone):
             )
             block = {"reduction": reductions[i], "mlp_ratio": mlp_ratio, "norm_eps": norm_eps}
             self.stages.append(Stage(embedding, embed_dims[i], num_heads[i], rates, **block))
-        self.apply(_init_weights)
+        self.apply(init_layer)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
@@ -203,13 +204,3 @@ def _check(embed_dims, depths, num_heads, reductions, out_features) -> None:
         raise ValueError(
             f"MODEL.MIT.OUT_FEATURES must be some of {', '.join(_NAMES)}, got {list(out_features)}"
         )
-
-
-def _init_weights(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.Conv2d):
-        fan_out = module.out_channels * module.kernel_size[0] ** 2 // module.groups
-        nn.init.normal_(module.weight, std=(2 / fan_out) ** 0.5)
-        nn.init.zeros_(module.bias)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...ops.exporting import is_exporting
+from ...transformer_block import Mlp
 from ..attention import relative_bias
 from ..drop_path import drop_path, drop_rates
 from ..gradient_checkpointing import run_layer
@@ -238,17 +239,6 @@ class WindowAttention(nn.Module):
         if is_exporting():  # ONNX's attention has another order in memory, unfit for a view
             attended = attended.clone(memory_format=torch.contiguous_format)
         return self.proj_drop(self.proj(attended.flatten(3)))
-
-
-class Mlp(nn.Module):
-    def __init__(self, dim: int, hidden_dim: int, drop_rate: float):
-        super().__init__()
-        self.fc1 = nn.Linear(dim, hidden_dim)
-        self.fc2 = nn.Linear(hidden_dim, dim)
-        self.drop = nn.Dropout(drop_rate)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.drop(self.fc2(self.drop(F.gelu(self.fc1(x)))))
 
 
 class PatchMerging(nn.Module):

@@ -20,12 +20,13 @@ from .adapter_parts import (
     grids_of,
     init_adapter_,
 )
-from .beit import LEVELS, BEiTBlocks
+from .beit import BEiTBlocks
+from .pyramid import STRIDES
 from .vit import VisionTransformer
 
 _GROUPS = 4  # of blocks, as many as there are levels
 _PATCH_SIZE = 16
-_STRIDES = (4, 8, 16, 32)
+_COARSEST = max(STRIDES.values())
 
 
 class Adapter:
@@ -54,9 +55,9 @@ class Adapter:
     ) -> None:
         """`gamma`: the first value of the factors of what the patches read."""
         _check(dim, len(self.blocks), deform_heads, value_ratio)
-        self._out_features = list(LEVELS)
-        self._out_feature_channels = dict.fromkeys(LEVELS, dim)
-        self._out_feature_strides = dict(zip(LEVELS, _STRIDES, strict=True))
+        self._out_features = list(STRIDES)
+        self._out_feature_channels = dict.fromkeys(STRIDES, dim)
+        self._out_feature_strides = STRIDES
         attention = {"num_heads": deform_heads, "num_points": num_points}
         attention["value_dim"] = int(dim * value_ratio)
         self.level_embed = nn.Parameter(torch.zeros(NUM_LEVELS, dim))
@@ -73,7 +74,7 @@ class Adapter:
             for i in range(_GROUPS)
         )
         self.up = nn.ConvTranspose2d(dim, dim, 2, stride=2)
-        for number in range(1, len(LEVELS) + 1):
+        for number in range(1, len(STRIDES) + 1):
             self.add_module(f"norm{number}", get_norm(norm, dim))
         for module in (self.spm, self.interactions, self.up):
             init_adapter_(module)
@@ -81,7 +82,7 @@ class Adapter:
 
     @property
     def size_divisibility(self) -> int:
-        return _STRIDES[-1]
+        return _COARSEST
 
     def adapt(
         self, images: Tensor, tokens: Tensor, size: tuple[int, int], *block_inputs: Any
@@ -114,7 +115,7 @@ class Adapter:
     def _features(self, maps: list[Tensor], steps: list[Tensor]) -> dict[str, Tensor]:
         """Each level, and with it what the ViT's patches were after a quarter of its blocks."""
         features = {}
-        for number, (name, x, step) in enumerate(zip(LEVELS, maps, steps, strict=True), start=1):
+        for number, (name, x, step) in enumerate(zip(STRIDES, maps, steps, strict=True), start=1):
             if step.shape[-2:] != x.shape[-2:]:
                 step = F.interpolate(step, x.shape[-2:], mode="bilinear", align_corners=False)
             features[name] = getattr(self, f"norm{number}")(x + step)
@@ -159,7 +160,7 @@ class BEiTAdapter(Adapter, BEiTBlocks):
         return super().from_config(cfg, input_shape) | {"adapter": adapter_options(cfg)}
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        _check_sides(x)
+        _check_images(x)
         return self.adapt(x, *self.embed(x))
 
 
@@ -203,7 +204,7 @@ class ViTAdapter(Adapter, VisionTransformer):
         return vit | {"adapter": adapter_options(cfg)}
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        _check_sides(x)
+        _check_images(x)
         patches = self.patch_embed(x)  # (B, h, w, D)
         size = (patches.shape[1], patches.shape[2])
         patches = self.pos_drop(patches.flatten(1, 2) + self.positions(size)[:, 1:])  # (B, N, D)
@@ -245,11 +246,13 @@ def _check_patch(key: str, patch_size: int) -> None:
         raise ValueError(f"{key} must be {_PATCH_SIZE} with an adapter; got {patch_size}")
 
 
-def _check_sides(images: Tensor) -> None:
+def _check_images(images: Tensor) -> None:
+    if images.dim() != 4:
+        raise ValueError(f"an adapter takes images (B, C, H, W), not {tuple(images.shape)}")
     height, width = images.shape[-2:]
-    if height % _STRIDES[-1] or width % _STRIDES[-1] or not height * width:
+    if height % _COARSEST or width % _COARSEST or not height * width:
         raise ValueError(
-            f"an adapter takes images whose sides are multiples of {_STRIDES[-1]}, got "
-            f"{height}x{width}; set MODEL.MASK_FORMER.SIZE_DIVISIBILITY to {_STRIDES[-1]}, so that "
+            f"an adapter takes images whose sides are multiples of {_COARSEST}, got "
+            f"{height}x{width}; set MODEL.MASK_FORMER.SIZE_DIVISIBILITY to {_COARSEST}, so that "
             "they are padded"
         )

@@ -1,10 +1,12 @@
 """The branches of CondInst's head: towers of FCOS, the tower of kernels, mask features."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from detectron2.layers import get_norm
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .maps import aligned_upsample, fit
 
@@ -52,13 +54,27 @@ class KernelTower(nn.Module):
         return self.kernels(self.tower(torch.cat([x, places.expand(len(x), -1, -1, -1)], 1)))
 
 
+class MaskNorm(nn.BatchNorm2d):
+    """Batch norm that takes its running statistics for a batch of one cell.
+
+    One value has no variance, so torch refuses it in training; the coarsest level of one image of
+    32 x 32 pixels is one cell.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and x.numel() == x.shape[1]:
+            statistics = self.running_mean, self.running_var
+            return F.batch_norm(x, *statistics, self.weight, self.bias, eps=self.eps)
+        return super().forward(x)
+
+
 class MaskBranch(nn.Module):
     """Three levels (B, D, h, w), the finest first -> mask features (B, D', h, w) of its size."""
 
     def __init__(self, dim: int, width: int, mask_dim: int):
         super().__init__()
-        self.refine = nn.ModuleList(tower(dim, width, 1, "BN") for _ in range(3))
-        self.tower = tower(width, width, _MASK_CONVS, "BN")
+        self.refine = nn.ModuleList(tower(dim, width, 1, MaskNorm) for _ in range(3))
+        self.tower = tower(width, width, _MASK_CONVS, MaskNorm)
         self.project = nn.Conv2d(width, mask_dim, kernel_size=1)
 
     def forward(self, levels: list[Tensor]) -> Tensor:
@@ -68,7 +84,9 @@ class MaskBranch(nn.Module):
         return self.project(self.tower(x))
 
 
-def tower(dim_in: int, dim: int, num_convs: int, norm: str) -> nn.Sequential:
+def tower(
+    dim_in: int, dim: int, num_convs: int, norm: str | Callable[[int], nn.Module]
+) -> nn.Sequential:
     """Convolutions of 3 x 3, each with a norm and ReLU."""
     layers: list[nn.Module] = []
     for number in range(num_convs):

@@ -64,11 +64,14 @@ class SeveralPasses(nn.Module):
         self.model = getattr(model, "module", model)  # of DistributedDataParallel
         self.train(model.training)
         options = getattr(self.innermost, "result_options", None)
-        if options and options.parsing:
+        if options and (options.parsing or options.entity):
+            key, results = "PARSING", "persons"
+            if options.entity:
+                key, results = "ENTITY", "entities"
             raise ValueError(
                 f"{type(self).__name__} makes semantic results only, and "
-                "MODEL.MASK_FORMER.TEST.PARSING_ON makes persons: set TEST.SLIDING_WINDOW.ENABLED "
-                "and TEST.AUG.ENABLED False, or take a semantic config of the data set"
+                f"MODEL.MASK_FORMER.TEST.{key}_ON makes {results}: set TEST.SLIDING_WINDOW.ENABLED "
+                "and TEST.AUG.ENABLED False, or take a semantic config"
             )
         if options and (options.panoptic or options.instance or not options.semantic):
             raise ValueError(

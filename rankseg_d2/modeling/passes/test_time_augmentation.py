@@ -62,7 +62,8 @@ class TestTimeAugmentation(SeveralPasses):
     @classmethod
     def from_config(cls, cfg: CfgNode, model: nn.Module) -> "TestTimeAugmentation":
         options = cfg.TEST.AUG
-        found = (MetadataCatalog.get(name).get("flip_pairs") for name in cfg.DATASETS.TEST)
+        datasets = (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN)
+        found = (MetadataCatalog.get(name).get("flip_pairs") for name in datasets)
         pairs = next((pairs for pairs in found if pairs), ())
         sizes = options.MIN_SIZES, options.MAX_SIZE
         return cls(model, *sizes, options.FLIP, pairs, cfg.INPUT.KEEP_RATIO)

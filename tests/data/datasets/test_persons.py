@@ -332,7 +332,9 @@ def test_grey_part_maps_with_three_channels_are_read_as_one(tmp_path):
 def test_an_image_without_a_person_has_only_background(tmp_path):
     write_image(tmp_path / "none.png", np.zeros((3, 4), np.uint8))
     labels = PersonLabels((str(tmp_path / "none.png"),), 19)
-    assert len(labels.read()) == 0 and labels.classes() == [0]
+    assert labels.read().shape == (0, 3, 4) and labels.classes() == [0]
+    numbers = PersonLabels(labels.files, 19, numbers=labels.files[0])
+    assert numbers.read().shape == (0, 3, 4)
 
 
 @pytest.mark.parametrize("name", ["lip_20", "cihp_20", "mhpv1_19", "mhpv2_59", "atr_18"])

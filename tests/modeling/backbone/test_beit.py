@@ -104,6 +104,11 @@ def test_a_larger_image_is_an_error_that_names_the_windows():
         beit()(torch.zeros(1, 3, 64, 65, dtype=torch.float64))
 
 
+def test_an_image_without_a_batch_is_an_error():
+    with pytest.raises(ValueError, match=r"takes images \(B, C, H, W\), not \(3, 32, 32\)"):
+        beit()(torch.zeros(3, 32, 32))
+
+
 def test_offsets_are_counted_from_the_query_to_the_key():
     index = offset_index((2, 3), (2, 3))
     grid, first, last = 15, 1, 6

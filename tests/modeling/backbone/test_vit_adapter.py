@@ -311,3 +311,9 @@ def test_under_autocast_the_attention_between_both_stays_precise(kind):
     assert seen == [torch.float32] * 2
     for name, x in found.items():
         assert (x.float() - expected[name]).abs().mean() < 0.1 * expected[name].std(), name
+
+
+@KIND
+def test_an_image_without_a_batch_is_an_error(kind):
+    with pytest.raises(ValueError, match=r"takes images \(B, C, H, W\), not \(3, 32, 32\)"):
+        tiny(kind)(torch.zeros(3, 32, 32, dtype=torch.float64))

@@ -153,6 +153,17 @@ def test_levels_of_odd_sizes_are_added():
     assert branch(maps).shape == (2, 2, 5, 7)
 
 
+def test_a_level_of_one_cell_trains_by_running_statistics():
+    branch = MaskBranch(8, width=4, mask_dim=2).train()
+    sizes = ((4, 4), (2, 2), (1, 1))  # of one image of 32 x 32 pixels
+    branch([torch.rand(1, 8, *size) for size in sizes]).sum().backward()
+    assert all(parameter.grad is not None for parameter in branch.parameters())
+    norms = [layer[1] for layer in branch.refine]
+    assert [int(norm.num_batches_tracked) for norm in norms] == [1, 1, 0]
+    x = torch.rand(1, 4, 1, 1)
+    torch.testing.assert_close(norms[2](x), norms[2].eval()(x))
+
+
 def test_dice_has_squares_below():
     x, y = torch.rand(3, 4, 5), torch.rand(3, 4, 5) > 0.5
     for one, p, q in zip(dice_loss(x, y), x, y.float(), strict=True):

@@ -71,6 +71,11 @@ def test_losses_fall_and_the_objects_are_found():
         assert overlaps.max() > 0.5, overlaps
 
 
+def test_one_image_of_32_pixels_trains():
+    losses = losses_of(make(), [sample(count=1, size=(32, 32))])
+    assert losses.keys() == LOSSES
+
+
 def test_images_without_objects_have_losses_and_gradients():
     model = make()
     losses = losses_of(model, [sample(count=0), sample(1, count=0)])

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from support.small import make_config
 
-from rankseg_d2.modeling.passes.several import SeveralPasses
+from rankseg_d2.modeling.passes import in_passes
 from rankseg_d2.modeling.results import ResultOptions, Sizes, mask_result
 from rankseg_d2.ranking import Ranking
 
@@ -79,8 +80,18 @@ def test_parsing_needs_things_and_no_other_instances():
         mask_result(logits, masks, None, SIZES, replace(OPTIONS, thing_ids=None), is_video=False)
 
 
-def test_several_passes_make_no_persons():
+@pytest.mark.parametrize(
+    "options, key",
+    [(OPTIONS, "PARSING_ON makes persons"),
+     (ResultOptions(semantic=False, entity=True), "ENTITY_ON makes entities")],
+)  # fmt: skip
+@pytest.mark.parametrize("passes", ["SLIDING_WINDOW", "AUG"])
+def test_several_passes_make_no_persons_or_entities(options, key, passes):
     model = torch.nn.Module()
-    model.result_options = OPTIONS
-    with pytest.raises(ValueError, match=r"PARSING_ON makes persons: set TEST\.SLIDING_WINDOW"):
-        SeveralPasses(model)
+    model.result_options = options
+    cfg = make_config({f"TEST.{passes}.ENABLED": True})
+    wanted = rf"TEST\.{key}: set TEST\.SLIDING_WINDOW\.ENABLED and TEST\.AUG\.ENABLED False"
+    with pytest.raises(ValueError, match=wanted):
+        in_passes(cfg, model)
+    cfg.TEST[passes].ENABLED = False
+    assert in_passes(cfg, model) is model
