@@ -106,7 +106,7 @@ def build_on_meta(cfg: CfgNode) -> nn.Module | None:
 
 
 def check_norms(cfg: CfgNode, model: nn.Module, ranks: int) -> None:
-    """Raise ValueError where several processes would train SyncBN on the CPU, which torch cannot."""
+    """Raise ValueError where several processes would train SyncBN on the CPU."""
     count = _count_sync_norms(model)
     if ranks == 1 or torch.device(cfg.MODEL.DEVICE).type != "cpu" or count == 0:
         return

@@ -327,7 +327,7 @@ def test_parameters_and_flops_are_those_of_the_table(size):
     assert (whole.flops + saved + enlarging) / 1e9 == pytest.approx(flops, rel=0.03)
 
 
-@pytest.mark.parametrize("size, published, error", [("b0", 126, 0.04), ("b1", 244, 0.02)])
+@pytest.mark.parametrize("size, published, error", [("b0", 126, 0.045), ("b1", 244, 0.025)])
 def test_flops_on_cityscapes_are_those_of_the_table_and_of_the_zoo(size, published, error):
     cfg = get_config(f"cityscapes/semantic/segformer_{size}", ["MODEL.DEVICE=cpu"])
     early = count_config(cfg, (1024, 2048))[0].flops
