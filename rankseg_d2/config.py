@@ -185,7 +185,8 @@ KEYS = {
             # ours: the map of keys and values is so many times smaller, in each stage
             "REDUCTIONS": [8, 4, 2, 1],
             "MLP_RATIO": 4.0,  # ours: width inside the feed-forward layers
-            # ours: epsilon of its LayerNorms; 1e-5 for HuggingFace's and NVlabs' checkpoints
+            # ours: epsilon of its LayerNorms; 1e-5 for HuggingFace's and sithu31296's checkpoints.
+            # NVlabs' have 1e-5 in patch embeddings and on reduced keys, and 1e-6 elsewhere
             "NORM_EPS": 1e-6,
             "DROP_PATH_RATE": 0.1,  # ours: of the last block, which is dropped so often
             "OUT_FEATURES": ["res2", "res3", "res4", "res5"],  # ours: stages that are results

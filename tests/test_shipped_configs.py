@@ -280,6 +280,77 @@ def test_vit_adapter_is_trained_by_the_published_recipe(
     assert ranking["MODEL.RANKSEG.TOPK"] == found["MODEL.SEM_SEG_HEAD.NUM_CLASSES"]
 
 
+def test_vit_adapter_at_896_differs_from_640_as_published():
+    other = dict(leaves(get_config("ade20k/semantic/vit_adapter_beit_l")))
+    found = leaves(get_config("ade20k/semantic/vit_adapter_beit_l_896"))
+    assert {key: plain(value) for key, value in found if value != other[key]} == {
+        "MODEL.BEIT.IMG_SIZE": [896, 896],
+        "MODEL.MASK_FORMER.NUM_OBJECT_QUERIES": 200,
+        "INPUT.CROP.SIZE": [896, 896],
+        "INPUT.SIZE_DIVISIBILITY": 896,
+        "INPUT.MIN_SIZE_TRAIN": [448, 1792],
+        "INPUT.MAX_SIZE_TRAIN": 2 * 3584,
+        "INPUT.MIN_SIZE_TEST": 896,
+        "INPUT.MAX_SIZE_TEST": 3584,
+        "SOLVER.MAX_ITER": 80000,
+        "TEST.EVAL_PERIOD": 8000,
+        "TEST.SLIDING_WINDOW.SIZE": [896, 896],
+        "TEST.SLIDING_WINDOW.STRIDE": [512, 512],
+        "TEST.AUG.MIN_SIZES": [448, 672, 896, 1120, 1344, 1568],
+        "TEST.AUG.MAX_SIZE": 6272,
+    }
+
+
+def test_upernet_on_vit_adapter_l_is_trained_by_the_published_recipe():
+    published = {
+        "SOLVER.OPTIMIZER": "ADAMW",
+        "SOLVER.BASE_LR": 2e-5,
+        "SOLVER.LAYER_DECAY": 0.95,
+        "SOLVER.BACKBONE_MULTIPLIER": 1.0,
+        "SOLVER.WEIGHT_DECAY": 0.05,
+        "SOLVER.WEIGHT_DECAY_NORM": 0.0,
+        "SOLVER.WEIGHT_DECAY_BIAS": 0.0,
+        "SOLVER.WARMUP_ITERS": 1500,
+        "SOLVER.WARMUP_FACTOR": 1e-6,
+        "SOLVER.POLY_LR_POWER": 1.0,
+        "SOLVER.IMS_PER_BATCH": 16,
+        "SOLVER.MAX_ITER": 160000,
+        "MODEL.PIXEL_MEAN": [127.5, 127.5, 127.5],
+        "MODEL.PIXEL_STD": [127.5, 127.5, 127.5],
+        "MODEL.VIT.IMAGE_SIZE": 384,
+        "MODEL.VIT.EMBED_DIM": 1024,
+        "MODEL.VIT.DROP_PATH_RATE": 0.4,
+        "MODEL.VIT_ADAPTER.HEADS": 16,
+        "MODEL.VIT_ADAPTER.VALUE_RATIO": 0.5,
+        "MODEL.SEM_SEG_HEAD.CONVS_DIM": 512,
+        "INPUT.CROP.SIZE": [512, 512],
+        "INPUT.MIN_SIZE_TRAIN": [256, 1024],
+        "TEST.SLIDING_WINDOW.ENABLED": True,
+        "TEST.SLIDING_WINDOW.SIZE": [512, 512],
+        "TEST.SLIDING_WINDOW.STRIDE": [341, 341],
+    }
+    found = dict(leaves(get_config("ade20k/semantic/upernet_vit_adapter_l")))
+    assert {key: plain(found[key]) for key in published} == published
+
+
+@pytest.mark.parametrize(
+    "part", ["beit_adapter_b", "beit_adapter_l", "vit_adapter_b", "vit_adapter_l"]
+)
+def test_parts_of_vit_adapter_serve_any_head(part, tmp_path):
+    for head in ("segformer_b0", "maskformer_r50"):
+        path = tmp_path / f"{head}.yaml"
+        path.write_text(f"_BASE_: [ade20k/semantic/{head}, parts/backbones/{part}]\n")
+        cfg = get_config(path, ["MODEL.DEVICE", "cpu"])
+        with torch.device("meta"):
+            model = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg)
+        assert type(model.backbone).__name__ == {"b": "BEiTAdapter", "v": "ViTAdapter"}[part[0]]
+
+
+@pytest.mark.parametrize("head", ["segformer_b0", "upernet_swin_t", "r50"])
+def test_nothing_looks_frozen_where_nothing_is(head):
+    assert get_config(f"ade20k/semantic/{head}").MODEL.BACKBONE.FREEZE_AT == 0
+
+
 CONDINST = [f"coco/entity/condinst_{name}" for name in
             ("r50", "r101", "mit_b0", "mit_b2", "mit_b3", "mit_b5")]  # fmt: skip
 

@@ -12,6 +12,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from torch import nn
 
+from .._yaml import settable_keys
 from ..checkpoints import locate, read_checkpoint, rename
 from ..data.loading.loader import batch_size_per_rank
 from ..data.loading.records import load_records, require_labels
@@ -29,6 +30,8 @@ from .loggers import check_loggers
 from .optimizer import build_optimizer
 from .run_folder import check_room, check_writable, last_checkpoint, lock
 from .scheduler import build_lr_scheduler
+
+_SYNC_NORMS = ("SyncBN", "nnSyncBN")
 
 
 def check_run(cfg: CfgNode, args: Namespace) -> None:
@@ -54,6 +57,7 @@ def check_run(cfg: CfgNode, args: Namespace) -> None:
         if model is not None:
             in_passes(cfg, model)
         if model is not None and not args.eval_only:
+            check_norms(cfg, model, ranks)
             check_room(cfg.OUTPUT_DIR, model, has_average=cfg.SOLVER.EMA.DECAY > 0)
             build_lr_scheduler(cfg, build_optimizer(cfg, model))
         if not args.eval_only:
@@ -99,6 +103,32 @@ def build_on_meta(cfg: CfgNode) -> nn.Module | None:
             return kind(cfg)
     except RuntimeError:  # a backbone of the user may compute while it is built
         return None
+
+
+def check_norms(cfg: CfgNode, model: nn.Module, ranks: int) -> None:
+    """Raise ValueError where several processes would train SyncBN on the CPU."""
+    count = _count_sync_norms(model)
+    if ranks == 1 or torch.device(cfg.MODEL.DEVICE).type != "cpu" or count == 0:
+        return
+    names = [name for name, key in settable_keys(cfg).items() if key.value in _SYNC_NORMS]
+    # Of keys that the model does not read, such as those of other backbones, nothing is said.
+    names = [name for name in names if _count_sync_norms(_with_batch_norm(cfg, name)) < count]
+    change = "".join(f"set {name} BN, " for name in names)
+    raise ValueError(
+        f"SyncBN trains on GPUs only, but {ranks} processes would train it on the CPU: "
+        f"{change}{'or ' if names else ''}use one process"
+    )
+
+
+def _count_sync_norms(model: nn.Module) -> int:
+    return sum(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
+
+
+def _with_batch_norm(cfg: CfgNode, key: str) -> nn.Module:
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.merge_from_list([key, "BN"])
+    return build_on_meta(cfg)
 
 
 def check_weights(cfg: CfgNode, model: nn.Module | None, resume: bool, eval_only: bool) -> None:

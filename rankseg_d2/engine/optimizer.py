@@ -87,7 +87,8 @@ def _layer_depths(model: nn.Module, layer_decay: float) -> dict[int, int]:
     if not found:
         raise ValueError(
             f"SOLVER.LAYER_DECAY is {layer_decay}, but this backbone does not number its layers; "
-            "set it to 1, or take a ViT by MODEL.BACKBONE.NAME TimmBackbone"
+            "set it to 1, or set MODEL.BACKBONE.NAME to VisionTransformer, BEiT, ViTAdapter, "
+            "BEiTAdapter, CSWinTransformer, VOLO, or TimmBackbone with a ViT"
         )
     return found
 

@@ -1,5 +1,6 @@
 """What a user can do wrong is said before anything starts, in one sentence."""
 
+import re
 from argparse import Namespace
 
 import pytest
@@ -7,8 +8,9 @@ import torch
 from support import own_data
 from support.end_to_end import small_config
 
+from rankseg_d2.config import get_config
 from rankseg_d2.engine import Checkpointer, Trainer, check_run, class_names
-from rankseg_d2.engine.checks import build_on_meta
+from rankseg_d2.engine.checks import build_on_meta, check_norms
 
 pytestmark = pytest.mark.usefixtures("clean_catalogs")
 
@@ -80,6 +82,47 @@ def test_a_right_run_passes_and_leaves_no_model_behind(config, tmp_path, caplog)
 def test_a_run_that_cannot_start_is_refused(config, keys, args, message):
     with pytest.raises((ValueError, KeyError, FileNotFoundError), match=message):
         check_run(config(**keys), arguments(**args))
+
+
+@pytest.mark.parametrize(
+    "name, keys",
+    [
+        ("shapes/semantic/segformer_b0", ["SEM_SEG_HEAD"]),
+        ("shapes/semantic/deeplab_r50c", ["RESNETS", "SEM_SEG_HEAD"]),
+        ("ade20k/semantic/upernet_volo_d1", ["SEM_SEG_HEAD", "VOLO"]),
+        ("ade20k/semantic/upernet_beit_b", ["SEM_SEG_HEAD", "BEIT"]),
+        ("coco_stuff/semantic/vit_adapter_beit_b", ["VIT_ADAPTER"]),
+        ("ade20k/semantic/r50", []),
+    ],
+)
+def test_sync_norms_are_not_trained_by_processes_on_the_cpu(name, keys):
+    sync = {f"MODEL.{key}.NORM": "SyncBN" for key in keys}
+    cfg = get_config(
+        name, ["MODEL.DEVICE", "cpu", *(word for pair in sync.items() for word in pair)]
+    )
+    model = build_on_meta(cfg)
+    check_norms(cfg, model, ranks=1)
+    if not keys:
+        check_norms(cfg, model, ranks=2)
+        return
+    with pytest.raises(
+        ValueError, match="2 processes would train it on the CPU.* one process"
+    ) as error:
+        check_norms(cfg, model, ranks=2)
+    named = re.findall(r"set MODEL\.(\w+)\.NORM BN", str(error.value))
+    assert sorted(named) == sorted(keys)
+    repaired = [word for key in sync for word in (key, "BN")]
+    cfg = get_config(name, ["MODEL.DEVICE", "cpu", *repaired])
+    check_norms(cfg, build_on_meta(cfg), ranks=2)
+
+
+def test_sync_norms_are_refused_before_a_training_but_not_before_an_evaluation(config):
+    norm = {"MODEL__SEM_SEG_HEAD__NORM": "SyncBN"}
+    check_run(config(**norm), arguments())
+    with pytest.raises(ValueError, match=r"SyncBN .* set MODEL\.SEM_SEG_HEAD\.NORM BN, or use one"):
+        check_run(config(**norm), arguments(num_gpus=2))
+    weights = saved(config(**norm))
+    check_run(config(**norm, MODEL__WEIGHTS=weights), arguments(num_gpus=2, eval_only=True))
 
 
 def test_labels_that_do_not_pair_are_named(config, tmp_path):

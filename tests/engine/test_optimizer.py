@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY
 from support.small import MASK2FORMER, RANKSEG, image_sample, make_config, make_model
 from torch import nn
 
@@ -191,8 +191,17 @@ def test_layer_decay_lowers_the_rate_once_per_block_above(name, depth=12):
 
 
 def test_layer_decay_without_numbered_layers_is_refused():
-    with pytest.raises(ValueError, match=r"SOLVER\.LAYER_DECAY is 0\.5, .* number its layers"):
+    message = r"SOLVER\.LAYER_DECAY is 0\.5, .* number its layers"
+    with pytest.raises(ValueError, match=message) as error:
         build_optimizer(make_config({"SOLVER.LAYER_DECAY": 0.5}), Parts())
+    numbered = {
+        name
+        for name, backbone in BACKBONE_REGISTRY
+        if backbone.__module__.startswith("rankseg_d2.modeling.")
+        and hasattr(backbone, "layers_above")
+    }
+    assert len(numbered) == 7
+    assert all(name in str(error.value) for name in numbered)
 
 
 # --- optimizers -----------------------------------------------------------------------------------

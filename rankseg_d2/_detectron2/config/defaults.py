@@ -76,7 +76,7 @@ DEFAULTS = {
         "PIXEL_STD": [1.0, 1.0, 1.0],
         "BACKBONE": {
             "NAME": "build_resnet_backbone",
-            "FREEZE_AT": 2,  # 0: nothing, 1: the stem, 2: the stem and res2, ...
+            "FREEZE_AT": 2,  # of ResNets only; 0: nothing, 1: the stem, 2: the stem and res2, ...
         },
         "RESNETS": {
             "DEPTH": 50, "OUT_FEATURES": ["res4"], "NORM": "FrozenBN", "STEM_OUT_CHANNELS": 64,

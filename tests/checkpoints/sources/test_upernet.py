@@ -8,6 +8,7 @@ from support.backbones import public_weights
 from support.small import RANKSEG, make_config
 from torch.nn import functional as F
 
+from rankseg_d2.checkpoints import rename
 from rankseg_d2.checkpoints.sources import find_table, upernet
 from rankseg_d2.checkpoints.sources.swin import by_channel, by_neighbour
 from rankseg_d2.config import get_config
@@ -150,6 +151,22 @@ def test_names_of_cswin_are_those_of_its_authors():
     assert found == {name: x.shape for name, x in weights.items()}
     heads = {name.partition(".")[0] for name in theirs if not name.startswith("backbone.")}
     assert heads == {"decode_head", "auxiliary_head"}
+
+
+def test_timms_beit_has_the_names_of_its_authors():
+    """So weights such as beit_base_patch16_224.in22k_ft_in22k load, but for the head."""
+    timm = pytest.importorskip("timm", reason="timm is not installed")
+    with torch.device("meta"):
+        theirs = timm.create_model("beit_base_patch16_224").state_dict()
+    model = build_on_meta(get_config("ade20k/semantic/upernet_beit_b", ["MODEL.DEVICE", "cpu"]))
+    own = model.state_dict()
+    rename(theirs, own)
+    left = {name.partition(".")[0] for name in theirs if name not in own}
+    assert left == {"fc_norm", "head"}
+    lacking = {name for name in own if name.startswith("backbone.") and name not in theirs}
+    assert all(name.startswith(("backbone.fpn1.", "backbone.fpn2.")) for name in lacking)
+    resized = {name for name in theirs.keys() & own if theirs[name].shape != own[name].shape}
+    assert all(name.endswith("relative_position_bias_table") for name in resized)
 
 
 def test_merged_patches_are_those_of_unfold():

@@ -6,6 +6,7 @@ import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
 from support import pixel_golden
+from support.paths import ROOT
 from support.small import RANKSEG, evaluate, make_config, picture, train, without_gradient
 from torch import nn
 from torch.nn import functional as F
@@ -307,9 +308,9 @@ TABLE = {
 MMSEG_PARAMETERS = {"b0": 3.75, "b1": 13.72, "b2": 24.76, "b3": 44.64, "b4": 61.41, "b5": 82.01}
 
 
-def saved_by_fusing_early(width, channels, side):
+def saved_by_fusing_early(width, channels, pixels):
     """Multiply-adds of fusing the concatenated levels, less those of multiplying the weights."""
-    return 4 * width**2 * (side // 4) ** 2 - width**2 * (sum(channels) + 4)
+    return 4 * width**2 * pixels // 16 - width**2 * (sum(channels) + 4)
 
 
 @pytest.mark.parametrize(
@@ -320,10 +321,21 @@ def test_parameters_and_flops_are_those_of_the_table(size):
     cfg = get_config(f"ade20k/semantic/segformer_{size}", ["MODEL.DEVICE=cpu"])
     whole = count_config(cfg, (side, side))[0]
     width, channels = cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM, cfg.MODEL.MIT.EMBED_DIMS
-    saved = saved_by_fusing_early(width, channels, side)
+    saved = saved_by_fusing_early(width, channels, side**2)
     enlarging = 4 * 150 * side**2  # of the logits, which fvcore counts
     assert whole.parameters / 1e6 == pytest.approx(parameters, rel=0.01)
     assert (whole.flops + saved + enlarging) / 1e9 == pytest.approx(flops, rel=0.03)
+
+
+@pytest.mark.parametrize("size, published, error", [("b0", 126, 0.045), ("b1", 244, 0.025)])
+def test_flops_on_cityscapes_are_those_of_the_table_and_of_the_zoo(size, published, error):
+    cfg = get_config(f"cityscapes/semantic/segformer_{size}", ["MODEL.DEVICE=cpu"])
+    early = count_config(cfg, (1024, 2048))[0].flops
+    width, channels = cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM, cfg.MODEL.MIT.EMBED_DIMS
+    late = early + saved_by_fusing_early(width, channels, 1024 * 2048)
+    row = f"| {size.upper()} | 1024 x 2048 | {early / 1e9:.1f} | {late / 1e9:.1f} | {published} |"
+    assert row in (ROOT / "MODEL_ZOO.md").read_text(encoding="utf-8")
+    assert late / 1e9 == pytest.approx(published, rel=error)
 
 
 @pytest.mark.parametrize("size", MMSEG_PARAMETERS)
