@@ -33,7 +33,8 @@ faults: $(INSTALLED)  ## malformed input, kills and sanitizers, for some minutes
 
 train: $(INSTALLED)  ## train a small Mask2Former with RankSeg on built-in data, on the CPU
 	$(BIN)/python train_net.py --config-file $(DEMO)
-	$(BIN)/rankseg-d2 compare $(DEMO) --weights output/$(subst panoptic/,,$(DEMO))/model_final.pth
+	$(BIN)/rankseg-d2 compare $(DEMO) --weights output/$(subst panoptic/,,$(DEMO))/model_final.pth \
+	  --beside benchmarks/studies/shapes.json baseline
 
 bench: $(INSTALLED)  ## run the benchmarks that this machine can; results in benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/run.py

@@ -86,7 +86,8 @@ def add_compare_parser(commands: Any) -> None:
     add("--kappas", nargs="+", type=int, metavar="K", help="smaller κ; by default 20 and 10")
     add("--threshold", type=_share, default=0.2, metavar="T",
         help="keep the categories above this probability, by default %(default)s")
-    add("--beside", metavar="FILE", help="rows from the json of a study, below the others")
+    add("--beside", nargs="+", metavar=("FILE", "RUN"),
+        help="rows from the json of a study, below the others: of these runs, or of all")
     add("--set", nargs="+", default=[], metavar="KEY=VALUE", help="other keys of the config")
     parser.set_defaults(run=_run_compare)  # fmt: skip
 

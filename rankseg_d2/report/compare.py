@@ -7,6 +7,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..errors import unknown_name
 from ..files import read_json
 from ..tables import text_table, write_tables
 from .kappa import start, trained_config
@@ -26,7 +27,7 @@ _COLUMNS = {  # of the table: task and metric
 
 def run(args: Namespace) -> int:
     """The subcommand; `args` are those of `report.cli`."""
-    beside = list(_beside(Path(args.beside))) if args.beside else []
+    beside = list(_beside(Path(args.beside[0]), args.beside[1:])) if args.beside else []
     cfg = trained_config(args, args.kappas)
     topk = cfg.MODEL.RANKSEG.TOPK
     choices = {f"κ = {topk}, as trained": Choice(topk)}
@@ -53,20 +54,32 @@ def row(results: Results) -> dict[str, float]:
     }
 
 
-def _beside(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """Rows of a study (benchmarks/study.py): {run: {"values": {metric: [a value per seed]}}}."""
+def _beside(path: Path, names: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Rows of a study (benchmarks/study.py): {run: {"values": {metric: [a value per seed]}}}.
+
+    `setting`, of a run, are options of its training. Without `names` these are all runs.
+    """
     try:
-        content = read_json(path)
-        for name, run in content.items():
-            shown = {}
-            for column, (task, metric) in _COLUMNS.items():
-                if values := run["values"].get(f"{task}/{metric}"):
-                    shown[column] = _mean_and_error(values)
-            yield f"{name} ({len(run['seeds'])} trainings)", shown
+        content = dict(read_json(path))
+        rows = {name: _row_of_a_run(name, run) for name, run in content.items()}
     except (AttributeError, KeyError, TypeError, ValueError, json.JSONDecodeError) as error:
         raise ValueError(
             f"{path} has no results of a study; give the json that benchmarks/study.py writes"
         ) from error
+    for name in names or rows:
+        if name not in rows:
+            raise unknown_name(f"--beside {path}: run", name, rows)
+        yield rows[name]
+
+
+def _row_of_a_run(name: str, run: dict) -> tuple[str, dict[str, str]]:
+    shown = {}
+    for column, (task, metric) in _COLUMNS.items():
+        if values := run["values"].get(f"{task}/{metric}"):
+            shown[column] = _mean_and_error(values)
+    setting, length = run.get("setting", []), "SOLVER.MAX_ITER"
+    of = f" of {setting[setting.index(length) + 1]} iterations" if length in setting else ""
+    return f"{name} ({len(run['seeds'])} trainings{of})", shown
 
 
 def _mean_and_error(values: list[float]) -> str:

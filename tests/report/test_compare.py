@@ -59,9 +59,16 @@ def test_the_table_has_each_kappa_a_threshold_and_the_oracle(model, capsys):
 def test_rows_of_a_study_stand_below(model, capsys, tmp_path):
     study = tmp_path / "study.json"
     run = {"seeds": [0, 1], "values": {"sem_seg/mIoU": [40.0, 42.0]}}
-    study.write_text(json.dumps({"baseline": run}))
-    last = compare([*model[0], "--kappas", "2", "--beside", str(study)], capsys)[-1]
-    assert last.split() == ["baseline", "(2", "trainings)", "41.00", "±", "1.00", *4 * "-"]
+    other = {"seeds": [0], "values": {}, "setting": ["--resume", "SOLVER.MAX_ITER", "500"]}
+    study.write_text(json.dumps({"baseline": run, "other": other}))
+    words = [*model[0], "--kappas", "2", "--beside", str(study)]
+    *_, one, two = compare(words, capsys)
+    assert one.split() == ["baseline", "(2", "trainings)", "41.00", "±", "1.00", *4 * "-"]
+    assert two.split() == ["other", "(1", "trainings", "of", "500", "iterations)", *5 * "-"]
+    *_, before, last = compare([*words, "baseline"], capsys)
+    assert last.split() == one.split() and before.startswith("oracle")
+    assert cli.main(["compare", *words, "basline"]) != 0
+    assert "run: 'basline' is not known; the nearest names are baseline" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", ["[]", "{}, 3", '{"baseline": 3}', '{"baseline": {}}'])
