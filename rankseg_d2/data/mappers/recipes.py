@@ -101,6 +101,8 @@ class OneOf(T.Augmentation):
     def __repr__(self) -> str:
         return f"OneOf{self.lists}"
 
+    __str__ = __repr__  # detectron2's Augmentation has one that knows no lists
+
 
 def _resize(keys, **crop) -> ResizeShortestEdgeAndCrop:
     if not keys.KEEP_RATIO:

@@ -212,7 +212,10 @@ def test_what_only_a_preparation_reads_is_not_missed_afterwards(root, name):
     assert (row["missing"], row["to_prepare"]) == ([], [])
     for registered in row["registered"]:
         if MetadataCatalog.get(registered).get("has_labels", True):
-            assert DatasetCatalog.get(registered)
+            try:
+                assert DatasetCatalog.get(registered)
+            except FileNotFoundError as error:  # one of detectron2's own, which lie elsewhere
+                assert str(root) not in str(error)
 
 
 @pytest.mark.parametrize("place", cihp.places(""))
