@@ -21,6 +21,7 @@ LONGEST = {
     "test_ending.py",
     "test_distributed.py",
     "test_backbones_in_models.py",
+    "test_model_zoo.py",
 }
 
 import torch  # noqa: E402

@@ -258,13 +258,6 @@ def test_the_oracle_ranks_the_classes_that_are_present():
     assert ranking.tolist() == sorted(present)[:4]
 
 
-def test_a_compiled_model_gives_the_same_results():
-    model = small().eval()
-    expected = evaluate(model, [sample(0)])[0]["sem_seg"]
-    model.compile(backend="eager", fullgraph=True)
-    torch.testing.assert_close(evaluate(model, [sample(0)])[0]["sem_seg"], expected)
-
-
 def test_autocast_is_near_and_trains():
     model = small(PRODUCTS)
     exact = evaluate(model, [sample(0)])[0]["ranking"]["scores"]

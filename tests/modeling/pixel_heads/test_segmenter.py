@@ -140,6 +140,7 @@ def test_its_network_is_one_graph():
     model = make_model(BLOCK)
     with torch.no_grad():
         expected = model([sample()])[0]["sem_seg_scores"]
+        torch._dynamo.reset()
         model.compile(backend="eager", fullgraph=True)
         assert model([sample()])[0]["sem_seg_scores"].allclose(expected, atol=1e-5)
 

@@ -246,15 +246,6 @@ def test_windows_and_augmentations_give_results_of_the_images_size(options):
         assert whole["sem_seg_labels"].equal(model([one])[0]["sem_seg_labels"])
 
 
-@pytest.mark.slow
-def test_a_compiled_model_is_one_graph_with_the_same_results():
-    model = small(PRODUCTS).float().eval()
-    with torch.no_grad():
-        expected = model([sample()])[0]["sem_seg_labels"]
-        model.compile(backend="eager", fullgraph=True)
-        assert model([sample()])[0]["sem_seg_labels"].equal(expected)
-
-
 def test_autocast_changes_little():
     model = small(PRODUCTS).float().eval()
     clips = model.preprocess([sample(0)])
