@@ -9,6 +9,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...checkpoints.sources import find_table
 from ..drop_path import drop_path, drop_rates
 from ..gradient_checkpointing import run_layer
 from ..registering import register
@@ -86,6 +87,16 @@ class MixTransformer(Backbone):
             if name in self._out_features:
                 features[name] = x
         return features
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
+        """Take the names of NVlabs' and mmsegmentation's backbones too, as they are published."""
+        names = [name for name in state_dict if name.startswith(prefix)]
+        weights = {name.removeprefix(prefix): state_dict.pop(name) for name in names}
+        if table := find_table(weights):
+            found = table.to_ours(weights)
+            weights = {name.removeprefix("backbone."): value for name, value in found.items()}
+        state_dict.update({f"{prefix}{name}": value for name, value in weights.items()})
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class Stage(nn.Module):

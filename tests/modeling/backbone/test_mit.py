@@ -4,6 +4,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, ShapeSpec
 from support.small import make_config
 from torch.nn import functional as F
 
+from rankseg_d2.checkpoints.sources.segformer import MMSEGMENTATION_BACKBONE, OFFICIAL_BACKBONE
 from rankseg_d2.modeling.backbone import MixTransformer
 from rankseg_d2.modeling.backbone.mit import EfficientAttention
 
@@ -120,3 +121,18 @@ def test_bad_options_are_named(options, message):
 def test_images_without_a_batch_are_an_error():
     with pytest.raises(ValueError, match=r"takes images \(B, C, H, W\), not \(3, 32, 32\)"):
         make()(torch.zeros(3, 32, 32))
+
+
+@pytest.mark.parametrize("table", [OFFICIAL_BACKBONE, MMSEGMENTATION_BACKBONE])
+def test_published_weights_load_into_the_bare_backbone(table):
+    source, model = (MixTransformer(embed_dims=(8, 16, 40, 64)) for _ in range(2))
+    weights = {f"backbone.{name}": value for name, value in source.state_dict().items()}
+    theirs = table.to_theirs(weights)
+    assert not theirs.keys() & source.state_dict().keys()
+    model.load_state_dict(theirs)
+    holder = torch.nn.ModuleDict({"backbone": MixTransformer(embed_dims=(8, 16, 40, 64))})
+    holder.load_state_dict({f"backbone.{name}": value for name, value in theirs.items()})
+    for one in (model, holder["backbone"]):
+        assert all(torch.equal(x, weights[f"backbone.{n}"]) for n, x in one.state_dict().items())
+    with pytest.raises(RuntimeError, match="Missing key"):
+        model.load_state_dict({k: v for k, v in theirs.items() if "norm1" not in k})
