@@ -338,7 +338,7 @@ def test_a_compiled_network_gives_the_same_results(family):
     model = make_model(FAMILIES[family] | rankseg(family)).eval()
     samples = [sample(), sample(1)]
     expected = evaluate(model, samples)
-    torch._dynamo.reset()  # or it searches what other tests have compiled
+    torch._dynamo.reset()  # or, after other sizes, it is compiled for any size, in minutes
     model.compile(fullgraph=True, backend="aot_eager")
     for one, other in zip(evaluate(model, samples), expected, strict=True):
         assert one["sem_seg_classes"].equal(other["sem_seg_classes"])
