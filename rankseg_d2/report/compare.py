@@ -60,8 +60,7 @@ def _beside(path: Path, names: list[str]) -> Iterator[tuple[str, dict[str, str]]
     `setting`, of a run, are options of its training. Without `names` these are all runs.
     """
     try:
-        content = dict(read_json(path))
-        rows = {name: _row_of_a_run(name, run) for name, run in content.items()}
+        rows = {name: _row_of_a_run(name, run) for name, run in read_json(path).items()}
     except (AttributeError, KeyError, TypeError, ValueError, json.JSONDecodeError) as error:
         raise ValueError(
             f"{path} has no results of a study; give the json that benchmarks/study.py writes"
