@@ -52,7 +52,7 @@ def test_every_data_set_has_a_note_on_its_licence(root):
         note, _, home = row["licence"].rpartition("; see ")
         assert note and home == row["home"]
     rows = rows_of(root)
-    assert rows["COCO+LVIS"]["licence"].startswith("annotations: CC BY 4.0; images: Flickr's terms")
+    assert rows["COCO"]["licence"].startswith("annotations: CC BY 4.0; images: Flickr's terms")
     assert rows["VSPW"]["licence"].startswith("not stated here; see https://")
 
 
