@@ -1,10 +1,9 @@
 """`rankseg-d2 dataset`: list and prepare public data sets, check and describe any data set."""
 
 import sys
-from pathlib import Path
 from typing import Any
 
-from ..datasets import COMMANDS, data_root
+from ..datasets import COMMANDS
 from ..own import commands as own_commands
 from ..prepare.processes import usable_cpus
 from . import check, listing
@@ -37,7 +36,7 @@ def add_parser(commands: Any) -> None:
 
 def _add_prepare_parser(names, name: str, command) -> None:
     parser = names.add_parser(name, help=command.help, description=command.help)
-    _add_root(parser)
+    listing.add_root(parser)
     parser.add_argument(
         "--workers", type=int, default=usable_cpus(), metavar="N", help="number of processes"
     )
@@ -54,18 +53,8 @@ def _add_prepare_parser(names, name: str, command) -> None:
 def _add_check_parser(names, name: str) -> None:
     text = "nothing to prepare: say whether the published files are where they are read"
     parser = names.add_parser(name, help=text, description=text)
-    _add_root(parser)
+    listing.add_root(parser)
     parser.set_defaults(run=_check_published)
-
-
-def _add_root(parser) -> None:
-    parser.add_argument(
-        "--root",
-        type=Path,
-        default=data_root(),
-        metavar="DIR",
-        help="the folder of all data sets, by default DETECTRON2_DATASETS, else ./datasets",
-    )
 
 
 def _check_published(args) -> int:

@@ -32,6 +32,12 @@ def add_parser(commands: Any) -> None:
         "word", nargs="?", default="", metavar="WORD",
         help="only those whose name, task or command has this in it, such as cihp or parsing",
     )  # fmt: skip
+    add_root(parser)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all that is known")
+    parser.set_defaults(run=_run)
+
+
+def add_root(parser: Any) -> None:
     parser.add_argument(
         "--root",
         type=Path,
@@ -39,8 +45,6 @@ def add_parser(commands: Any) -> None:
         metavar="DIR",
         help="the folder of all data sets, by default DETECTRON2_DATASETS, else ./datasets",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all that is known")
-    parser.set_defaults(run=_run)
 
 
 def _run(args: Namespace) -> int:
