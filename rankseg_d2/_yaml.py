@@ -22,6 +22,8 @@ _MAX_LETTERS = 4_000_000  # of a file
 _MAX_LITERAL = 10_000  # letters of a text that may be a Python literal
 # Upstream's default of these is the integer 0, but fractions are allowed.
 NUMBERS = {"MODEL.RANKSEG.LOSS_WEIGHT"}
+# (key, word instead of a value) -> what is set instead: a key of the same section, and its value.
+WORDS = {("SOLVER.IMS_PER_BATCH", "auto"): ("FIT_MEMORY", True)}
 # An expression in the tags of upstream's files: [int(x * 0.1 * 512) for x in range(5, 21)]
 _SIZES = re.compile(
     r"\[ *int\( *(\w+) *\* *(\d*\.?\d+) *\* *(\d+) *\) +for +\1 +in +"
@@ -256,6 +258,9 @@ def set_keys(keys: dict[str, Key], values: dict, source: str, prefix: str = "") 
         key = keys[full_key]
         if isinstance(key.default, dict) and isinstance(value, dict):
             set_keys(keys, value, source, full_key + ".")
+        elif isinstance(value, str) and (full_key, value) in WORDS:
+            name, value = WORDS[full_key, value]
+            key.section[name] = value
         else:
             key.section[key.name] = _checked(value, key.default, full_key, source)
 

@@ -335,6 +335,8 @@ KEYS = {
         # a step keeps this share, such as 0.999 (docs/training.md)
         "EMA": {"DECAY": 0.0},
         "ACCUMULATION_STEPS": 1,  # ours: run IMS_PER_BATCH images in this many equal parts
+        # ours: True, or IMS_PER_BATCH auto: in as few equal parts as fit into memory
+        "FIT_MEMORY": False,
         "KEEP_CHECKPOINTS": 2,  # ours: the newest so many, beside the best and final one; 0: all
         # ours: BASE_LR is for a batch of this size and scales with IMS_PER_BATCH; 0: no scaling
         "REFERENCE_BATCH_SIZE": 0,

@@ -24,6 +24,7 @@ from .._yaml import set_keys, settable_keys
 from ..config import add_rankseg_config
 from ..config_files import read_sources, shipped_configs_dir
 from ..files import read_json
+from ..memory import highest_memory
 from ..tables import text_table
 
 logger = logging.getLogger(__name__)
@@ -128,10 +129,11 @@ def log_data(cfg: CfgNode, num_records: int | None) -> None:
     """Log the data of training and of evaluations."""
     train, test = (", ".join(cfg.DATASETS[key]) or "nothing" for key in ("TRAIN", "TEST"))
     count = "" if num_records is None else f", {num_records:,} images or videos"
+    auto = ", in as few parts as fit into memory" if cfg.SOLVER.FIT_MEMORY else ""
     period = cfg.TEST.EVAL_PERIOD
     when = f", every {period} iterations and" if period > 0 else ""
     lines = [
-        f"training on {train}{count}, in batches of {cfg.SOLVER.IMS_PER_BATCH}",
+        f"training on {train}{count}, in batches of {cfg.SOLVER.IMS_PER_BATCH}{auto}",
         f"evaluation on {test}{when} at the end",
     ]
     logger.info("%s", "\n".join(map(_cut, lines)))
@@ -180,10 +182,11 @@ def _class_table(columns: dict[str, dict[str, float]]) -> str:
 
 
 class ProgressLine(EventWriter):
-    """One line in WIDTH columns: iteration, losses, learning rate, seconds, time left, memory."""
+    """One line in WIDTH columns: iteration, losses, rate, seconds, time left, peak of memory."""
 
-    def __init__(self, max_iter: int, window_size: int = 20) -> None:
+    def __init__(self, max_iter: int, device: torch.device, window_size: int = 20) -> None:
         self.max_iter = max_iter
+        self.device = device  # whose memory it is
         self.window_size = window_size
 
     def write(self) -> None:
@@ -207,8 +210,8 @@ class ProgressLine(EventWriter):
             storage.put_scalar("eta_seconds", left, smoothing_hint=False)
             yield f"{seconds:.3g} s/it"
             yield f"left {datetime.timedelta(seconds=int(left))}"
-        if torch.cuda.is_available():
-            yield f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
+        if (peak := highest_memory(self.device)) is not None:
+            yield f"{peak / 2**30:.1f} GiB"
 
 
 def loss_kinds(values: dict[str, float]) -> dict[str, float]:

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from ..data.loading.loader import ResumableLoader, seed_step
+from .fitting import parts_that_fit
 from .weight_average import WeightAverage
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,8 @@ class StepTrainer(SimpleTrainer):
     """One step: forward and backward over `accumulation_steps` equal parts, then the optimizer.
 
     The losses are averaged over the parts, so that the gradient is that of the whole batch (where
-    the model's losses are means over the images).
+    the model's losses are means over the images). With `fit_memory`, the first step finds how few
+    parts fit into memory, and these are taken.
 
     All losses of a step leave the device in one copy. The ranks put theirs together when they are
     written: every `WRITE_PERIOD` iterations and after the last one, `max_iter`.
@@ -51,6 +53,7 @@ class StepTrainer(SimpleTrainer):
         seed: int,
         amp_dtype: torch.dtype | None = None,
         accumulation_steps: int = 1,
+        fit_memory: bool = False,
         max_iter: int | None = None,
         average_decay: float = 0.0,
     ) -> None:
@@ -59,6 +62,7 @@ class StepTrainer(SimpleTrainer):
         self.seed = seed
         self.amp_dtype = amp_dtype
         self.accumulation_steps = accumulation_steps
+        self._is_to_fit = fit_memory
         self.last_iter = None if max_iter is None else max_iter - 1
         self.grad_scaler = torch.amp.GradScaler(
             device.type, enabled=amp_dtype is torch.float16 and device.type == "cuda"
@@ -77,6 +81,8 @@ class StepTrainer(SimpleTrainer):
         data_time = time.perf_counter() - start
         if self.watch is not None:
             self.watch(batch)
+        if self._is_to_fit:
+            self.accumulation_steps, self._is_to_fit = self._parts_that_fit(batch), False
 
         seed_step(self.seed, self.iter)
         self.optimizer.zero_grad()
@@ -84,11 +90,7 @@ class StepTrainer(SimpleTrainer):
         parts = self._split(batch)
         for part in parts:
             with contextlib.nullcontext() if part is parts[-1] else self._no_sync():
-                with self._autocast():
-                    losses = self.model(part)
-                if isinstance(losses, torch.Tensor):
-                    losses = {"total_loss": losses}
-                self.grad_scaler.scale(sum(losses.values()) / len(parts)).backward()
+                losses = self._run_part(part, 1 / len(parts))
             for name, loss in losses.items():
                 means[name] += loss.detach() / len(parts)
         self.after_backward()
@@ -99,6 +101,22 @@ class StepTrainer(SimpleTrainer):
         is_due = (self.iter + 1) % WRITE_PERIOD == 0 or self.iter == self.last_iter
         if is_due or comm.get_world_size() == 1:
             self.write_losses()
+
+    def _run_part(self, part: list[dict], share: float) -> dict[str, Tensor]:
+        """Forward, and backward of this share of the losses."""
+        with self._autocast():
+            losses = self.model(part)
+        if isinstance(losses, Tensor):
+            losses = {"total_loss": losses}
+        self.grad_scaler.scale(sum(losses.values()) * share).backward()
+        return losses
+
+    def _parts_that_fit(self, batch: list[dict]) -> int:
+        def step(part):
+            self._run_part(part, 1.0)
+
+        with self._no_sync():
+            return parts_that_fit(step, batch, self.model, self.optimizer, self.device)
 
     def note_losses(self, losses: dict[str, Tensor], data_time: float) -> None:
         """Keep the losses of this step and rank; FloatingPointError where one is not finite."""

@@ -145,6 +145,7 @@ class Trainer(DefaultTrainer):
             seed=comm.shared_random_seed() if cfg.SEED < 0 else cfg.SEED,
             amp_dtype=amp_dtype(cfg, device),
             accumulation_steps=cfg.SOLVER.ACCUMULATION_STEPS,
+            fit_memory=cfg.SOLVER.FIT_MEMORY,
             max_iter=cfg.SOLVER.MAX_ITER,
             average_decay=cfg.SOLVER.EMA.DECAY,
         )
@@ -185,7 +186,8 @@ class Trainer(DefaultTrainer):
         """detectron2's, with a shorter line on the console, and those of LOGGERS."""
         writers = super().build_writers()
         others = [writer for writer in writers if not isinstance(writer, CommonMetricPrinter)]
-        return [ProgressLine(self.max_iter), *others, *build_loggers(self.cfg)]
+        line = ProgressLine(self.max_iter, torch.device(self.cfg.MODEL.DEVICE))
+        return [line, *others, *build_loggers(self.cfg)]
 
     def train(self) -> Any:
         """detectron2's; Ctrl-C ends it after a whole step, with a checkpoint to go on from.

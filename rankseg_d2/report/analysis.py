@@ -5,15 +5,14 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 
 from ..config import get_config
+from ..memory import peak_memory
 from .counting import CONVENTION, Counts, count_config, make_model, make_sample
 
 _WARM_UP = 64  # pixels of the side of the image that loads libraries on first use
@@ -90,35 +89,6 @@ def measure(cfg: CfgNode, size: tuple[int, int], frames: int, repeats: int) -> M
         weights / 2**20,
         None if peak is None else peak / 2**20,
     )
-
-
-def peak_memory(function: Callable[[], Any], device: torch.device) -> int | None:
-    """Bytes that a call needs at most, above those in use before; None where it is not known.
-
-    On a GPU those of PyTorch's tensors, on the CPU of Linux those of the process.
-    """
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        function()
-        return torch.cuda.max_memory_allocated(device) - before
-    before = _resident() if device.type == "cpu" else None
-    function()
-    return None if before is None else _status("VmHWM") - before
-
-
-def _resident() -> int | None:
-    """The bytes of this process, from where on its peak is counted; None if Linux cannot."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-        return _status("VmRSS")
-    except OSError:
-        return None
-
-
-def _status(key: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
 
 
 def table(counts: Sequence[Counts]) -> str:

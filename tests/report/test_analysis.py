@@ -91,7 +91,7 @@ def test_time_and_memory_of_predictions_are_measured(keys):
 
 PEAKS = """
 import torch
-from rankseg_d2.report.analysis import peak_memory
+from rankseg_d2.memory import peak_memory
 use = lambda mebibytes: torch.ones(mebibytes * 2**18).sum()
 use(300)
 print(*(peak_memory(call, torch.device("cpu")) / 2**20 for call in (lambda: use(80), int)))
