@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 # config_ranges.py lists the values that each key may have.
 KEYS = {
     "MODEL": {
+        "DTYPE": "float32",  # ours: of inference: or bfloat16, float16; SOLVER.AMP is for training
         "RANKSEG": {
             "FLAG": False,  # rank the categories first, then classify among the first TOPK
             # kappa, the number of categories kept: 1 to NUM_CLASSES; 0: the oracle keeps all

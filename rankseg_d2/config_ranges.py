@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from .errors import short
 
+FLOAT_TYPES = "float32", "bfloat16", "float16"  # of inference
 _HIGH = 2**31 - 1  # of whole numbers
 
 
@@ -89,6 +90,7 @@ NAMES, ANY_NAMES = list_of(NAME), list_of(NAME, may_be_empty=True)
 _SECTIONS = {
     "MODEL": {
         "META_ARCHITECTURE": NAME,
+        "DTYPE": choice(*FLOAT_TYPES),
         "WEIGHTS": or_none(text("a path or address", may_be_empty=True)),
         "PIXEL_MEAN": list_of(number()),
         "PIXEL_STD": list_of(POSITIVE),

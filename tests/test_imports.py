@@ -13,7 +13,7 @@ from support.paths import ROOT
 
 # From the ground up; rooms of one line do not import each other. "" is rankseg_d2/__init__.py.
 FLOORS = [
-    ["errors", "dtypes", "pages", "position_encoding", "transformer_block"],
+    ["errors", "dtypes", "memory", "pages", "position_encoding", "transformer_block"],
     ["files", "_yaml", "_solver", "_trainer_steps", "tasks", "_engine", "pair_counts"],
     ["tables", "checkpoints"],
     ["_detectron2"],

@@ -4,6 +4,8 @@ import argparse
 import os
 from typing import Any
 
+from ..config_ranges import FLOAT_TYPES
+
 _PREDICT = """\
 Segment images with a trained model. SOURCE is an image, a folder (whose folders are mirrored in
 --out), a pattern such as 'photos/**/*.jpg', a video, or a folder or pattern of videos. --save says
@@ -39,7 +41,7 @@ def add_predict_parser(commands: Any) -> None:
     add("--batch", type=_count, default=1, help="images of one size that run together")
     add("--threads", type=_count, default=2, help="that decode images, and that write files")
     add("--device", default="auto", help="cpu, cuda, cuda:1; by default a GPU if there is one")
-    add("--dtype", default="float32", choices=("float32", "float16", "bfloat16"))
+    add("--dtype", choices=FLOAT_TYPES, help="of inference (default: MODEL.DTYPE)")
     add("--allow", nargs="+", metavar="NAME", help="the only classes that may be found")
     add("--deny", nargs="+", default=[], metavar="NAME", help="classes that may not be found")
     add("--prior", nargs="+", type=_factor, default=[], metavar="NAME=FACTOR",

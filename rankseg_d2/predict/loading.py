@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import torch
 from detectron2.data import MetadataCatalog
 
+from ..config_ranges import FLOAT_TYPES
 from ..errors import short
 from ..modeling.meta_arch import Segmentation
 from .classes import Classes
 
 NAME = "rankseg_d2/checkpoint"  # of the metadata of a model that knows its classes by itself
-_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def check_loaded(model: Segmentation, fresh: Sequence[str], weights: str) -> None:
@@ -31,12 +31,12 @@ def device_of(device: str) -> str:
     return device
 
 
-def dtype_of(dtype: str | torch.dtype) -> torch.dtype | None:
-    """The type of autocast; None for float32."""
-    found = _DTYPES.get(dtype, dtype)
-    if found not in _DTYPES.values():
-        raise ValueError(f"dtype must be {', '.join(_DTYPES)}, not {short(dtype)}")
-    return None if found == torch.float32 else found
+def dtype_name(dtype: str | torch.dtype) -> str:
+    """The name of a type of inference."""
+    for name in FLOAT_TYPES:
+        if dtype in (name, getattr(torch, name)):
+            return name
+    raise ValueError(f"dtype must be {', '.join(FLOAT_TYPES)}, not {short(dtype)}")
 
 
 def describe_classes(classes: Classes) -> None:

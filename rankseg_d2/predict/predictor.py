@@ -25,7 +25,7 @@ from ..ranking import Calibration
 from .classes import Classes
 from .explore import check_explorable, predict_explorable
 from .frames import Video, open_video
-from .loading import NAME, check_loaded, describe_classes, device_of, dtype_of
+from .loading import NAME, check_loaded, describe_classes, device_of, dtype_name
 from .outputs import from_output
 from .reading import Entry, batches, read_ahead
 from .results import ImageResult
@@ -92,9 +92,16 @@ class Predictor:
 
     @classmethod
     def from_checkpoint(
-        cls, path: str | os.PathLike, *, device: str = "auto", dtype: str | torch.dtype = "float32"
+        cls,
+        path: str | os.PathLike,
+        *,
+        device: str = "auto",
+        dtype: str | torch.dtype | None = None,
     ) -> "Predictor":
-        """The model of a file that a training of this package has written, with all it needs."""
+        """The model of a file that a training of this package has written, with all it needs.
+
+        `dtype` of inference: float32, bfloat16 or float16; by default the config's MODEL.DTYPE.
+        """
         path = os.fspath(path)
         said = read_metadata(path)
         if "config" not in said:
@@ -122,7 +129,7 @@ class Predictor:
         classes: Sequence[str] | None = None,
         opts: Sequence = (),
         device: str = "auto",
-        dtype: str | torch.dtype = "float32",
+        dtype: str | torch.dtype | None = None,
     ) -> "Predictor":
         """The model of a config, with weights; `classes` if its data sets do not name them."""
         cfg = get_config(config, [*opts, "MODEL.DEVICE", device_of(device)])
@@ -150,15 +157,16 @@ class Predictor:
     def _loaded(cls, cfg, weights, classes, calibration, dtype):
         if not weights:
             raise ValueError("weights is empty; name the file of a trained model")
-        dtype = dtype_of(dtype)
         cfg.defrost()
+        if dtype is not None:
+            cfg.MODEL.DTYPE = dtype_name(dtype)
         cfg.MODEL.TIMM.PRETRAINED = None  # the weights bring all
         cfg.freeze()
         model = build_model(cfg)
         checkpointer = Checkpointer(model, class_names=classes.names)
         checkpointer.load(weights)
         check_loaded(model, checkpointer.fresh, weights)
-        return cls(model, cfg, classes, calibration=calibration, dtype=dtype)
+        return cls(model, cfg, classes, calibration=calibration)
 
     @property
     def topk(self) -> int | None:
@@ -231,7 +239,7 @@ class Predictor:
             return self._results(video.items(), batch, 1, wishes, False, explorable)
         return run_video(
             self.model, video, self.sample, wishes, self.classes, self.calibration,
-            self._autocast(),
+            self.model.autocast(self.dtype),
         )  # fmt: skip
 
     def _results(
@@ -263,7 +271,7 @@ class Predictor:
         start = time.perf_counter()
         samples = [self.sample(pixels) for _, _, pixels in entries]
         prepared = time.perf_counter()
-        with torch.no_grad(), self._autocast():
+        with torch.no_grad(), self.model.autocast(self.dtype):
             if explorable:
                 outputs, kept = predict_explorable(self.model, samples, wishes)
             else:
@@ -293,11 +301,6 @@ class Predictor:
         self._augment(augmented)
         image = torch.from_numpy(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
         return {"image": image, "height": height, "width": width}
-
-    def _autocast(self):
-        if self.dtype is None:
-            return contextlib.nullcontext()
-        return torch.autocast(self.model.device.type, self.dtype)
 
     def __repr__(self) -> str:
         ranks = f", ranks them and keeps {self.topk}" if self.topk else ""

@@ -115,9 +115,21 @@ def test_weights_of_another_model_are_refused(run, tmp_path):
     assert Predictor.from_checkpoint(path, device="cpu").topk is None
 
 
+@pytest.mark.parametrize("asked, wanted", [
+    (None, torch.bfloat16), ("float32", torch.float32), (torch.float16, torch.float16),
+])  # fmt: skip
+def test_the_type_is_the_configs_unless_another_is_asked_for(asked, wanted, run):
+    config, opts = config_of(run[0], "MODEL.DTYPE", "bfloat16")
+    found = Predictor.from_config(config, run[3], device="cpu", dtype=asked, **opts)
+    assert found.model.dtype == wanted
+    assert Predictor.from_checkpoint(run[3], device="cpu", dtype=asked).model.dtype == (
+        wanted if asked else torch.float32
+    )
+
+
 @pytest.mark.parametrize(
     "change, message",
-    [({"dtype": "int8"}, "dtype must be float32, float16, bfloat16, not 'int8'"),
+    [({"dtype": "int8"}, "dtype must be float32, bfloat16, float16, not 'int8'"),
      ({"dtype": torch.int8}, "dtype must be float32")],
 )  # fmt: skip
 def test_bad_options(change, message, run):

@@ -8,6 +8,7 @@ and `result`. RankSeg (rankseg.py) adds a ranking between `network` and `decide`
 windows, test-time augmentation, windows of a video and `compile` call the same steps.
 """
 
+import contextlib
 from typing import Any
 
 import torch
@@ -45,7 +46,12 @@ class Segmentation(nn.Module):
         size_divisibility: int,
         pixel_mean: list[float],
         pixel_std: list[float],
+        dtype: torch.dtype = torch.float32,
     ):
+        """
+        Args:
+            dtype: of inference, by autocast; the weights stay as they are.
+        """
         super().__init__()
         self.backbone = backbone
         self.sem_seg_head = sem_seg_head
@@ -56,6 +62,7 @@ class Segmentation(nn.Module):
         )
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
+        self.dtype = dtype
         self._compiled_network = None
 
     @classmethod
@@ -75,6 +82,7 @@ class Segmentation(nn.Module):
             "size_divisibility": cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
+            "dtype": getattr(torch, cfg.MODEL.DTYPE),
         }
 
     @property
@@ -87,11 +95,19 @@ class Segmentation(nn.Module):
         if not self.training:
             for sample in batched_inputs:
                 check_values(sample)
-            return self.predict(batched_inputs)
+            with self.autocast():
+                return self.predict(batched_inputs)
         clips = self.preprocess(batched_inputs)
         outputs = self.run_network(clips)
         targets = self.prepare_targets(batched_inputs, clips)
         return self.losses(outputs, targets) | self.backbone_losses(outputs, targets)
+
+    def autocast(self, dtype: torch.dtype | None = None) -> contextlib.AbstractContextManager:
+        """Inference in a type, by default the model's; float32 leaves an outer autocast be."""
+        dtype = dtype or self.dtype
+        if dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype)
 
     def predict(self, batched_inputs: list[dict]) -> list[dict]:
         """Results at each sample's own size (`height`, `width`), else at its input size."""

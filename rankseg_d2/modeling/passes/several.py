@@ -6,6 +6,7 @@ the image is ranked once, and each pass classifies among the ranked categories. 
 same columns, and no network runs twice.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -92,7 +93,10 @@ class SeveralPasses(nn.Module):
     @no_grad()
     def forward(self, batched_inputs: list[dict]) -> list[dict]:
         """The results of each image or clip, in the form of the wrapped model's."""
-        return [self.predict(sample) for sample in batched_inputs]
+        innermost = self.innermost
+        is_ours = isinstance(innermost, Segmentation)
+        with innermost.autocast() if is_ours else contextlib.nullcontext():
+            return [self.predict(sample) for sample in batched_inputs]
 
     def predict(self, sample: dict) -> dict:
         if not isinstance(sample["image"], Tensor):
