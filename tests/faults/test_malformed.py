@@ -12,7 +12,7 @@ from support.paths import ROOT
 SCRIPT = Path(__file__).with_name("malformed.py")
 GROUPS = ["config_files", "options", "own_yaml", "coco", "panoptic"]
 GROUPS += ["label_images", "panoptic_images", "images", "weights"]
-SECONDS = os.environ.get("RANKSEG_FAULT_SECONDS", "6")
+SECONDS = os.environ.get("RANKSEG_FAULT_SECONDS", "2")
 
 
 @pytest.mark.slow

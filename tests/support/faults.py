@@ -25,10 +25,13 @@ ODD = [
 ]  # fmt: skip
 
 
+LEAST = 16  # cases of a run, however long they take
+
+
 def run(cases, seconds):
     """Counts of the outcomes, and (name, outcome, detail) of the bad ones, of (name, function).
 
-    Stops after so many seconds.
+    Stops after so many seconds, but not before LEAST cases.
     """
     end, counts, bad = time.monotonic() + seconds, Counter(), []
     for name, function in cases:
@@ -36,7 +39,7 @@ def run(cases, seconds):
         counts[kind] += 1
         if kind in BAD:
             bad.append((name, kind, detail))
-        if time.monotonic() > end:
+        if counts.total() >= LEAST and time.monotonic() > end:
             break
     return counts, bad
 
