@@ -16,6 +16,7 @@ from pathlib import Path
 GOOD = ("ok", "sentence")
 BAD = ("raw", "hang", "memory", "crash", "code")
 SECONDS, BYTES = 30, 2 << 30  # that a case may take
+LEAST = 16  # cases of a run, however long they take
 
 # Values that nobody expects.
 ODD = [
@@ -23,9 +24,6 @@ ODD = [
     "", "x", "0", "../evil", "/etc/passwd", "a\0b", "y" * 5000, "[" * 3000, "-" * 100_000, "é",
     [], [[]], [0], [-1, 2], ["a"], [float("nan")], {}, {"a": 1}, [None], [[1, [2, [3]]]],
 ]  # fmt: skip
-
-
-LEAST = 16  # cases of a run, however long they take
 
 
 def run(cases, seconds):
