@@ -2,26 +2,49 @@
 
     python benchmarks/train_step.py shapes/panoptic/lite0_rankseg [CONFIG ...] [--repeats 15]
         [--threads 1] [--set MODEL.RANKSEG.TOPK_SCHEDULE=[]]
+    python benchmarks/train_step.py --reference path/to/Mask2Former [--sizes 256 512] [--batch 2]
 
 The baseline is the same config without `_rankseg`. Both see the same batches, in one process. Times
 are of the processor, over all threads, so that other work on the machine counts little.
+
+With `--reference` the peer is the code of Mask2Former's authors, a checkout of it: Mask2Former R50
+for ADE20K, with the same weights and drawn images, in float32. It needs the real detectron2, and
+on a CPU samples by PyTorch's grid_sample. It runs in a process of its own; all take turns, and
+clock time counts, so the machine must be quiet.
 """
 
 import logging
 import os
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
+import reference_mask2former
 import torch
-from common import make_parser, ratios, time_in_turn, write_heading, write_table
+from common import (
+    make_parser,
+    ratios,
+    require_detectron2,
+    time_in_turn,
+    times_faster,
+    write_heading,
+    write_table,
+)
 from detectron2.config import CfgNode
 from detectron2.utils.events import EventStorage
+from reference_mask2former import CLASSES, OBJECTS, step_of
 
 from rankseg_d2 import build_model, get_config
-from rankseg_d2.engine import Trainer, end_in_a_sentence
+from rankseg_d2.engine import Checkpointer, Trainer, end_in_a_sentence
 
 BATCHES = 8
+OURS = "ade20k/semantic/r50"  # the config of the reference's model
+TOLERANCE = 0.05  # of the losses: each way draws other points
 
 
 def make_step(cfg: CfgNode, batches: list[list[dict]]) -> Callable[[int], None]:
@@ -67,14 +90,85 @@ def rows(names: list[str], keys: list[str], repeats: int) -> Iterator[list[str]]
         ]
 
 
+class Reference:
+    """A step of the authors' code, in a process of its own."""
+
+    def __init__(self, *words: Any) -> None:
+        command = [sys.executable, reference_mask2former.__file__, *map(str, words)]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+
+    def __call__(self, size: int) -> float:
+        self.process.stdin.write(f"{size}\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            sys.exit("the reference ended; its error is above")
+        return float(answer)
+
+
+def our_step(name: str, weights: str, number: int) -> Callable[[int], float]:
+    """A step of a config's model that begins with these weights, as far as it has them."""
+    cfg = get_config(name, ["MODEL.DEVICE", "cpu"])
+    torch.manual_seed(0)
+    model = build_model(cfg).train()
+    Checkpointer(model).load(weights)
+    optimizer = Trainer.build_optimizer(cfg, model)
+    return step_of(model, optimizer, optimizer.step, number)
+
+
+def against_reference(
+    path: str, sizes: Sequence[int], number: int, repeats: int
+) -> Iterator[list[str]]:
+    with tempfile.TemporaryDirectory() as folder:
+        weights = str(Path(folder, "weights.pth"))
+        ways = {"reference": Reference(path, weights, number, torch.get_num_threads())}
+        first = {"reference": ways["reference"](min(sizes))}
+        for way, name in (("ours", OURS), ("ranked", f"{OURS}_rankseg")):
+            ways[way] = our_step(name, weights, number)
+            first[way] = ways[way](min(sizes))
+    if not abs(first["ours"] - first["reference"]) <= TOLERANCE * first["reference"]:
+        sys.exit(f"the losses differ: {first}")
+    for size in sizes:
+        seconds, _ = time_in_turn(
+            ways, repeats, arguments=lambda number, size=size: (size,), warm_up=True
+        )
+        low, middle, high = statistics.quantiles(ratios(seconds["ranked"], seconds["ours"]), n=4)
+        yield [
+            f"{size}²",
+            *(f"{statistics.median(seconds[name]):.2f}" for name in ways),
+            times_faster(seconds["reference"], seconds["ours"], 2),
+            f"{middle:.2f} ({low:.2f} to {high:.2f})",
+        ]
+
+
 def main() -> None:
     parser = make_parser(__doc__, repeats=15)
-    parser.add_argument("configs", nargs="+", metavar="CONFIG", help="with a ranking")
+    parser.add_argument("configs", nargs="*", metavar="CONFIG", help="with a ranking")
+    parser.add_argument("--reference", metavar="PATH", help="a checkout of Mask2Former")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512], help="of --reference")
+    parser.add_argument("--batch", type=int, default=2, help="of --reference")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="other keys")
     args = parser.parse_args()
+    if bool(args.configs) == bool(args.reference):
+        parser.error("give configs, or --reference PATH")
     torch.set_num_threads(args.threads)
     logging.disable(logging.WARNING)
+    if args.reference:
+        require_detectron2()
+        if not Path(args.reference, needed := reference_mask2former.CONFIG).is_file():
+            sys.exit(f"{args.reference} is no checkout of Mask2Former: it lacks {needed}")
+        write_heading(
+            "Training step against the authors' Mask2Former",
+            f"""Mask2Former R50, {CLASSES} classes, {args.batch} images with {OBJECTS} objects each,
+            float32, the same weights; seconds of a step (forward, backward, update), medians of
+            {args.repeats} rounds in turn; ratios: the median, and the extremes or quartiles.""",
+        )
+        ways = "reference", "rankseg_d2", "with RankSeg"
+        found = against_reference(args.reference, args.sizes, args.batch, args.repeats)
+        write_table(["image", *ways, "times faster", "RankSeg / plain"], found)
+        return
     keys = [word for pair in args.set for word in pair.split("=", 1)]
     write_heading(
         "Training step with RankSeg",

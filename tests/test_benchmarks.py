@@ -5,6 +5,7 @@ import importlib.util
 import json
 import logging
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -292,6 +293,25 @@ def test_train_step_reports_a_ratio_for_each_config(tmp_path, here):
     assert row[1] == "2"
     assert all(float(seconds) > 0 for seconds in row[2:4])
     assert float(row[4].split()[0]) > 0
+
+
+@pytest.mark.parametrize("words, message", [
+    ([], "give configs, or --reference PATH"),
+    (["toy/semantic/r18", "--reference", "x"], "give configs, or --reference PATH"),
+    (["--reference", "nowhere"], "nowhere is no checkout of Mask2Former|the real detectron2"),
+])  # fmt: skip
+def test_train_step_needs_one_peer(here, words, message):
+    code, _, errors = here("train_step.py", *words)
+    assert code
+    assert re.search(message, f"{code} {errors}")
+
+
+def test_images_for_the_reference_have_objects(here):
+    import reference_mask2former
+
+    one, other = reference_mask2former.drawn_batch(60, 2)
+    assert one["image"].shape == (3, 60, 60) and not one["image"].equal(other["image"])
+    assert one["instances"].gt_masks.sum((1, 2)).tolist() == [400] * 8
 
 
 def test_inference_reports_the_same_logits_as_transformers(here):
