@@ -17,12 +17,17 @@ SIZE = (64, 96)
 INPUT = {"INPUT.MIN_SIZE_TEST": 64, "INPUT.MAX_SIZE_TEST": 96}  # so pictures of (32, 48) fill it
 logging.getLogger("torch.__trace").propagate = False  # pytest would format thousands of records
 _FEW = {"MODEL.MASK_FORMER.DEC_LAYERS": 2, "MODEL.RANKSEG.LAYER": 1}  # layers: exporting is slow
+_SWIN = {  # whose windows are padded where an image has no whole number of them
+    "MODEL.BACKBONE.NAME": "D2SwinTransformer", "MODEL.SWIN.EMBED_DIM": 8,
+    "MODEL.SWIN.DEPTHS": [1, 2, 1, 1], "MODEL.SWIN.NUM_HEADS": [1, 1, 2, 2],
+    "MODEL.SWIN.WINDOW_SIZE": 3, "MODEL.SWIN.DROP_PATH_RATE": 0.0,
+}  # fmt: skip
 _THRESHOLD = {"MODEL.RANKSEG.THRESHOLD": 0.4}
 _SEGFORMER = pixel_families.FAMILIES["SegFormer"]
 # How a predictor is made, and the only size of the file, if any: one halves the time.
 CASES = {
     "Mask2Former, RankSeg": (lambda: ranking_predictor(ALL, _THRESHOLD, _FEW, INPUT), SIZE),
-    "Mask2Former": (lambda: make_predictor(_FEW, INPUT), None),
+    "Mask2Former": (lambda: make_predictor(_SWIN, _FEW, INPUT), None),
     "SegFormer, RankSeg": (
         lambda: make_family_predictor(_SEGFORMER, pixel_families.rankseg("SegFormer"), INPUT),
         SIZE,

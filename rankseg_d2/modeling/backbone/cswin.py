@@ -15,7 +15,7 @@ from ..drop_path import drop_path, drop_rates
 from ..gradient_checkpointing import run_layer
 from ..registering import register
 from .initialization import init_linear
-from .windows import from_windows, to_windows
+from .windows import cropped, from_windows, padded, to_windows, whole_windows
 
 _NAMES = ("res2", "res3", "res4", "res5")
 _PATCH = 4  # stride of the first stage
@@ -94,7 +94,8 @@ class CSWinTransformer(Backbone):
         if x.dim() != 4:
             raise ValueError(f"a CSWin Transformer takes images (B, C, H, W), not {tuple(x.shape)}")
         height, width = x.shape[-2:]
-        x = F.pad(x, (0, -width % _PATCH, 0, -height % _PATCH))
+        if isinstance(height, int):  # a graph for any size takes multiples of 32
+            x = F.pad(x, (0, -width % _PATCH, 0, -height % _PATCH))
         x = self.stage1_conv_embed(x)  # (B, h, w, D), as everywhere below
         features = {}
         for i, name in enumerate(self._out_feature_strides):
@@ -201,17 +202,17 @@ class StripeAttention(nn.Module):
 
     def forward(self, qkv: Tensor, stripe: tuple[int, int]) -> Tensor:
         """(B, h, w, 3, D), height and width of a stripe -> (B, h, w, D)."""
-        height, width, _, dim = qkv.shape[1:]
-        down, right = (-side % size for side, size in zip((height, width), stripe, strict=True))
-        top, left = down // 2, right // 2
-        x = F.pad(qkv.flatten(3), (0, 0, left, right - left, top, down - top))
+        *size, _, dim = qkv.shape[1:]
+        whole = tuple(map(whole_windows, size, stripe))
+        before = [(side - length) // 2 for side, length in zip(whole, size, strict=True)]
+        x = padded(qkv.flatten(3), whole, before)
         windows = to_windows(x, stripe)  # (B, W, N, 3D)
         heads = windows.unflatten(3, (3, self.num_heads, -1)).permute(3, 0, 1, 4, 2, 5)
         read = F.scaled_dot_product_attention(*heads.flatten(1, 2))  # (B * W, M, N, d)
         values = windows[..., 2 * dim :].flatten(0, 1).mT.unflatten(2, stripe)  # (B * W, D, r, c)
         mixed = read.transpose(1, 2).flatten(2) + self.get_v(values).flatten(2).mT
         x = from_windows(mixed.unflatten(0, windows.shape[:2]), stripe, x.shape[2])
-        return x[:, top : top + height, left : left + width]
+        return cropped(x, size, before)
 
 
 def _check(embed_dim, depths, num_heads, stripe_widths, out_features) -> None:

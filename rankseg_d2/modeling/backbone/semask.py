@@ -18,7 +18,7 @@ from ..losses.pixels import cross_entropy
 from ..outputs import CLASS_LOGITS
 from ..registering import register
 from .swin import D2SwinTransformer
-from .windows import from_windows, to_windows
+from .windows import cropped, from_windows, padded, to_windows, whole_windows
 
 _DROPOUT = 0.1  # of what the attention adds
 _CLASS_LAYERS = ("mlp_cls_q", "mlp_cls_k")  # their rows stand for classes
@@ -119,10 +119,10 @@ class SemanticLayer(nn.Module):
             return tuple(one[:, 0].unflatten(1, size) for one in found)
         side = self.window_size
         window = side, side
-        x = F.pad(x, (0, 0, 0, -size[1] % side, 0, -size[0] % side))
+        x = padded(x, tuple(whole_windows(length, side) for length in size))
         found = attention(to_windows(x, window))  # each (B, W, N, channels)
         found = [from_windows(one, window, x.shape[2]) for one in found]
-        return tuple(one[:, : size[0], : size[1]] for one in found)
+        return tuple(cropped(one, size) for one in found)
 
 
 class SemanticAttention(nn.Module):

@@ -17,7 +17,7 @@ from ..drop_path import drop_path, drop_rates
 from ..gradient_checkpointing import run_layer
 from ..registering import register
 from .initialization import init_linear
-from .windows import from_windows, to_windows
+from .windows import cropped, from_windows, padded, to_windows, whole_windows
 
 
 @register(BACKBONE_REGISTRY)
@@ -133,7 +133,8 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
-        x = F.pad(x, (0, -width % self.patch_size, 0, -height % self.patch_size))
+        if isinstance(height, int):  # a graph for any size takes multiples of 32
+            x = F.pad(x, (0, -width % self.patch_size, 0, -height % self.patch_size))
         return self.norm(self.proj(x).permute(0, 2, 3, 1))
 
 
@@ -151,10 +152,11 @@ class Stage(nn.Module):
         self.downsample = nn.Identity() if is_last else PatchMerging(dim)
 
     def forward(self, x: Tensor, use_checkpoint: bool = False) -> Tensor:
-        mask = shift_mask(*x.shape[1:3], self.window_size, self.shift, x.device)
+        whole = tuple(whole_windows(length, self.window_size) for length in x.shape[1:3])
+        mask = shift_mask(*whole, self.window_size, self.shift, x.device)
         for block in self.blocks:
             block_mask = mask if block.shift else None
-            x = run_layer(block, x, block_mask, use_checkpoint=use_checkpoint)
+            x = run_layer(block, x, whole, block_mask, use_checkpoint=use_checkpoint)
         return x
 
 
@@ -173,22 +175,22 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), drop_rate)
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        x = x + self.drop(self.attend(self.norm1(x), mask))
+    def forward(self, x: Tensor, whole: tuple[int, int], mask: Tensor | None) -> Tensor:
+        x = x + self.drop(self.attend(self.norm1(x), whole, mask))
         return x + self.drop(self.mlp(self.norm2(x)))
 
-    def attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """Attention within windows of (B, h, w, D), padded with zeros to whole windows."""
+    def attend(self, x: Tensor, whole: tuple[int, int], mask: Tensor | None) -> Tensor:
+        """Attention within windows of (B, h, w, D), padded with zeros to `whole` windows."""
         height, width = x.shape[1:3]
         size, shift = self.window_size, self.shift
-        x = F.pad(x, (0, 0, 0, -width % size, 0, -height % size))
+        x = padded(x, whole)
         if shift:
             x = x.roll((-shift, -shift), (1, 2))
         windows = to_windows(x, (size, size))
         x = from_windows(self.attn(windows, mask), (size, size), x.shape[2])
         if shift:
             x = x.roll((shift, shift), (1, 2))
-        return x[:, :height, :width]
+        return cropped(x, (height, width))
 
     def drop(self, branch: Tensor) -> Tensor:
         return drop_path(branch, self.drop_path, self.training)
@@ -250,7 +252,8 @@ class PatchMerging(nn.Module):
         self.norm = nn.LayerNorm(4 * dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))
+        if isinstance(x.shape[1], int):
+            x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))
         x = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # (B, h, row, w, column, D)
         x = x.permute(0, 1, 3, 4, 2, 5).flatten(3)  # (B, h, w, 4D), first both of column 0
         return self.reduction(self.norm(x))
