@@ -22,8 +22,8 @@ _MAX_LETTERS = 4_000_000  # of a file
 _MAX_LITERAL = 10_000  # letters of a text that may be a Python literal
 # Upstream's default of these is the integer 0, but fractions are allowed.
 NUMBERS = {"MODEL.RANKSEG.LOSS_WEIGHT"}
-# (key, word instead of a value) -> what is set instead: a key of the same section, and its value.
-WORDS = {("SOLVER.IMS_PER_BATCH", "auto"): ("FIT_MEMORY", True)}
+# (key, word instead of a value) -> the key that is set instead, and its value.
+WORDS = {("SOLVER.IMS_PER_BATCH", "auto"): ("SOLVER.FIT_MEMORY", True)}
 # An expression in the tags of upstream's files: [int(x * 0.1 * 512) for x in range(5, 21)]
 _SIZES = re.compile(
     r"\[ *int\( *(\w+) *\* *(\d*\.?\d+) *\* *(\d+) *\) +for +\1 +in +"
@@ -246,10 +246,15 @@ def settable_keys(section: dict, prefix: str = "") -> dict[str, Key]:
     return keys
 
 
+def without_word(key: str, value: Any) -> tuple[str, Any]:
+    """What a key and its value stand for, if the value is one of WORDS."""
+    return WORDS.get((key, value), (key, value)) if isinstance(value, str) else (key, value)
+
+
 def set_keys(keys: dict[str, Key], values: dict, source: str, prefix: str = "") -> None:
     """Set the nested `values`, checked against the defaults; errors name the `source`."""
     for name, value in values.items():
-        full_key = f"{prefix}{name}"
+        full_key, value = without_word(f"{prefix}{name}", value)
         if full_key not in keys:
             raise KeyError(
                 f"{source}: unknown key {cut(full_key)}; the nearest names are "
@@ -258,9 +263,6 @@ def set_keys(keys: dict[str, Key], values: dict, source: str, prefix: str = "") 
         key = keys[full_key]
         if isinstance(key.default, dict) and isinstance(value, dict):
             set_keys(keys, value, source, full_key + ".")
-        elif isinstance(value, str) and (full_key, value) in WORDS:
-            name, value = WORDS[full_key, value]
-            key.section[name] = value
         else:
             key.section[key.name] = _checked(value, key.default, full_key, source)
 

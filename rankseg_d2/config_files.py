@@ -16,7 +16,16 @@ from typing import TextIO
 
 import yaml
 
-from ._yaml import BASE_KEY, beside, merge_chain, open_text, pop_version, read_chain, read_yaml
+from ._yaml import (
+    BASE_KEY,
+    beside,
+    merge_chain,
+    open_text,
+    pop_version,
+    read_chain,
+    read_yaml,
+    without_word,
+)
 from .errors import cut, nearest
 
 
@@ -123,5 +132,6 @@ def parse_opts(opts: Sequence) -> dict:
             value = next(words, words)
         if value is words:
             raise ValueError(f"opts: the last key, {cut(key)}, has no value; write KEY VALUE pairs")
+        key, value = without_word(key, value)
         values[key] = value
     return values

@@ -9,6 +9,7 @@ from support.toy import toy_config, train
 from torch import nn
 
 from rankseg_d2 import get_config
+from rankseg_d2.config_files import parse_opts
 from rankseg_d2.engine import fitting
 from rankseg_d2.engine.fitting import parts_that_fit
 
@@ -138,3 +139,9 @@ def test_auto_keeps_the_batch(tmp_path):
 def test_other_words_for_a_batch_are_an_error(word):
     with pytest.raises(ValueError, match="SOLVER.IMS_PER_BATCH must be of type int"):
         get_config("ade20k/semantic/r50", ["SOLVER.IMS_PER_BATCH", word])
+
+
+def test_a_training_of_own_data_keeps_the_batch_that_was_chosen():
+    assert parse_opts(["SOLVER.IMS_PER_BATCH=auto", "SEED", 3]) == {
+        "SOLVER.FIT_MEMORY": True, "SEED": 3
+    }  # fmt: skip
