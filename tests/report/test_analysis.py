@@ -2,7 +2,6 @@
 
 import json
 import runpy
-import subprocess
 import sys
 
 import pytest
@@ -87,25 +86,6 @@ def test_time_and_memory_of_predictions_are_measured(keys):
     parameters = count_config(cfg, (64, 96))[0].parameters
     assert measured.weights_mib == pytest.approx(4 * parameters / 2**20, rel=0.02)
     assert describe(measured).startswith(f"On cpu ({measured.threads} thread")
-
-
-PEAKS = """
-import torch
-from rankseg_d2.memory import peak_memory
-use = lambda mebibytes: torch.ones(mebibytes * 2**18).sum()
-use(300)
-print(*(peak_memory(call, torch.device("cpu")) / 2**20 for call in (lambda: use(80), int)))
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
-def test_peak_memory_is_that_of_the_call_alone():
-    # In a process of its own: after many tests, this one may hold memory that a call can use.
-    run = subprocess.run([sys.executable, "-c", PEAKS], capture_output=True, text=True, cwd=ROOT)
-    assert run.returncode == 0, run.stderr
-    some, none = map(float, run.stdout.split())
-    assert 75 <= some < 120
-    assert none < 20
 
 
 @pytest.mark.parametrize(
