@@ -39,7 +39,6 @@ def test_a_container_may_allow_less(monkeypatch, tmp_path, limit, left):
 
 PEAKS = """
 import torch
-from support.paths import ROOT
 from rankseg_d2.memory import peak_memory
 use = lambda mebibytes: torch.ones(mebibytes * 2**18).sum()
 use(300)
