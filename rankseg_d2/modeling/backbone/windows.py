@@ -23,7 +23,7 @@ def padded(x: Tensor, size: tuple[int, int], before: tuple[int, int] = (0, 0)) -
     """(B, h, w, D), padded with zeros to this size, `before` of them above and on the left."""
     height, width = x.shape[1:3]
     top, left = before
-    if not is_exporting():
+    if isinstance(height, int):  # else it is a symbol, in a graph for any size
         return F.pad(x, (0, 0, left, size[1] - width - left, top, size[0] - height - top))
     rows, columns = _places(x, size, (-top, -left))
     x = x.index_select(1, rows.clamp(0, height - 1)).index_select(2, columns.clamp(0, width - 1))
@@ -34,7 +34,7 @@ def padded(x: Tensor, size: tuple[int, int], before: tuple[int, int] = (0, 0)) -
 def cropped(x: Tensor, size: tuple[int, int], before: tuple[int, int] = (0, 0)) -> Tensor:
     """What `padded` has padded to (B, h, w, D)."""
     (height, width), (top, left) = size, before
-    if not is_exporting():
+    if isinstance(height, int):
         return x[:, top : top + height, left : left + width]
     rows, columns = _places(x, size, before)
     return x.index_select(1, rows).index_select(2, columns)
