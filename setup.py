@@ -72,7 +72,8 @@ def ops() -> dict:
 
 
 def extension(cpp_extension, with_cuda: bool, nvcc_flags=()):
-    sources = [CSRC / "ops.cpp", *sorted(CSRC.glob("cpu/*.cpp")), OPS / "rle/csrc/rle.cpp"]
+    others = [OPS / "rle/csrc/rle.cpp", OPS / "semantic/csrc/semantic.cpp"]
+    sources = [CSRC / "ops.cpp", *sorted(CSRC.glob("cpu/*.cpp")), *others]
     kind = cpp_extension.CppExtension
     if with_cuda:
         sources += sorted(CSRC.glob("cuda/*.cu"))

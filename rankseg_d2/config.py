@@ -92,6 +92,9 @@ KEYS = {
             "MASK_LOSS": "auto",
             "TEST": {
                 "SEMANTIC_ON": True,  # results are label maps
+                # ours: give the scores of the categories at each pixel beside the label map; False:
+                # less time and memory, and RANKSEG.FULL_SCORES has no effect
+                "SEMANTIC_SCORES": True,
                 "INSTANCE_ON": False,  # results are objects, which may overlap
                 "PANOPTIC_ON": False,  # results are segments, which do not overlap
                 # ours: results are objects and stuff of one class, which do not overlap

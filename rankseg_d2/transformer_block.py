@@ -1,8 +1,12 @@
 """The pre-norm transformer block of ViT, of Segmenter's decoder and of the multi-label head."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+_TOKENS = 1024  # in a part of `feed_forward`
 
 
 class Block(nn.Module):
@@ -100,4 +104,25 @@ class Mlp(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.drop(self.fc2(self.drop(F.gelu(self.fc1(x)))))
+        return self.drop(feed_forward(x, self.fc1, F.gelu, self.drop, self.fc2))
+
+
+def feed_forward(
+    x: Tensor,
+    first: nn.Module,
+    activation: Callable[[Tensor], Tensor],
+    dropout: nn.Module,
+    second: nn.Module,
+) -> Tensor:
+    """Two layers with an activation and dropout between them, for each token: (..., D).
+
+    In inference on CPUs some tokens at a time, whose hidden values stay in the cache.
+    """
+
+    def run(tokens: Tensor) -> Tensor:
+        return second(dropout(activation(first(tokens))))
+
+    if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return run(x)
+    parts = x.flatten(0, -2).split(_TOKENS)
+    return run(x) if len(parts) == 1 else torch.cat(list(map(run, parts))).view(x.shape)

@@ -1,8 +1,10 @@
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
 
 from rankseg_d2.ranking.heads import ClassBlock
-from rankseg_d2.transformer_block import Block
+from rankseg_d2.transformer_block import Block, feed_forward
 
 
 def tokens(count, seed=0):
@@ -28,6 +30,17 @@ def test_no_token_reads_an_invalid_one():
     assert block(x, torch.ones_like(valid)).allclose(block(x), atol=1e-6)
     without = block(x[:1, [0, 1, 2, 4]])
     assert block(x[:1], valid[:1])[:, [0, 1, 2, 4]].allclose(without, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(2, 1500), (1, 3, 40, 50), (1024,), (0,)])
+def test_tokens_in_parts_give_what_all_give_at_once(shape):
+    torch.manual_seed(0)
+    first, second, dropout = nn.Linear(8, 16), nn.Linear(16, 8), nn.Dropout(0.5).eval()
+    x = torch.randn(*shape, 8)
+    expected = feed_forward(x, first, F.relu, dropout, second)  # with a gradient: at once
+    assert expected.requires_grad
+    with torch.no_grad():
+        assert feed_forward(x, first, F.relu, dropout, second).allclose(expected, atol=1e-6)
 
 
 def test_heads_must_share_the_channels():

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..transformer_block import feed_forward
+
 
 class MultiheadAttention(nn.MultiheadAttention):
     """PyTorch's parameters; the mask is shared by all heads instead of being repeated for each."""
@@ -90,7 +92,7 @@ class FFNLayer(Residual):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.before(self.norm, x)
-        y = self.linear2(self.dropout(F.relu(self.linear1(y))))
+        y = feed_forward(y, self.linear1, F.relu, self.dropout, self.linear2)
         return self.after(self.norm, x + self.dropout(y))
 
 

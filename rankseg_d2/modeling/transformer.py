@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..transformer_block import feed_forward
 from .attention import MultiheadAttention, Residual, xavier_init_
 from .gradient_checkpointing import run_layer
 
@@ -18,7 +19,7 @@ class _Layer(Residual):
             self.add_module(f"norm{number}", nn.LayerNorm(dim))
 
     def feed_forward(self, x: Tensor) -> Tensor:
-        return self.linear2(self.dropout(F.relu(self.linear1(x))))
+        return feed_forward(x, self.linear1, F.relu, self.dropout, self.linear2)
 
 
 class EncoderLayer(_Layer):

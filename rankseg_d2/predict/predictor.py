@@ -83,6 +83,7 @@ class Predictor:
                 "MODEL.MASK_FORMER.TEST switches all results off; set SEMANTIC_ON, PANOPTIC_ON, "
                 "INSTANCE_ON, ENTITY_ON or PARSING_ON True"
             )
+        model.result_options = replace(options, semantic_scores=False)
         self.model, self.cfg, self.classes = model.eval(), cfg, classes
         self.calibration, self.dtype = calibration, dtype
         self._passes = self.model if model.is_video else in_passes(cfg, self.model)

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..dtypes import at_least_float
-from ..transformer_block import Block
+from ..transformer_block import Block, feed_forward
 
 
 def attention_heads(dim: int) -> int:
@@ -115,8 +115,8 @@ class CrossAttentionLayer(nn.Module):
             x + queries, features + keys, features, need_weights=False
         )
         x = self.norm2(x + self.dropout(read))
-        hidden = self.dropout(F.relu(self.linear1(x)))
-        return self.norm3(x + self.dropout(self.linear2(hidden)))
+        y = feed_forward(x, self.linear1, F.relu, self.dropout, self.linear2)
+        return self.norm3(x + self.dropout(y))
 
 
 class SeparableProjection(nn.Module):

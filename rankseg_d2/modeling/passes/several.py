@@ -8,7 +8,7 @@ same columns, and no network runs twice.
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn, no_grad, stack
 
@@ -79,6 +79,8 @@ class SeveralPasses(nn.Module):
                 f"{type(self).__name__} makes semantic results only: set MODEL.MASK_FORMER.TEST."
                 "SEMANTIC_ON True, and PANOPTIC_ON and INSTANCE_ON False"
             )
+        if options:
+            self.innermost.result_options = replace(options, semantic_scores=True)
         if getattr(self.innermost, "windows", None) is not None:
             raise ValueError(
                 f"{type(self).__name__} takes a video as a whole: set TEST.VIDEO.WINDOW 0, if "

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from ...dtypes import at_least_float
 from ...errors import unknown_name
 from ...position_encoding import sine_position
+from ...transformer_block import feed_forward
 from ..attention import xavier_init_
 from ..deformable_attention import MSDeformAttn, ScaleSizes, cell_centers
 from ..gradient_checkpointing import run_layer
@@ -157,7 +158,7 @@ class _EncoderLayer(nn.Module):
 
     def forward(self, x: Tensor, position: Tensor, centers: Tensor, sizes: ScaleSizes) -> Tensor:
         x = self.norm1(x + self.dropout(self.self_attn(x + position, x, centers, sizes)))
-        y = self.linear2(self.dropout(F.relu(self.linear1(x))))
+        y = feed_forward(x, self.linear1, F.relu, self.dropout, self.linear2)
         return self.norm2(x + self.dropout(y))
 
 

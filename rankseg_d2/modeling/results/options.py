@@ -25,6 +25,7 @@ class ResultOptions:
     rescore: bool = False  # entities: the score times the mean probability of the final mask
     detections_per_image: int = 100
     detections_per_video: int = 10
+    semantic_scores: bool = True  # semantic: the categories' scores beside the labels
     full_scores: bool = False  # with a ranking: give `sem_seg` of all C categories too
     thing_ids: frozenset[int] | None = None  # None: not known, and panoptic results need it
     # Without a ranking: classes that no pixel gets (with one, `Ranker.excluded` are not ranked).
@@ -70,6 +71,7 @@ class ResultOptions:
             rescore=test.MASK_RESCORE,
             detections_per_image=cfg.TEST.DETECTIONS_PER_IMAGE,
             detections_per_video=test.DETECTIONS_PER_VIDEO,
+            semantic_scores=test.SEMANTIC_SCORES,
             full_scores=cfg.MODEL.RANKSEG.FULL_SCORES,
             thing_ids=_find_thing_ids([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]),
         )

@@ -7,7 +7,8 @@ a clip with one frame.
 Results of an image, by name (maps of a clip have T before H, W):
     sem_seg_labels (H, W): the best category of each pixel; id C where no category is ranked.
     sem_seg (C, H, W): score of every category; with a ranking only if MODEL.RANKSEG.FULL_SCORES
-        asks for it, where it is 0 for categories that are not ranked.
+        asks for it, where it is 0 for categories that are not ranked. No scores are given with
+        MODEL.MASK_FORMER.TEST.SEMANTIC_SCORES False.
     sem_seg_scores (K, H, W), sem_seg_classes (K,): with a ranking, the scores of the ranked
         categories and their ids, without invalid ranks (dynamic κ).
     panoptic_seg: segment ids (H, W) int32, 0 for none, and a list of the segments (see `panoptic`).
@@ -26,6 +27,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...dtypes import at_least_float
+from ...ops.semantic import best_classes, serves
 from ...ranking import Ranking
 from .best import best_index
 from .boxes import mask_boxes
@@ -80,10 +82,11 @@ def mask_result(
         if options.parsing and not is_video:  # whole persons are no part, so no pixel's label
             classes, persons = classes.split(options.things())
         if options.semantic or persons is not None:
-            scores, labels = semantic(classes, masks, sizes, options.resize_first)
-            scores, labels = scores[:, frames], labels[frames]
+            with_scores = options.semantic_scores or persons is not None
+            scores, labels = semantic(classes, masks, sizes, options.resize_first, with_scores)
+            scores, labels = None if scores is None else scores[:, frames], labels[frames]
         if options.semantic:
-            result |= _semantic_entries(scores, labels, classes, options.full_scores)
+            result |= _semantic_entries(scores, labels, classes, options)
         if persons is not None:
             found = _image_instances(persons, masks, sizes, options)
             result["instances"] = with_parts(found, scores, labels, classes.num_classes)
@@ -113,7 +116,7 @@ def pixel_result(
     scores = resize_classes(logits, sizes.output)[0]  # (K, H, W)
     classes = Classes(scores, ids, num_classes, ranking is not None or keep is not None)
     labels = _best_labels(scores, classes)
-    return _semantic_entries(scores, labels, classes, options.full_scores)
+    return _semantic_entries(scores, labels, classes, options)
 
 
 def ranking_result(ranking: Ranking) -> dict:
@@ -124,13 +127,19 @@ def ranking_result(ranking: Ranking) -> dict:
     return {"scores": ranking.scores[0], "classes": classes}
 
 
-def _semantic_entries(scores: Tensor, labels: Tensor, classes: Classes, full_scores: bool) -> dict:
-    """Scores (K, ...) and labels (...) under the names of the results."""
+def _semantic_entries(
+    scores: Tensor | None, labels: Tensor, classes: Classes, options: ResultOptions
+) -> dict:
+    """Labels (...) and, if they are wanted, scores (K, ...) under the names of the results."""
+    result = {"sem_seg_labels": labels}
+    scores = scores if options.semantic_scores else None
     if not classes.is_restricted:
-        return {"sem_seg_labels": labels, "sem_seg": scores}
-    result = {"sem_seg_labels": labels, "sem_seg_scores": scores, "sem_seg_classes": classes.ids}
-    if full_scores:
-        result["sem_seg"] = full_maps(scores, classes.ids, classes.num_classes)
+        return result if scores is None else result | {"sem_seg": scores}
+    result["sem_seg_classes"] = classes.ids
+    if scores is not None:
+        result["sem_seg_scores"] = scores
+        if options.full_scores:
+            result["sem_seg"] = full_maps(scores, classes.ids, classes.num_classes)
     return result
 
 
@@ -170,38 +179,45 @@ def _columns(
 
 
 def semantic(
-    classes: Classes, masks: Tensor, sizes: Sizes, resize_first: bool
-) -> tuple[Tensor, Tensor]:
-    """Scores (K, T, H, W) of the categories, and the best one's id (T, H, W).
+    classes: Classes, masks: Tensor, sizes: Sizes, resize_first: bool, with_scores: bool
+) -> tuple[Tensor | None, Tensor]:
+    """Scores (K, T, H, W) of the categories, or None, and the best one's id (T, H, W).
 
     Frame by frame, so that a frame's result does not depend on the length of the clip.
     """
     if masks.shape[1] == 1:
-        return _semantic_frame(classes, masks, sizes, resize_first)
+        return _semantic_frame(classes, masks, sizes, resize_first, with_scores)
     size = (masks.shape[1], *sizes.output)
-    scores = classes.probabilities.new_empty(len(classes.ids), *size)
     labels = classes.ids.new_empty(size)
+    scores = classes.probabilities.new_empty(len(classes.ids), *size) if with_scores else None
     for frame, maps in enumerate(masks.split(1, 1)):
-        results = _semantic_frame(classes, maps, sizes, resize_first)
-        scores[:, frame, None], labels[frame, None] = results
+        some, labels[frame, None] = _semantic_frame(
+            classes, maps, sizes, resize_first, with_scores
+        )
+        if scores is not None:
+            scores[:, frame, None] = some
     return scores, labels
 
 
 def _semantic_frame(
-    classes: Classes, masks: Tensor, sizes: Sizes, resize_first: bool
-) -> tuple[Tensor, Tensor]:
-    """Scores (K, 1, H, W) and ids (1, H, W).
+    classes: Classes, masks: Tensor, sizes: Sizes, resize_first: bool, with_scores: bool
+) -> tuple[Tensor | None, Tensor]:
+    """Scores (K, 1, H, W), or None, and ids (1, H, W).
 
     Scores are linear in the masks' probabilities, so resizing the probabilities resizes the scores.
     """
     size = (1, *sizes.output)
     weights = classes.probabilities[:, :-1].t()  # (K, Q)
+    if len(weights) and serves(masks):
+        maps = at_least_float(masks[:, 0])
+        best, scores = best_classes(maps, weights, *sizes, resize_first, with_scores)
+        return None if scores is None else scores[:, None], classes.ids[best][None]
     scores = weights.new_zeros(len(weights), size[1] * size[2])  # (K, H*W)
     some = part_size(max(weights.shape))
     for weight, part in zip(weights.split(some, 1), masks.split(some), strict=True):
         scores.addmm_(weight, probability_maps(part, sizes, resize_first).flatten(1))
     scores = scores.view(-1, *size)
-    return scores, _best_labels(scores, classes)
+    return scores if with_scores else None, _best_labels(scores, classes)
 
 
 def _best_labels(scores: Tensor, classes: Classes) -> Tensor:

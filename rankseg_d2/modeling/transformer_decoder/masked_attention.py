@@ -6,12 +6,12 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ...position_encoding import sine_position
 from ..attention import MLP, CrossAttentionLayer, FFNLayer, SelfAttentionLayer
 from ..gradient_checkpointing import run_layer
 from ..outputs import MaskPredictions
+from ..results.resizing import resize
 from .build import TRANSFORMER_DECODER_REGISTRY, shared_options
 
 NUM_SCALES = 3
@@ -89,26 +89,30 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
     ) -> MaskPredictions:
         """Predict from `scales` (B·T, D, h, w), coarse to fine, and mask features of stride 4.
 
-        Without `every_layer` only the last prediction is kept, which saves memory.
+        Without `every_layer` only the last prediction is made: the masks that steer the attention
+        come from mask features at the scales' own sizes, for masks are linear in the features.
         """
         batch = mask_features.shape[0] // num_frames
-        mask_features = mask_features.unflatten(0, (batch, num_frames))  # (B, T, D, h, w)
         memories, keys = self.memories(scales, num_frames)
         sizes = [scale.shape[-2:] for scale in scales]
+        features = [mask_features] * NUM_SCALES
+        if not every_layer:
+            features = [resize(mask_features, size) for size in sizes[: self.num_layers]]
+        # Each (B, T, D, h, w).
+        *features, mask_features = (
+            maps.unflatten(0, (batch, num_frames)) for maps in (*features, mask_features)
+        )
 
         position = self.query_embed.weight.expand(batch, -1, -1)  # (B, Q, D)
         x = self.query_feat.weight.expand(batch, -1, -1)  # (B, Q, D)
         queries, masks, layers = [], [], []
-        for number in range(self.num_layers + 1):
-            if not every_layer:
-                queries.clear()
-                masks.clear()
-            queries.append(self.decoder_norm(x))
-            masks.append(self.predict_masks(queries[-1], mask_features))
-            if number == self.num_layers:
-                break
+        for number in range(self.num_layers):
             level = number % NUM_SCALES
-            blocked = outside(masks[-1], sizes[level])
+            normed = self.decoder_norm(x)
+            steering = self.predict_masks(normed, features[level])
+            if every_layer:
+                queries.append(normed)
+                masks.append(steering)
             x = run_layer(
                 self.decode_layer,
                 number,
@@ -116,10 +120,12 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
                 memories[level],
                 keys[level],
                 position,
-                blocked,
+                outside(steering, sizes[level]),
                 use_checkpoint=self.use_checkpoint and self.training,
             )
             layers.append(x)
+        queries.append(self.decoder_norm(x))
+        masks.append(self.predict_masks(queries[-1], mask_features))
         return MaskPredictions(torch.stack(queries), masks, layers)
 
     def decode_layer(
@@ -161,7 +167,7 @@ def outside(masks: Tensor, size: tuple[int, int]) -> Tensor:
 
     A query whose mask is empty attends everywhere.
     """
-    small = F.interpolate(masks.flatten(0, 1), size, mode="bilinear", align_corners=False)
+    small = resize(masks.flatten(0, 1), size)
     blocked = (small.sigmoid() < 0.5).flatten(1).unflatten(0, masks.shape[:2])
     return blocked & ~blocked.all(-1, keepdim=True)
 

@@ -104,7 +104,7 @@ class VideoRun:
 
     def add_labels(self, number: int, classes: Classes, masks: Tensor) -> None:
         for frame, maps in self.own_frames(number, masks):
-            _, labels = semantic(classes, maps, self.sizes, self.results.resize_first)
+            _, labels = semantic(classes, maps, self.sizes, self.results.resize_first, False)
             self.labels.append(labels[0].cpu().numpy())
             for callback in self.model.label_callbacks:
                 callback(self.sample, frame, self.labels[frame])

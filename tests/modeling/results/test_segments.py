@@ -602,3 +602,30 @@ def test_excluded_classes_have_no_share_in_any_result():
     assert [segment["category_id"] for segment in segments] == categories
     assert result["instances"].pred_classes.equal(table[small["instances"].pred_classes])
     torch.testing.assert_close(result["instances"].scores, small["instances"].scores)
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+@pytest.mark.parametrize("options", [SEMANTIC, replace(SEMANTIC, resize_first=True)])
+def test_whole_maps_give_what_the_operation_gives(monkeypatch, options, frames):
+    logits, masks, ranking = ranked(frames=frames)
+    make = video_result if frames > 1 else image_result
+    found = make(logits, masks, ranking, SHAPE, options)
+    monkeypatch.setattr("rankseg_d2.modeling.results.segments.serves", lambda masks: False)
+    expected = make(logits, masks, ranking, SHAPE, options)
+    assert found["sem_seg_labels"].equal(expected["sem_seg_labels"])
+    assert found["sem_seg_scores"].allclose(expected["sem_seg_scores"], atol=1e-5)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_labels_alone_are_the_labels(monkeypatch, compiled):
+    if not compiled:
+        monkeypatch.setattr("rankseg_d2.modeling.results.segments.serves", lambda masks: False)
+    alone = replace(SEMANTIC, semantic_scores=False, full_scores=True)
+    logits, masks, ranking = ranked(frames=2)
+    for make, maps in ((image_result, masks[:, :1]), (video_result, masks)):
+        found = make(logits, maps, ranking, SHAPE, alone)
+        expected = make(logits, maps, ranking, SHAPE, SEMANTIC)
+        assert found.keys() == {"sem_seg_labels", "sem_seg_classes"}
+        assert found["sem_seg_labels"].equal(expected["sem_seg_labels"])
+    logits, masks = predictions()
+    assert image_result(logits, masks, None, SHAPE, alone).keys() == {"sem_seg_labels"}
