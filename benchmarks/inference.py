@@ -1,11 +1,12 @@
 """Time of Mask2Former against the same model of transformers.
 
     pip install transformers
-    python benchmarks/inference.py [--sizes 384 640 1024] [--repeats 15] [--device cpu]
+    python benchmarks/inference.py [--sizes 384 640 1024] [--repeats 15] [--device cpu] [--compile]
 
 Both have the same random weights, written by transformers and read here as `rankseg-d2 convert`
 does, and get one uint8 image; both normalise it and end with a label map of its size. Their logits
-must agree in float64. Timed eager, in float32, in turn in one process.
+must agree in float64. Timed eager, in float32, in turn in one process; with `--compile`
+transformers' model by torch.compile too, which takes minutes at each size.
 """
 
 import os
@@ -76,6 +77,7 @@ def make_ours(theirs: nn.Module, device: str) -> nn.Module:
 
 def make_ranked(kappa: int, device: str) -> nn.Module:
     opts = ["MODEL.DEVICE", device, "MODEL.RANKSEG.TOPK", kappa]
+    opts += ["MODEL.MASK_FORMER.TEST.SEMANTIC_SCORES", False]  # as a Predictor has it
     return build_model(get_config(f"{CONFIG}_rankseg", opts)).eval()
 
 
@@ -126,14 +128,21 @@ def table_row(models: dict[str, nn.Module], size: int, args: Any) -> list[str]:
     torch.manual_seed(0)
     image = torch.rand(1, 3, 9, 9) * 255
     image = F.interpolate(image, (size, size), mode="bicubic").clamp(0, 255)[0].byte()
+    peers = {"theirs": models["theirs"]}
+    if args.compile:
+        torch.compiler.reset()
+        peers["compiled"] = torch.compile(models["theirs"], dynamic=False)
     ways = {
-        "theirs": partial(predictor_of(models["theirs"], models["ours"], size), image),
-        "ours": partial(labels_of, models["ours"], image),
-        "ranked": partial(labels_of, models["ranked"], image),
+        name: partial(predictor_of(peer, models["ours"], size), image)
+        for name, peer in peers.items()
     }
+    ways |= {way: partial(labels_of, models[way], image) for way in ("ours", "ranked")}
     seconds, _ = time_in_turn(ways, args.repeats, warm_up=True)
     cells = [spread(seconds[way]) for way in ways]
-    faster = [spread(ratios(seconds["theirs"], seconds[way]), 2) for way in ("ours", "ranked")]
+    pairs = [("theirs", "ours"), ("theirs", "ranked"), ("compiled", "ours")]
+    faster = [
+        spread(ratios(seconds[peer], seconds[way]), 2) for peer, way in pairs if peer in peers
+    ]
     return [f"{size}²", *cells, *faster]
 
 
@@ -142,6 +151,7 @@ def main():
     parser.add_argument("--sizes", type=int, nargs="+", default=[384, 640, 1024], help="of a side")
     parser.add_argument("--kappa", type=int, default=50, help="categories kept with RankSeg")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--compile", action="store_true", help="transformers' model too")
     args = parser.parse_args()
     try:
         import transformers
@@ -166,7 +176,10 @@ def main():
         args.device,
         transformers=transformers.__version__,
     )
-    heads = ["image", "transformers, s", "ours, s", "RankSeg, s", "times faster", "with RankSeg"]
+    heads = ["transformers, s", "compiled, s", "ours, s", "RankSeg, s"]
+    heads = ["image", *heads, "times faster", "with RankSeg", "than compiled"]
+    if not args.compile:
+        heads = [head for head in heads if "compiled" not in head]
     write_table(heads, (table_row(models, size, args) for size in args.sizes))
     write(f"\nLoad average at the end: {os.getloadavg()[0]:.1f}.\n")
 

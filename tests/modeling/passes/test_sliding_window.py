@@ -101,6 +101,17 @@ def test_a_clip_is_windowed_in_all_its_frames():
     assert result["sem_seg_labels"].shape == (2, 64, 96)
 
 
+def test_a_model_that_gives_labels_alone_gives_its_windows_the_scores():
+    model = model_of(MASK2FORMER, {"MODEL.MASK_FORMER.TEST.SEMANTIC_SCORES": False})
+    sample = image_sample(height=50, width=70)
+    with torch.no_grad():
+        expected = model([sample])[0]
+    assert expected.keys() == {"sem_seg_labels"}
+    found = SlidingWindow(model, (64, 96), (64, 96))([sample])[0]
+    assert found["sem_seg_labels"].equal(expected["sem_seg_labels"])
+    assert found["sem_seg"].argmax(0).equal(expected["sem_seg_labels"])
+
+
 # --- several windows ------------------------------------------------------------------------------
 
 
