@@ -32,6 +32,8 @@ WAYS = {
     "plain": "all categories, the simple way",
     "ours": "all categories, rankseg_d2",
     "ranked": f"the best {KAPPA}, rankseg_d2",
+    "ours, labels": "all categories, rankseg_d2, the label map alone",
+    "ranked, labels": f"the best {KAPPA}, rankseg_d2, the label map alone",
 }
 
 
@@ -53,11 +55,11 @@ def enlarge(maps, size):
     return F.interpolate(maps, (size, size), mode="bilinear", align_corners=False)
 
 
-def our_result(logits, masks, ranking, size, output, resize_first):
+def our_result(logits, masks, ranking, size, output, resize_first, with_scores=True):
     sizes = Sizes((size, size), (size, size), (output, output))
-    options = ResultOptions(resize_first=resize_first)
+    options = ResultOptions(resize_first=resize_first, semantic_scores=with_scores)
     result = mask_result(logits, masks, ranking, sizes, options, is_video=False)
-    scores = result["sem_seg"] if ranking is None else result["sem_seg_scores"]
+    scores = result.get("sem_seg" if ranking is None else "sem_seg_scores")
     return scores, result["sem_seg_labels"]
 
 
@@ -74,6 +76,7 @@ def make_ways(case):
         "ours": partial(our_result, logits[0], masks, None, *case),
         "ranked": partial(our_result, few, masks, ranking, *case),
     }
+    ways |= {f"{name}, labels": partial(ways[name], with_scores=False) for name in list(ways)[1:]}
     return ways, partial(plain_result, few, masks, *case)
 
 

@@ -68,11 +68,13 @@ def pixels(number=0, size=SIZE):
 
 @torch.no_grad()
 def by_hand(predictor, image):
-    """The model's output for one image, prepared without the predictor."""
+    """The model's output for one image, with scores, prepared without the predictor."""
     from detectron2.data import transforms as T
 
+    model = predictor.model
+    model.result_options = replace(model.result_options, semantic_scores=True)
     height, width = image.shape[:2]
     keys = predictor.cfg.INPUT
     resized = T.ResizeShortestEdge(keys.MIN_SIZE_TEST, keys.MAX_SIZE_TEST).get_transform(image)
     tensor = torch.from_numpy(np.array(resized.apply_image(image))).permute(2, 0, 1)
-    return predictor.model([{"image": tensor, "height": height, "width": width}])[0]
+    return model([{"image": tensor, "height": height, "width": width}])[0]
