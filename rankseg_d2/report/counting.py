@@ -23,7 +23,9 @@ from torch.utils.flop_counter import flop_registry
 
 from ..errors import unknown_name
 from ..modeling.meta_arch.base import Segmentation
+from ..modeling.transformer_decoder import MultiScaleMaskedTransformerDecoder
 from ..ops import library
+from ..ops.semantic import by_whole_maps
 
 CONVENTION = (
     "One FLOP is one multiply-add; G = 1e9. Counted are matrix products, convolutions, both "
@@ -115,7 +117,8 @@ def _run(model: Segmentation, sample: dict[str, Any], counter: "Counter") -> Non
 def counting(model: nn.Module) -> Iterator["Counter"]:
     """Count what is computed inside, by the modules of the model that do it.
 
-    No operation is fused, as the kernels of attention are, so that each product is seen.
+    No operation is fused, as the kernels of attention are, so that each product is seen, and the
+    masks that steer a decoder are whole, as papers count them.
     """
     counter, was_fast = Counter(), torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as stack:
@@ -125,6 +128,11 @@ def counting(model: nn.Module) -> Iterator["Counter"]:
         stack.callback(torch.backends.mha.set_fastpath_enabled, was_fast)
         torch.backends.mha.set_fastpath_enabled(False)
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        stack.enter_context(by_whole_maps())
+        for module in model.modules():
+            if isinstance(module, MultiScaleMaskedTransformerDecoder):
+                stack.callback(setattr, module, "whole_masks", module.whole_masks)
+                module.whole_masks = True
         stack.enter_context(counter)
         yield counter
 

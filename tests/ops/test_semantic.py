@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from rankseg_d2.ops.semantic import best_classes, serves, why_not
+from rankseg_d2.ops.semantic import best_classes, by_whole_maps, serves, why_not
 
 needs_operation = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
@@ -98,6 +98,9 @@ def test_wrong_shapes_are_refused():
 @needs_operation
 def test_it_serves_what_needs_no_gradient():
     masks, _ = inputs((8, 8))
+    assert serves(masks)
+    with by_whole_maps():
+        assert not serves(masks)
     assert serves(masks)
     masks.requires_grad_()
     assert not serves(masks)

@@ -72,7 +72,8 @@ def by_hand(predictor, image):
     from detectron2.data import transforms as T
 
     model = predictor.model
-    model.result_options = replace(model.result_options, semantic_scores=True)
+    own = getattr(model, "innermost", model)
+    own.result_options = replace(own.result_options, semantic_scores=True)
     height, width = image.shape[:2]
     keys = predictor.cfg.INPUT
     resized = T.ResizeShortestEdge(keys.MIN_SIZE_TEST, keys.MAX_SIZE_TEST).get_transform(image)

@@ -19,7 +19,13 @@ NUM_SCALES = 3
 
 @TRANSFORMER_DECODER_REGISTRY.register()
 class MultiScaleMaskedTransformerDecoder(nn.Module):
-    """Cross-attention within the predicted masks, one scale of the pyramid per layer in turn."""
+    """Cross-attention within the predicted masks, one scale of the pyramid per layer in turn.
+
+    Attributes:
+        whole_masks: the masks that steer the attention are always made whole, as its authors do.
+    """
+
+    whole_masks = False
 
     @configurable
     def __init__(
@@ -96,7 +102,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         memories, keys = self.memories(scales, num_frames)
         sizes = [scale.shape[-2:] for scale in scales]
         features = [mask_features] * NUM_SCALES
-        if not every_layer:
+        if not (every_layer or self.whole_masks):
             features = [resize(mask_features, size) for size in sizes[: self.num_layers]]
         # Each (B, T, D, h, w).
         *features, mask_features = (

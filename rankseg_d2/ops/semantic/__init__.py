@@ -1,9 +1,15 @@
 """The best class of each pixel, from the masks and the class probabilities of queries."""
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+
 import torch
 from torch import Tensor
 
 from ..library import BUILD, WHY_NOT
+
+_is_on = ContextVar("best_classes is used", default=True)
 
 
 def why_not() -> str | None:
@@ -16,7 +22,18 @@ def why_not() -> str | None:
 def serves(masks: Tensor) -> bool:
     """Whether `best_classes` takes these masks: on a CPU, without a gradient."""
     needs_gradient = masks.requires_grad and torch.is_grad_enabled()
-    return masks.device.type == "cpu" and not needs_gradient and why_not() is None
+    on_cpu = masks.device.type == "cpu"
+    return on_cpu and not needs_gradient and _is_on.get() and why_not() is None
+
+
+@contextlib.contextmanager
+def by_whole_maps() -> Iterator[None]:
+    """Label maps are made without `best_classes` here, by operations that can be counted."""
+    before = _is_on.set(False)
+    try:
+        yield
+    finally:
+        _is_on.reset(before)
 
 
 def best_classes(

@@ -22,4 +22,6 @@ def test_the_last_prediction_alone_is_the_last_of_all(layers, frames):
     assert len(last.masks) == len(last.queries) == 1
     assert last.masks[0].allclose(every.masks[-1], rtol=0, atol=1e-9)
     assert last.queries[0].allclose(every.queries[-1], rtol=0, atol=1e-9)
+    decoder.whole_masks = True
+    assert decoder(scales, features, frames, every_layer=False).masks[0].equal(every.masks[-1])
     assert len(last.layers) == len(every.layers) == layers
