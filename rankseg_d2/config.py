@@ -114,6 +114,9 @@ KEYS = {
             # MaskFormer's, or its TransformerEncoderPixelDecoder; MSDeformAttnPixelDecoder is
             # Mask2Former's
             "PIXEL_DECODER_NAME": "BasePixelDecoder",
+            # ours: gradient checkpointing of its convolutions with a norm, of Segmenter's blocks
+            # and of those of a multi-label head
+            "USE_CHECKPOINT": False,
             "MASK_DIM": 256,  # channels of the per-pixel embedding
             "TRANSFORMER_ENC_LAYERS": 0,  # encoder layers of the pixel decoder
             # the backbone's features that the encoder of MSDeformAttnPixelDecoder takes
@@ -149,6 +152,10 @@ KEYS = {
             "ASPP_DILATIONS": [6, 12, 18],  # of the 3 x 3 convolutions of ASPPHead
             "ASPP_DROPOUT": 0.1,  # not read: DeepLab's, in upstream's yaml files
             "USE_DEPTHWISE_SEPARABLE_CONV": False,  # not read: DeepLab's, in upstream's yaml files
+        },
+        "BACKBONE": {
+            # ours: gradient checkpointing of the blocks of any backbone: less memory, more time
+            "USE_CHECKPOINT": False,
         },
         "RESNETS": {  # these are read by build_resnet_deeplab_backbone (R50c, R101c) only
             "STEM_TYPE": "deeplab",  # three convolutions, as in R50c and R101c; basic: one of 7 x 7

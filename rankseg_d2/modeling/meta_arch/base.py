@@ -20,6 +20,7 @@ from ...checkpoints import Rows
 from ...ranking import Ranker
 from ..backbone import check_backbone
 from ..clips import Clips, batch_clips, check_samples, check_values
+from ..gradient_checkpointing import blocks_of, compute_again, head_layers
 from ..outputs import Outputs
 from ..results import ResultOptions, Sizes
 
@@ -75,9 +76,14 @@ class Segmentation(nn.Module):
                     f"False, or MODEL.META_ARCHITECTURE to {others}"
                 )
         backbone = build_backbone(cfg)
+        head = build_sem_seg_head(cfg, backbone.output_shape())
+        if cfg.MODEL.BACKBONE.USE_CHECKPOINT:
+            compute_again(blocks_of(backbone))
+        if cfg.MODEL.SEM_SEG_HEAD.USE_CHECKPOINT:
+            compute_again(head_layers(head))
         return {
             "backbone": backbone,
-            "sem_seg_head": build_sem_seg_head(cfg, backbone.output_shape()),
+            "sem_seg_head": head,
             "result_options": ResultOptions.from_config(cfg),
             "size_divisibility": cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,

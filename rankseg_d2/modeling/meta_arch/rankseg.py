@@ -27,6 +27,7 @@ from ...ranking import (
     relabel_map,
 )
 from ..clips import Clips, to_device
+from ..gradient_checkpointing import compute_again, head_layers
 from ..oracle import label_metadata, present_labels
 from ..outputs import MaskPredictions, Outputs, PixelPredictions
 from ..pixel_heads.head import PixelHead
@@ -91,6 +92,8 @@ class RankSeg:
         ml_head = None
         if weights[0]:
             ml_head = build_ml_head(cfg, *cls.rank_widths(own["sem_seg_head"]))
+            if cfg.MODEL.SEM_SEG_HEAD.USE_CHECKPOINT:
+                compute_again(head_layers(ml_head))
         return own | {
             "ml_head": ml_head,
             "ranker": build_ranker(cfg),

@@ -28,7 +28,6 @@ from support.small import (
 from torch.nn import functional as F
 
 from rankseg_d2.config import get_config
-from rankseg_d2.modeling import gradient_checkpointing
 from rankseg_d2.modeling.clips import clip_targets, image_targets
 from rankseg_d2.modeling.meta_arch.mask_classification import MaskFormer, VideoMaskFormer
 
@@ -222,58 +221,6 @@ def test_bfloat16_trains_with_losses_in_float32(kind, options):
     sum(losses.values()).backward()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
     assert without_gradient(model) == []
-
-
-@BOTH
-def test_gradient_checkpointing_changes_nothing_but_memory(kind):
-    wide = {
-        "MODEL.MASK_FORMER.DIM_FEEDFORWARD": 1024,
-        "MODEL.MASK_FORMER.NUM_OBJECT_QUERIES": 100,
-    }
-    key = "MODEL.MASK_FORMER.USE_CHECKPOINT"
-    models = [make_model(kind, wide, {key: use}) for use in (False, True)]
-    plain, checkpointed = (train(model, [image_sample()]) for model in models)
-    torch.testing.assert_close(checkpointed, plain)
-    pairs = zip(*(model.named_parameters() for model in models), strict=True)
-    for (name, one), (_, other) in pairs:
-        torch.testing.assert_close(other.grad, one.grad, msg=name)
-    held = [bytes_held(model, image_sample()) for model in models]
-    assert held[1] < 0.8 * held[0]
-
-
-@BOTH
-def test_gradient_checkpointing_runs_every_layer_of_both_decoders(kind, monkeypatch):
-    layers = []
-
-    def record(layer, *inputs, use_reentrant):
-        layers.append(layer)
-        return layer(*inputs)
-
-    monkeypatch.setattr(gradient_checkpointing, "checkpoint", record)
-    encoder = {
-        "MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME": "TransformerEncoderPixelDecoder",
-        "MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS": 1,
-        "MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE": "transformer_encoder",
-    }
-    model = make_model(encoder | kind, {"MODEL.MASK_FORMER.USE_CHECKPOINT": True})
-    train(model, [image_sample()])
-    assert len(layers) == 1 + model.sem_seg_head.predictor.num_layers
-    evaluate(model, [image_sample()])
-    assert len(layers) == 1 + model.sem_seg_head.predictor.num_layers
-
-
-def bytes_held(model, sample):
-    """What the forward pass of a training step keeps for the backward pass."""
-    held = {}
-
-    def pack(tensor):
-        held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        losses = model.train()([sample])
-    assert losses["loss_ce"].requires_grad
-    return sum(held.values())
 
 
 # Results
