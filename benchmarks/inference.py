@@ -2,11 +2,13 @@
 
     pip install transformers
     python benchmarks/inference.py [--sizes 384 640 1024] [--repeats 15] [--device cpu] [--compile]
+        [--bf16]
 
 Both have the same random weights, written by transformers and read here as `rankseg-d2 convert`
 does, and get one uint8 image; both normalise it and end with a label map of its size. Their logits
 must agree in float64. Timed eager, in float32, in turn in one process; with `--compile`
-transformers' model by torch.compile too, which takes minutes at each size.
+transformers' model by torch.compile too, which takes minutes at each size; with `--bf16` ours in
+bfloat16 too (MODEL.DTYPE), which the processor must have.
 """
 
 import os
@@ -95,7 +97,8 @@ def predictor_of(theirs: nn.Module, ours: nn.Module, size: int) -> Callable[[Ten
     return predict
 
 
-def labels_of(model: nn.Module, image: Tensor) -> Tensor:
+def labels_of(model: nn.Module, image: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    model.dtype = dtype
     return model([{"image": image}])[0]["sem_seg_labels"]
 
 
@@ -137,12 +140,15 @@ def table_row(models: dict[str, nn.Module], size: int, args: Any) -> list[str]:
         for name, peer in peers.items()
     }
     ways |= {way: partial(labels_of, models[way], image) for way in ("ours", "ranked")}
+    pairs = [("theirs", "ours"), ("theirs", "ranked")]
+    if args.compile:
+        pairs.append(("compiled", "ours"))
+    if args.bf16:
+        ways["bf16"] = partial(labels_of, models["ours"], image, torch.bfloat16)
+        pairs.append(("theirs", "bf16"))
     seconds, _ = time_in_turn(ways, args.repeats, warm_up=True)
     cells = [spread(seconds[way]) for way in ways]
-    pairs = [("theirs", "ours"), ("theirs", "ranked"), ("compiled", "ours")]
-    faster = [
-        spread(ratios(seconds[peer], seconds[way]), 2) for peer, way in pairs if peer in peers
-    ]
+    faster = [spread(ratios(seconds[peer], seconds[way]), 2) for peer, way in pairs]
     return [f"{size}²", *cells, *faster]
 
 
@@ -152,6 +158,7 @@ def main():
     parser.add_argument("--kappa", type=int, default=50, help="categories kept with RankSeg")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compile", action="store_true", help="transformers' model too")
+    parser.add_argument("--bf16", action="store_true", help="our model in bfloat16 too")
     args = parser.parse_args()
     try:
         import transformers
@@ -176,10 +183,12 @@ def main():
         args.device,
         transformers=transformers.__version__,
     )
-    heads = ["transformers, s", "compiled, s", "ours, s", "RankSeg, s"]
-    heads = ["image", *heads, "times faster", "with RankSeg", "than compiled"]
+    heads = ["transformers, s", "compiled, s", "ours, s", "RankSeg, s", "bfloat16, s"]
+    heads = ["image", *heads, "times faster", "with RankSeg", "than compiled", "in bfloat16"]
     if not args.compile:
         heads = [head for head in heads if "compiled" not in head]
+    if not args.bf16:
+        heads = [head for head in heads if "bfloat16" not in head]
     write_table(heads, (table_row(models, size, args) for size in args.sizes))
     write(f"\nLoad average at the end: {os.getloadavg()[0]:.1f}.\n")
 

@@ -1,7 +1,7 @@
 """A training step of the code of Mask2Former's authors, which `train_step.py --reference` starts.
 
 It runs in a process of its own, for its models have the names of ours. Each line of the input is an
-image size, and each answer the sum of the losses.
+image size, and each answer the sum of the losses and the MiB of a GPU that the step took.
 """
 
 import importlib.util
@@ -16,9 +16,10 @@ from torch import nn
 
 CONFIG = "configs/ade20k/semantic-segmentation/maskformer2_R50_bs16_160k.yaml"
 CLASSES, OBJECTS = 150, 8
+KERNEL = "MultiScaleDeformableAttention"
 # It imports these, and a training step on a CPU does without them.
 NOT_NEEDED = {
-    "MultiScaleDeformableAttention": (), "panopticapi": (), "panopticapi.utils": ("rgb2id",),
+    KERNEL: (), "panopticapi": (), "panopticapi.utils": ("rgb2id",),
 }  # fmt: skip
 
 
@@ -46,22 +47,45 @@ def step_of(
     optimizer: torch.optim.Optimizer,
     update: Callable[[], None],
     number: int,
-) -> Callable[[int], float]:
-    """A training step on `number` images of a size; the sum of the losses, without a ranking's."""
+    amp: bool,
+) -> Callable[[int], tuple[float, float]]:
+    """A training step on `number` images of a size.
 
-    def step(size: int) -> float:
+    It returns the sum of the losses, without a ranking's, and the MiB of a GPU that it took above
+    what was there before, which are weights, gradients and the optimizer's state.
+    """
+    device = next(model.parameters()).device
+
+    def step(size: int) -> tuple[float, float]:
         torch.manual_seed(0)
-        losses = model(drawn_batch(size, number))
+        before = memory(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=amp):
+            losses = model(drawn_batch(size, number))
         optimizer.zero_grad(set_to_none=True)
         sum(losses.values()).backward()
         update()
-        return sum(loss.item() for name, loss in losses.items() if name != "loss_ml")
+        found = sum(loss.item() for name, loss in losses.items() if name != "loss_ml")
+        return found, memory(device, peak=True) - before
 
     return step
 
 
-def make_step(path: str, weights: str, number: int) -> Callable[[int], float]:
+def memory(device: torch.device, peak: bool = False) -> float:
+    """MiB in use on a GPU now, or the most since it was asked last; 0 on a CPU."""
+    if device.type != "cuda":
+        return 0.0
+    if peak:
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    torch.cuda.reset_peak_memory_stats(device)
+    return torch.cuda.memory_allocated(device) / 2**20
+
+
+def make_step(
+    path: str, weights: str, number: int, device: str, amp: bool
+) -> Callable[[int], tuple[float, float]]:
     """The step of the checkout in `path`; writes the weights that it begins with."""
+    if device == "cuda" and importlib.util.find_spec(KERNEL) is None:
+        sys.exit(f"its kernel {KERNEL} is not installed; make.sh of its pixel decoder builds it")
     absent = [name for name in NOT_NEEDED if importlib.util.find_spec(name.split(".")[0]) is None]
     for name in absent:
         sys.modules[name] = types.ModuleType(name)
@@ -76,7 +100,7 @@ def make_step(path: str, weights: str, number: int) -> Callable[[int], float]:
     add_deeplab_config(cfg)
     add_maskformer2_config(cfg)
     cfg.merge_from_file(os.path.join(path, CONFIG))
-    cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = "cpu", ""
+    cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = device, ""
     torch.manual_seed(0)
     model = build_model(cfg).train()
     torch.save(model.state_dict(), weights)
@@ -89,17 +113,18 @@ def make_step(path: str, weights: str, number: int) -> Callable[[int], float]:
         nn.utils.clip_grad_norm_(model.parameters(), cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE)
         optimizer.step()
 
-    return step_of(model, optimizer, update, number)
+    return step_of(model, optimizer, update, number, amp)
 
 
 def main() -> None:
-    path, weights, number, threads = sys.argv[1:]
+    path, weights, number, threads, device, amp = sys.argv[1:]
     torch.set_num_threads(int(threads))
     logging.disable(logging.WARNING)
     answers, sys.stdout = sys.stdout, sys.stderr  # what its code prints is no answer
-    step = make_step(path, weights, int(number))
+    step = make_step(path, weights, int(number), device, amp == "True")
     for line in sys.stdin:
-        answers.write(f"{step(int(line))}\n")
+        loss, mib = step(int(line))
+        answers.write(f"{loss} {mib}\n")
         answers.flush()
 
 

@@ -9,7 +9,8 @@ does it anyway. Reports go to output/benchmarks; results.json and RESULTS.md, be
 keep the last result of each part, those of other machines too, and are meant to be committed.
 
 With `--device cuda` the parts for a GPU are run: the op is built, its tests run, then the
-benchmarks.
+benchmarks. A checkout of Mask2Former, for the comparison with its authors' code, is named by the
+variable MASK2FORMER: `make bench MASK2FORMER=path/to/Mask2Former`.
 """
 
 import argparse
@@ -32,6 +33,7 @@ from rankseg_d2.files import read_json, write_bytes, write_json
 HERE = Path(__file__).resolve().parent
 LIMIT = 480  # seconds of a part
 NOT_MEASURED = "not measured"
+REFERENCE = "MASK2FORMER"  # the variable that names a checkout; in a part's words its value
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,9 @@ PARTS = (
     Part("training step", "small Mask2Former, 100 categories: RankSeg's step over the baseline's",
          _script("train_step", "shapes/panoptic/lite0_rankseg", "stickers/panoptic/lite0_rankseg"),
          ("with / without",)),
+    Part("training step, reference", "Mask2Former R50, batch 2: times as fast as its authors' code",
+         _script("train_step", "--reference", REFERENCE, "--threads", "2", "--repeats", "5"),
+         ("times faster", "RankSeg"), needs=("detectron2",)),
     Part("pixel training", "Segmenter ViT-S, 1,284 categories: RankSeg's step against the baseline",
          _script("pixel_training", "--repeats", "3"), ("times as fast",), "RankSeg"),
     Part("latency", "Mask2Former R50, 150 categories: what RankSeg adds to an image",
@@ -106,11 +111,18 @@ PARTS = (
     Part("criterion, GPU", "matcher and losses: times as fast as a call per layer and image",
          _script("criterion", "--device", "cuda"), ("seconds",), "times faster", device="cuda"),
     Part("inference, GPU", "Mask2Former Swin-T, image to label map: times as fast as transformers",
-         _script("inference", "--device", "cuda"), ("times faster", "with RankSeg"),
+         _script("inference", "--device", "cuda", "--compile"),
+         ("times faster", "with RankSeg", "than compiled"),
          needs=("transformers",), device="cuda"),
     Part("training step, GPU", "small Mask2Former: RankSeg's step over the baseline's",
          _script("train_step", "shapes/panoptic/lite0_rankseg", "--set", "MODEL.DEVICE=cuda"),
          ("with / without",), device="cuda"),
+    Part("training step, reference, GPU",
+         "Mask2Former R50, batch 16: times as fast as its authors' code",
+         _script("train_step", "--reference", REFERENCE, "--device", "cuda", "--amp",
+                 "--batch", "16", "--sizes", "1024", "--repeats", "7"),
+         ("times faster", "RankSeg / plain", "rankseg_d2 / reference"), needs=("detectron2",),
+         device="cuda"),
 )  # fmt: skip
 
 
@@ -151,6 +163,8 @@ def main() -> int:
 
 def missing(part: Part) -> str | None:
     """Why a part cannot be measured here, None if it can."""
+    if REFERENCE in part.words and not os.environ.get(REFERENCE):
+        return f"{REFERENCE} names no checkout of Mask2Former"
     for package in part.needs:
         if package == "detectron2" and rankseg_d2.engine_name() != "detectron2":
             return "detectron2 is only embedded here"
@@ -178,7 +192,8 @@ def measure(part: Part) -> dict[str, str]:
     """Run a part, keep its report, and return its entry; RuntimeError says why there is none."""
     path = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"PYTHONPATH": path.rstrip(os.pathsep)}
-    words = [sys.executable, *part.words]
+    words = [os.environ[REFERENCE] if word == REFERENCE else word for word in part.words]
+    words = [sys.executable, *words]
     try:
         done = subprocess.run(
             words, env=environment, capture_output=True, text=True, timeout=LIMIT

@@ -3,14 +3,16 @@
     python benchmarks/train_step.py shapes/panoptic/lite0_rankseg [CONFIG ...] [--repeats 15]
         [--threads 1] [--set MODEL.RANKSEG.TOPK_SCHEDULE=[]]
     python benchmarks/train_step.py --reference path/to/Mask2Former [--sizes 256 512] [--batch 2]
+        [--device cpu] [--amp]
 
 The baseline is the same config without `_rankseg`. Both see the same batches, in one process. Times
 are of the processor, over all threads, so that other work on the machine counts little.
 
 With `--reference` the peer is the code of Mask2Former's authors, a checkout of it: Mask2Former R50
-for ADE20K, with the same weights and drawn images, in float32. It needs the real detectron2, and
-on a CPU samples by PyTorch's grid_sample. It runs in a process of its own; all take turns, and
-clock time counts, so the machine must be quiet.
+for ADE20K, with the same weights and drawn images, in float32. It needs the real detectron2, on a
+GPU its own kernel too, and on a CPU it samples by PyTorch's grid_sample. It runs in a process of
+its own; all take turns, and clock time counts, so the machine must be quiet. `--amp` is autocast to
+bfloat16: on a GPU of both, on a CPU of ours alone, for the reference's is slower there.
 """
 
 import logging
@@ -20,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -98,48 +100,53 @@ class Reference:
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
 
-    def __call__(self, size: int) -> float:
+    def __call__(self, size: int) -> tuple[float, float]:
         self.process.stdin.write(f"{size}\n")
         self.process.stdin.flush()
         answer = self.process.stdout.readline()
         if not answer:
             sys.exit("the reference ended; its error is above")
-        return float(answer)
+        loss, mib = map(float, answer.split())
+        return loss, mib
 
 
-def our_step(name: str, weights: str, number: int) -> Callable[[int], float]:
+def our_step(name: str, weights: str, args: Any) -> Callable[[int], tuple[float, float]]:
     """A step of a config's model that begins with these weights, as far as it has them."""
-    cfg = get_config(name, ["MODEL.DEVICE", "cpu"])
+    cfg = get_config(name, ["MODEL.DEVICE", args.device])
     torch.manual_seed(0)
     model = build_model(cfg).train()
     Checkpointer(model).load(weights)
     optimizer = Trainer.build_optimizer(cfg, model)
-    return step_of(model, optimizer, optimizer.step, number)
+    return step_of(model, optimizer, optimizer.step, args.batch, args.amp)
 
 
-def against_reference(
-    path: str, sizes: Sequence[int], number: int, repeats: int
-) -> Iterator[list[str]]:
+def against_reference(args: Any) -> Iterator[list[str]]:
+    amp = args.amp and args.device == "cuda"
     with tempfile.TemporaryDirectory() as folder:
         weights = str(Path(folder, "weights.pth"))
-        ways = {"reference": Reference(path, weights, number, torch.get_num_threads())}
-        first = {"reference": ways["reference"](min(sizes))}
+        words = args.reference, weights, args.batch, torch.get_num_threads(), args.device, amp
+        ways = {"reference": Reference(*words)}
+        first = {"reference": ways["reference"](min(args.sizes))[0]}
         for way, name in (("ours", OURS), ("ranked", f"{OURS}_rankseg")):
-            ways[way] = our_step(name, weights, number)
-            first[way] = ways[way](min(sizes))
+            ways[way] = our_step(name, weights, args)
+            first[way] = ways[way](min(args.sizes))[0]
     if not abs(first["ours"] - first["reference"]) <= TOLERANCE * first["reference"]:
         sys.exit(f"the losses differ: {first}")
-    for size in sizes:
-        seconds, _ = time_in_turn(
-            ways, repeats, arguments=lambda number, size=size: (size,), warm_up=True
+    for size in args.sizes:
+        seconds, found = time_in_turn(
+            ways, args.repeats, arguments=lambda number, size=size: (size,), warm_up=True
         )
         low, middle, high = statistics.quantiles(ratios(seconds["ranked"], seconds["ours"]), n=4)
-        yield [
+        row = [
             f"{size}²",
             *(f"{statistics.median(seconds[name]):.2f}" for name in ways),
             times_faster(seconds["reference"], seconds["ours"], 2),
             f"{middle:.2f} ({low:.2f} to {high:.2f})",
         ]
+        if args.device == "cuda":
+            mib = {name: mib for name, (_, mib) in found.items()}
+            row += [f"{mib['reference']:,.0f}", f"{mib['ours'] / mib['reference']:.2f}"]
+        yield row
 
 
 def main() -> None:
@@ -148,6 +155,8 @@ def main() -> None:
     parser.add_argument("--reference", metavar="PATH", help="a checkout of Mask2Former")
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512], help="of --reference")
     parser.add_argument("--batch", type=int, default=2, help="of --reference")
+    parser.add_argument("--device", default="cpu", help="of --reference")
+    parser.add_argument("--amp", action="store_true", help="with --reference: bfloat16")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="other keys")
     args = parser.parse_args()
@@ -159,15 +168,20 @@ def main() -> None:
         require_detectron2()
         if not Path(args.reference, needed := reference_mask2former.CONFIG).is_file():
             sys.exit(f"{args.reference} is no checkout of Mask2Former: it lacks {needed}")
+        types = {(True, "cuda"): "bfloat16", (True, "cpu"): "ours in bfloat16, theirs in float32"}
         write_heading(
             "Training step against the authors' Mask2Former",
             f"""Mask2Former R50, {CLASSES} classes, {args.batch} images with {OBJECTS} objects each,
-            float32, the same weights; seconds of a step (forward, backward, update), medians of
-            {args.repeats} rounds in turn; ratios: the median, and the extremes or quartiles.""",
+            {types.get((args.amp, args.device), "float32")}, the same weights; seconds of a step
+            (forward, backward, update), medians of {args.repeats} rounds in turn; ratios: the
+            median, and the extremes or quartiles.""",
+            args.device,
         )
-        ways = "reference", "rankseg_d2", "with RankSeg"
-        found = against_reference(args.reference, args.sizes, args.batch, args.repeats)
-        write_table(["image", *ways, "times faster", "RankSeg / plain"], found)
+        heads = ["image", "reference", "rankseg_d2", "with RankSeg", "times faster"]
+        heads.append("RankSeg / plain")
+        if args.device == "cuda":
+            heads += ["reference, MiB above the weights", "rankseg_d2 / reference"]
+        write_table(heads, against_reference(args))
         return
     keys = [word for pair in args.set for word in pair.split("=", 1)]
     write_heading(

@@ -195,6 +195,17 @@ def test_a_report_without_the_column_is_an_error(runner):
         runner.headline(part, "| a | b |\n|---|---|\n| c | d |\n")
 
 
+def test_a_comparison_with_the_reference_needs_a_checkout(runner, monkeypatch):
+    parts = [part for part in runner.PARTS if "--reference" in part.words]
+    assert {part.device for part in parts} == {"cpu", "cuda"}
+    monkeypatch.delenv("MASK2FORMER", raising=False)
+    for part in parts:
+        assert runner.missing(part) == "MASK2FORMER names no checkout of Mask2Former"
+    monkeypatch.setenv("MASK2FORMER", "somewhere")
+    (embedded,) = {runner.missing(part) for part in parts}
+    assert embedded in (None, "detectron2 is only embedded here")
+
+
 def test_the_table_of_results_keeps_what_is_measured_and_says_what_is_not(
     here, tmp_path, monkeypatch
 ):

@@ -104,7 +104,7 @@ class CSWinTransformer(Backbone):
             for block in getattr(self, f"stage{i + 1}"):
                 x = run_layer(block, x, use_checkpoint=self.use_checkpoint and self.training)
             if name in self._out_features:
-                features[name] = getattr(self, f"norm{i + 1}")(x).permute(0, 3, 1, 2).contiguous()
+                features[name] = getattr(self, f"norm{i + 1}")(x).permute(0, 3, 1, 2)
         return features
 
     def layers_above(self) -> dict[str, int]:

@@ -113,7 +113,7 @@ class D2SwinTransformer(Backbone):
             x = self.run_stage(i, x, features)
             name = f"res{i + 2}"
             if name in self._out_features:
-                features[name] = getattr(self, f"norm{i}")(x).permute(0, 3, 1, 2).contiguous()
+                features[name] = getattr(self, f"norm{i}")(x).permute(0, 3, 1, 2)
             x = stage.downsample(x)
         return features
 

@@ -10,7 +10,7 @@ from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...dtypes import at_least_float
+from ...dtypes import at_least_float, is_float16
 from ...errors import unknown_name
 from ...position_encoding import sine_position
 from ...transformer_block import feed_forward
@@ -18,6 +18,7 @@ from ..attention import xavier_init_
 from ..deformable_attention import MSDeformAttn, ScaleSizes, cell_centers
 from ..gradient_checkpointing import run_layer
 from ..registering import register
+from ..results.resizing import resize_features
 from .build import PixelFeatures, by_stride
 from .fpn import NUM_SCALES, conv_norm, fill
 
@@ -90,9 +91,15 @@ class MSDeformAttnPixelDecoder(nn.Module):
         }
 
     def forward(self, features: dict[str, Tensor]) -> PixelFeatures:
-        """Always in float32 or better, also under autocast."""
+        """In float32 or better under autocast to float16, whose range is too small.
+
+        Autocast to bfloat16 is as everywhere: sums of layers and sampling positions stay float32.
+        """
+        device = next(iter(features.values())).device
+        if not is_float16(device):
+            return self.decode(features)
         features = {name: at_least_float(feature) for name, feature in features.items()}
-        with torch.autocast(next(iter(features.values())).device.type, enabled=False):
+        with torch.autocast(device.type, enabled=False):
             return self.decode(features)
 
     def decode(self, features: dict[str, Tensor]) -> PixelFeatures:
@@ -105,9 +112,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
         for number in range(len(self.lateral_features), 0, -1):
             fine = features[self.lateral_features[number - 1]]
             lateral = getattr(self, f"adapter_{number}")(fine)
-            coarse = F.interpolate(
-                scales[-1], lateral.shape[-2:], mode="bilinear", align_corners=False
-            )
+            coarse = resize_features(scales[-1], lateral.shape[-2:])
             scales.append(getattr(self, f"layer_{number}")(lateral + coarse))
         return PixelFeatures(self.mask_features(scales[-1]), scales[:NUM_SCALES], scales[0])
 
@@ -130,6 +135,7 @@ class _Transformer(nn.Module):
         sizes = tuple(tuple(scale.shape[-2:]) for scale in scales)
         device = scales[0].device
         x = torch.cat([scale.flatten(2).transpose(1, 2) for scale in scales], 1)  # (N, S, D)
+        x = at_least_float(x)
         position = torch.cat(
             [
                 sine_position((1, *size), x.shape[-1], device).flatten(0, 2) + embed

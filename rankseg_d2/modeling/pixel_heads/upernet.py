@@ -78,7 +78,8 @@ class UPerNetHead(PixelHead):
         self, features: dict[str, Tensor], num_frames: int = 1, every_layer: bool = True
     ) -> PixelPredictions:
         """Features (B, C, h, w) by name -> pixels, classes, and the coarsest level as it is."""
-        levels = [features[name] for name in self.in_features]
+        # The wide convolutions of this head are slower with the channels last.
+        levels = [features[name].contiguous() for name in self.in_features]
         pixels = F.dropout2d(self.fuse(levels), self.dropout, self.training)
         classes = [self.class_embedding()[None]]  # (1, C, D)
         return PixelPredictions(pixels, classes, self.predictor.bias, levels[-1])

@@ -61,7 +61,14 @@ def resize_classes(maps: Tensor, size: tuple[int, int]) -> Tensor:
     count = maps.shape[:2].numel() * math.prod(size)
     if not 0 < count < 2**31:  # no class, or too many values for this order on GPUs
         return resize(maps, size)
-    rows = maps.permute(0, 2, 3, 1)  # (B, h, w, K)
+    return resize_features(maps, size)
+
+
+def resize_features(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """The same for features (B, D, h, w), in the order in which convolutions are fast."""
+    if maps.shape[-2:] == size:
+        return maps
+    rows = maps.permute(0, 2, 3, 1)  # (B, h, w, D)
     rows = rows.reshape(-1).view(rows.shape)  # with the strides by which PyTorch sees this order
     maps = rows.permute(0, 3, 1, 2)
     return F.interpolate(maps, size, mode="bilinear", align_corners=False)

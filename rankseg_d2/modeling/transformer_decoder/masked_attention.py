@@ -11,7 +11,7 @@ from ...position_encoding import sine_position
 from ..attention import MLP, CrossAttentionLayer, FFNLayer, SelfAttentionLayer
 from ..gradient_checkpointing import run_layer
 from ..outputs import MaskPredictions
-from ..results.resizing import resize
+from ..results.resizing import resize, resize_features
 from .build import TRANSFORMER_DECODER_REGISTRY, shared_options
 
 NUM_SCALES = 3
@@ -103,7 +103,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         sizes = [scale.shape[-2:] for scale in scales]
         features = [mask_features] * NUM_SCALES
         if not (every_layer or self.whole_masks):
-            features = [resize(mask_features, size) for size in sizes[: self.num_layers]]
+            features = [resize_features(mask_features, size) for size in sizes[: self.num_layers]]
         # Each (B, T, D, h, w).
         *features, mask_features = (
             maps.unflatten(0, (batch, num_frames)) for maps in (*features, mask_features)

@@ -100,3 +100,17 @@ def test_a_copy_and_an_outer_autocast_hold():
     with torch.autocast("cpu", torch.bfloat16):
         evaluate(plain, [make_sample(plain)])
     assert seen == seen_plain == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_the_pixel_decoder_of_mask2former_has_products_in_bfloat16_only(dtype):
+    model = make_model(KINDS["mask2former"], {"MODEL.DTYPE": dtype}).eval()
+    decoder, products, norms = model.sem_seg_head.pixel_decoder, set(), set()
+    for module in decoder.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            module.register_forward_hook(lambda module, args, out: products.add(out.dtype))
+        if isinstance(module, nn.LayerNorm):
+            module.register_forward_hook(lambda module, args, out: norms.add(out.dtype))
+    evaluate(model, [make_sample(model)])
+    assert products == {torch.bfloat16 if dtype == "bfloat16" else torch.float32}
+    assert norms == {torch.float32}
