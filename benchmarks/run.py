@@ -56,7 +56,8 @@ def _script(name: str, *options: str) -> tuple[str, ...]:
 
 PARTS = (
     Part("inference", "Mask2Former Swin-T, image to label map: times as fast as transformers",
-         _script("inference", "--repeats", "7"), ("times faster", "with RankSeg"),
+         _script("inference", "--repeats", "7"),
+         ("times faster", "with RankSeg", "than compiled", "in bfloat16"),
          needs=("transformers",)),
     Part("pixel inference", "pixel classifiers, image to label map: times as fast as the peer",
          _script("pixel_inference"), ("times faster",), labels=("model", "compared with"),
@@ -112,7 +113,7 @@ PARTS = (
          _script("criterion", "--device", "cuda"), ("seconds",), "times faster", device="cuda"),
     Part("inference, GPU", "Mask2Former Swin-T, image to label map: times as fast as transformers",
          _script("inference", "--device", "cuda", "--compile"),
-         ("times faster", "with RankSeg", "than compiled"),
+         ("times faster", "with RankSeg", "than compiled", "in bfloat16"),
          needs=("transformers",), device="cuda"),
     Part("training step, GPU", "small Mask2Former: RankSeg's step over the baseline's",
          _script("train_step", "shapes/panoptic/lite0_rankseg", "--set", "MODEL.DEVICE=cuda"),
