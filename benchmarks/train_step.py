@@ -12,7 +12,7 @@ With `--reference` the peer is the code of Mask2Former's authors, a checkout of 
 for ADE20K, with the same weights and drawn images, in float32. It needs the real detectron2, on a
 GPU its own kernel too, and on a CPU it samples by PyTorch's grid_sample. It runs in a process of
 its own; all take turns, and clock time counts, so the machine must be quiet. `--amp` is autocast to
-bfloat16: on a GPU of both, on a CPU of ours alone, for the reference's is slower there.
+bfloat16: on a GPU of both, on a CPU of ours alone, against theirs in float32.
 """
 
 import logging

@@ -13,4 +13,3 @@ def is_float16(device: torch.device) -> bool:
     """Whether autocast is to float16 now, whose range is small."""
     kind = device.type
     return torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
-

@@ -93,7 +93,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
     def forward(self, features: dict[str, Tensor]) -> PixelFeatures:
         """In float32 or better under autocast to float16, whose range is too small.
 
-        Autocast to bfloat16 is as everywhere: sums of layers and sampling positions stay float32.
+        Autocast to bfloat16 is as everywhere: sums of layers and sampled positions stay float32.
         """
         device = next(iter(features.values())).device
         if not is_float16(device):
